@@ -27,7 +27,9 @@ def convolution(layer: nn.Conv1d | nn.Conv2d, tensors: LayerTensors, x: Tensor) 
     S = len(x)
     convolve = F.conv1d if isinstance(layer, nn.Conv1d) else F.conv2d
     weight, bias = tensors["weight"].flatten(0, 1), tensors["bias"].flatten() if layer.bias is not None else None
-    y = convolve(channels_of_runs(x), weight, bias, layer.stride, layer.padding, layer.dilation, S * layer.groups)
+    y: Tensor = convolve(
+        channels_of_runs(x), weight, bias, layer.stride, layer.padding, layer.dilation, S * layer.groups
+    )
     return y.unflatten(1, (S, -1)).transpose(0, 1)
 
 

@@ -46,12 +46,12 @@ class GraphMasks(DropoutMasks):
     def restart(self, step: int) -> None:
         """Fill the tables for the steps from `step` on, at which the counter is 0."""
         self._first_step = step
-        self._fill(step)
+        self._fill_tables(step)
 
     def prepare(self, step: int) -> None:
         """Fill the tables if they do not hold the masks of `step`."""
         if self._tables and not self._table_start <= step < self._table_start + self._steps:
-            self._fill(step - (step - self._first_step) % self._steps)
+            self._fill_tables(step - (step - self._first_step) % self._steps)
 
     def draw(self, count: int, like: Tensor) -> Tensor:
         """Return a mask of shape (S, count); see `DropoutMasks.draw`."""
@@ -76,7 +76,7 @@ class GraphMasks(DropoutMasks):
         most = max(1, min(self._most_steps, MAX_TABLE_ELEMENTS // (len(self.seeds) * count)))
         return 1 << (most.bit_length() - 1)
 
-    def _fill(self, step: int) -> None:
+    def _fill_tables(self, step: int) -> None:
         """Fill the tables for the steps from `step` on."""
         self._table_start = step
         for call, table in enumerate(self._tables):
