@@ -21,7 +21,7 @@ from labbench.params.param import all_params, with_defaults
 from labbench.records import ALL_EPOCHS, Boundary, EngineNote, Event, Failed, Finished, Log, Points, RunRecord, Stack
 from labbench.train import checkpoints
 from labbench.train.active_runs import ActiveRuns, StopRequests
-from labbench.train.data.dataset import HeldOutSplit
+from labbench.train.data.dataset import SplitName
 from labbench.train.data.samples import concatenate, map_tensors
 from labbench.train.diagnostics.portrait import PortraitWriter
 from labbench.train.diagnostics.probe import NetworkProbe
@@ -195,6 +195,7 @@ class StackTrainer:
         self.files = Path(stack.files) if stack.files is not None else None
         self.runtime = stack.runtime
         self.losses, self.stopwatch = LossBuffer(), Stopwatch()
+        self.evaluates_training_data = optional_parts(workload.task).train_metrics == "eval"
         self.probe = NetworkProbe(self.runs[0].config, workload) if stack.runtime.watch else None
         self.portraits = PortraitWriter(self.probe, workload.data, self.files) if self.probe and self.files else None
         self.last_checkpoint_seconds = 0.0
@@ -249,8 +250,10 @@ class StackTrainer:
             self.collect()
             if self.all_diverged():
                 return [{} for _ in self.runs]
-            train_means = {"train/": running}
+            train_means = {} if self.evaluates_training_data else {"train/": running}
             means = self.evaluate("val", train_means) if data.has_validation else read_means(train_means, len(seeds))
+            if self.evaluates_training_data:
+                means = [values | more for values, more in zip(means, self.evaluate_training_data(), strict=True)]
         share = (self.stopwatch.compute_seconds() - began) / len(self.runs)
         return [
             {}
@@ -342,15 +345,22 @@ class StackTrainer:
                 boundary = yield from self.save_state(run, self.stepper.state(index), self.files)
                 run.kept_step = boundary.step
 
-    def evaluate(self, name: HeldOutSplit, others: Mapping[str, MetricMeans] = MappingProxyType({})) -> Measured:
-        """Return each run's mean loss and metrics over a held-out split.
+    def evaluate_training_data(self) -> Measured:
+        """Return each run's loss, as `train/eval_loss`, and metrics over the training data in eval mode."""
+        return [
+            {"train/eval_loss" if name == "train/loss" else name: value for name, value in values.items()}
+            for values in self.evaluate("train")
+        ]
+
+    def evaluate(self, name: SplitName, others: Mapping[str, MetricMeans] = MappingProxyType({})) -> Measured:
+        """Return each run's mean loss and metrics over a split.
 
         The means of `others`, by prefix, come first; all are copied to the host at once.
         """
         self.stepper.train(False)
         means, function = MetricMeans(), optional_parts(self.workload.task).epoch_metrics
         outputs, targets = [], []
-        for batch in self.workload.data.held_out_batches(name, self.workload.evaluation_batch_size):
+        for batch in self.workload.data.evaluation_batches(name, self.workload.evaluation_batch_size):
             losses, metrics = self.stepper.evaluate(batch)
             means.add({"loss": losses, **metrics})
             if function is not None:

@@ -24,8 +24,7 @@ from labbench.train.rng import Purpose, keys, words
 Split: TypeAlias = tuple[Samples, Samples]
 """(inputs, targets) of N samples."""
 
-HeldOutSplit: TypeAlias = Literal["val", "test"]
-"""Name of a held-out split."""
+SplitName: TypeAlias = Literal["train", "val", "test"]
 
 HOST = torch.device("cpu")
 
@@ -79,8 +78,8 @@ class DataSource(Protocol):
     def gather(self, numbers: Tensor) -> Split:
         """Return the training samples with these numbers, shape (N,), on `device`."""
 
-    def held_out_batches(self, name: HeldOutSplit, size: int) -> Iterator[Split]:
-        """Yield a held-out split in batches of `size` samples on `device`."""
+    def evaluation_batches(self, name: SplitName, size: int) -> Iterator[Split]:
+        """Yield all samples of a split in order, in batches of `size` samples on `device`."""
 
     def sample_validation(self, count: int | None = None) -> Split:
         """Return up to `count` validation samples on `device`, training samples if there is no validation data.
@@ -163,9 +162,8 @@ class Data:
         inputs, targets = (map_tensors(lambda x: x.index_select(0, numbers), part) for part in self.train)
         return self.to_device((inputs, targets))
 
-    def held_out_batches(self, name: HeldOutSplit, size: int) -> Iterator[Split]:
-        split = self.val if name == "val" else self.test
-        assert split is not None
+    def evaluation_batches(self, name: SplitName, size: int) -> Iterator[Split]:
+        split: Split = getattr(self, name)
         return map(self.to_device, zip(*(split_samples(part, size) for part in split), strict=True))
 
     def sample_validation(self, count: int | None = None) -> Split:

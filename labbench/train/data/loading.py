@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, Sampler, default_collate
 
 from labbench.errors import InputError, SampleError
-from labbench.train.data.dataset import HOST, HeldOutSplit, Split, usable_samples
+from labbench.train.data.dataset import HOST, Split, SplitName, usable_samples
 from labbench.train.data.samples import concatenate, count_samples, list_tensors, map_tensors
 from labbench.train.data.sampling import IndexSampler, check_sampler, epoch_order
 from labbench.train.dtypes import trained_dtype
@@ -221,9 +221,9 @@ class DatasetSource:
         inputs, targets = (map_tensors(lambda x: x.index_select(0, numbers), part) for part in self._batch)
         return inputs, targets
 
-    def held_out_batches(self, name: HeldOutSplit, size: int) -> Iterator[Split]:
+    def evaluation_batches(self, name: SplitName, size: int) -> Iterator[Split]:
         indices = range(len(self._reader.splits[name]))
-        return self._read(self._held_out_request(name, indices[start : start + size]) for start in indices[::size])
+        return self._read(self._evaluation_request(name, indices[start : start + size]) for start in indices[::size])
 
     def sample_validation(self, count: int | None = None) -> Split:
         """Return samples spread evenly over the validation data; cached.
@@ -235,7 +235,7 @@ class DatasetSource:
         count = min(count or VALIDATION_SAMPLES, length)
         if count not in self._validation_samples:
             indices = torch.linspace(0, length - 1, count).long().tolist()
-            self._validation_samples[count] = self._read_here(self._held_out_request(name, indices))
+            self._validation_samples[count] = self._read_here(self._evaluation_request(name, indices))
         return self._validation_samples[count]
 
     def close(self) -> None:
@@ -255,7 +255,7 @@ class DatasetSource:
         """Return the indices of an epoch's samples, shape (S, samples)."""
         return epoch_order(self._sampler, len(self._reader.splits["train"]), seeds, epoch, HOST)
 
-    def _held_out_request(self, name: str, indices: Sequence[int]) -> ReadRequest:
+    def _evaluation_request(self, name: str, indices: Sequence[int]) -> ReadRequest:
         return ReadRequest(name, list(indices), generator_seeds(0, Purpose.AUGMENTATION, indices))
 
     def _read_here(self, request: ReadRequest) -> Split:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from labbench.errors import InputError
 from labbench.records import Config
 
 SIZES = ("evaluation_batch_size", "microbatch_size")
-"""Parts that are numbers of samples; all others are methods."""
+"""Parts that are numbers of samples; all others but `train_metrics` are methods."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,9 @@ class OptionalParts:
     microbatch_size: int | None = None
     """Number of samples per forward and backward pass; the gradients of a batch add up."""
 
+    train_metrics: Literal["train", "eval"] = "train"
+    """Mode in which the metrics of the training data are measured: in each step, or after each epoch in eval mode."""
+
     @property
     def reason_to_loop(self) -> str | None:
         """Reason why runs of the task cannot be stacked, or None."""
@@ -53,8 +56,12 @@ def read_optional_parts(instance: object, name: str) -> OptionalParts:
     Raises:
         InputError: A part has the wrong type.
     """
-    parts = {part: getattr(instance, part, None) for part in OptionalParts.__dataclass_fields__}
+    parts: dict[str, Any] = {part.name: getattr(instance, part.name, part.default) for part in fields(OptionalParts)}
     for part, value in parts.items():
+        if part == "train_metrics":
+            if value not in ("train", "eval"):
+                raise InputError(f'{name}.train_metrics must be "train" or "eval", not {value!r}')
+            continue
         if value is None or (callable(value) and part not in SIZES):
             continue
         if part not in SIZES:

@@ -79,6 +79,36 @@ def test_epoch_metrics_must_be_numbers(result: Any, complaint: str) -> None:
         compute_epoch_metrics(lambda outputs, targets: result, torch.ones(2, 2), torch.ones(2))
 
 
+class Dropped(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.dropout = nn.Linear(4, 2), nn.Dropout(0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores: Tensor = self.layer(self.dropout(x))
+        return scores
+
+
+@pytest.mark.parametrize("engine", ["stacked", "vmap", "loop"])
+def test_metrics_of_the_training_data_can_be_measured_in_eval_mode(engine: Any) -> None:
+    """With the training data as validation data, both are equal."""
+    dropped: Any = (
+        (lambda _: Dropped()) if engine == "vmap" else lambda _: nn.Sequential(nn.Dropout(0.5), nn.Linear(4, 2))
+    )
+    task = replace(make_task(epoch_metrics=whole_split, train_metrics="eval"), model=dropped)
+    data = task.data({})
+    same = replace(task, data=lambda _: Data(data.train, data.train))  # type: ignore[union-attr]
+    for history in train_all(same, engine):
+        assert history.started.way == engine  # type: ignore[union-attr]
+        assert history.curves["train/eval_loss"] == history.curves["val/loss"]
+        for name in ("accuracy", "accuracy again", "hits"):
+            assert history.curves[f"train/{name}"] == history.curves[f"val/{name}"]
+        assert set(history.curves["gap/accuracy"].values()) == {0.0}
+    in_steps = train_all(replace(same, optional=OptionalParts()), engine)
+    assert in_steps[0].curves["train/accuracy"] != in_steps[0].curves["val/accuracy"]
+    assert "train/eval_loss" not in in_steps[0].curves
+
+
 def decay_weights(model: nn.Module, config: Any) -> list[dict[str, Any]]:
     weights = [p for p in model.parameters() if p.dim() > 1]
     return [
@@ -168,4 +198,7 @@ def test_the_optional_parts_of_a_class_in_a_file_are_used(tmp_path: Path) -> Non
     assert train_run({"epochs": 1}, task=load_task(f"{file}:Task")).last("val/count") == 20
     file.write_text(file.read_text().replace("evaluation_batch_size = 4", "evaluation_batch_size = 0"))
     with pytest.raises(InputError, match="evaluation_batch_size must be an integer of at least 1"):
+        load_task(f"{file}:Task")
+    file.write_text(file.read_text().replace("evaluation_batch_size = 0", "train_metrics = True"))
+    with pytest.raises(InputError, match='train_metrics must be "train" or "eval", not True'):
         load_task(f"{file}:Task")

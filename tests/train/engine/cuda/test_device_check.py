@@ -44,7 +44,7 @@ def train_and_evaluate(stepper: Stepper, runs: int) -> DeviceCheck:
                 losses, metrics = stepper.step(batch)
                 assert losses.shape == metrics["accuracy"].shape == batch.shape
             stepper.train(False)
-            for split in stepper.data.held_out_batches("val", BATCH_SIZE):
+            for split in stepper.data.evaluation_batches("val", BATCH_SIZE):
                 stepper.evaluate(split)
                 stepper.predict(split)
             stepper.weights(0)
