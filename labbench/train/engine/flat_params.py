@@ -38,7 +38,7 @@ class FlatParameters:
     def write(self, rows: Tensor, values: Sequence[Tensor | None]) -> None:
         """Write one tensor (S, *shape) per parameter to `rows` (S, P), zeros for None, in a single copy."""
         parts = [
-            rows.new_zeros(1, 1).expand(len(rows), prod(shape)) if value is None else value.flatten(1)
+            rows.new_zeros(1, 1).expand(len(rows), prod(shape)) if value is None else value.reshape(len(rows), -1)
             for shape, value in zip(self.shapes.values(), values, strict=True)
         ]
         if parts:
