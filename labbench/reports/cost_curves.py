@@ -10,7 +10,7 @@ from labbench.analysis.costs import CostCurve
 from labbench.charts.series import Floats, join_by_step
 from labbench.records import Goal, RunRecord
 from labbench.store.reader import Reader
-from labbench.store.series.curves import BucketedSeries as Buckets
+from labbench.store.series.buckets import BucketedSeries as Buckets
 from labbench.store.series.curves import CurveRequest
 
 SAMPLES_METRIC, COMPUTE_SECONDS_METRIC = "samples", "time/compute_s"

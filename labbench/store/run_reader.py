@@ -14,7 +14,8 @@ from labbench.store.connection import open_snapshot
 from labbench.store.fresh_connection import FreshConnection
 from labbench.store.queries.filter_sql import read_metrics
 from labbench.store.queries.run_details import iterate_logs, read_artifacts, read_sources, require_run_id
-from labbench.store.series.curves import BucketedSeries, CurveRequest, read_curves, read_points_at, read_series
+from labbench.store.series.buckets import BucketedSeries
+from labbench.store.series.curves import CurveRequest, read_curves, read_points_at, read_series
 
 if TYPE_CHECKING:
     import numpy as np

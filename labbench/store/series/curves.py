@@ -10,19 +10,26 @@ import sqlite3
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from labbench.errors import InputError
 from labbench.store.queries.run_rows import IN_JSON_LIST, as_json_list
 from labbench.store.row_checks import RowCheck, number_errors
 from labbench.store.series import rollup
+from labbench.store.series.buckets import (
+    BucketedSeries,
+    Columns,
+    bucket_per_point,
+    column_of_steps,
+    concatenate,
+    merge_groups,
+    reduce_to_columns,
+    slice_buckets,
+)
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-_Columns: TypeAlias = "Mapping[str, NDArray[Any]]"
-"""Columns of points by name, shape (P,) each: always `value`, and `step` and `time_ms` if they are read."""
 
 _SERIES = "run_id = ? AND metric_id = ?"
 
@@ -31,34 +38,6 @@ _SERIES_PER_QUERY = 64
 
 _ROWS_PER_FETCH = 512
 """Number of rows per fetch: few enough that the next fetch reuses their memory."""
-
-
-@dataclass(frozen=True, slots=True)
-class BucketedSeries:
-    """Series, or a range of its steps, in B buckets.
-
-    A short series has one bucket per point. `low`, `high` and `mean` are NaN for a bucket without finite values.
-    """
-
-    run_id: int
-    first_step: NDArray[np.int64]
-    """First step of each bucket, shape (B,)."""
-    last_step: NDArray[np.int64]
-    """Last step of each bucket, shape (B,)."""
-    first_time: NDArray[np.int64] | None
-    """Smallest time in milliseconds since the start of the run, shape (B,); None if times were not read."""
-    last_time: NDArray[np.int64] | None
-    """Largest time in milliseconds since the start of the run, shape (B,); None if times were not read."""
-    n: NDArray[np.int64]
-    """Number of points, NaN and infinities included, shape (B,)."""
-    n_nonfinite: NDArray[np.int64]
-    """Number of NaN and infinite values, shape (B,)."""
-    low: NDArray[np.float64]
-    """Minimum of the finite values, shape (B,)."""
-    high: NDArray[np.float64]
-    """Maximum of the finite values, shape (B,)."""
-    mean: NDArray[np.float64]
-    """Mean of the finite values, shape (B,)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +190,7 @@ def _read_one(
     limits = max(span.left, span.first), min(span.right, span.last)
     parts = [part for part in query.between(*limits, level) if len(part.n)]
     if parts:
-        yield _reduce_to_columns(_concatenate(parts), span.left, span.right, columns)
+        yield reduce_to_columns(concatenate(parts), span.left, span.right, columns)
 
 
 def _read_together(
@@ -220,7 +199,7 @@ def _read_together(
     metric_id: int,
     columns: int,
     times: bool,
-    read: Callable[[sqlite3.Connection, str, tuple[Any, ...], bool, bool], _Columns],
+    read: Callable[[sqlite3.Connection, str, tuple[Any, ...], bool, bool], Columns],
 ) -> Iterator[tuple[int, BucketedSeries]]:
     """Yield (run id, curve) of series too short for a rollup.
 
@@ -245,7 +224,7 @@ def _read_together(
 
 
 def _split(
-    rows: _Columns, spans: Sequence[_StepRange], counts: NDArray[np.int64], columns: int
+    rows: Columns, spans: Sequence[_StepRange], counts: NDArray[np.int64], columns: int
 ) -> Iterator[tuple[int, BucketedSeries]]:
     """Yield (run id, curve) of several series whose P points are concatenated in `rows`.
 
@@ -257,19 +236,19 @@ def _split(
     number = np.arange(len(rows["value"])) - np.repeat(begins, counts)  # (P,): index of each point in its series
     firsts = np.array([max(span.left, span.first) for span in spans])
     steps = rows["step"] if "step" in rows else number + np.repeat(firsts, counts)
-    all_buckets, ends = _bucket_per_point(0, steps, rows), np.cumsum(counts)
+    all_buckets, ends = bucket_per_point(0, steps, rows), np.cumsum(counts)
     if (counts > columns).any():  # otherwise one bucket per point
         lefts = np.array([span.left for span in spans])
         widths = np.array([float(span.right - span.left) + 1.0 for span in spans])
-        column = _column_of_steps(steps - np.repeat(lefts, counts), np.repeat(widths, counts), columns)
+        column = column_of_steps(steps - np.repeat(lefts, counts), np.repeat(widths, counts), columns)
         column = np.where(np.repeat(counts <= columns, counts), number, column)
         owner = np.repeat(np.arange(len(spans)), counts)
         is_start = np.append(True, (column[1:] != column[:-1]) | (owner[1:] != owner[:-1]))
         starts = np.flatnonzero(is_start)
-        all_buckets = _reduce_groups(all_buckets, starts)
+        all_buckets = merge_groups(all_buckets, starts)
         ends = np.cumsum(np.bincount(owner[starts], minlength=len(spans)))
     for span, start, end in zip(spans, [0, *ends.tolist()], ends.tolist(), strict=False):
-        yield span.run_id, _slice(all_buckets, span.run_id, start, end)
+        yield span.run_id, slice_buckets(all_buckets, span.run_id, start, end)
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,12 +328,12 @@ class _SeriesQuery:
         parameters = (self.run_id, self.metric_id, left, right)
         rows = _rows(self.connection, query, parameters, self.times, self.is_dense)
         steps = np.arange(left, left + len(rows["value"])) if self.is_dense else rows["step"]
-        return _bucket_per_point(self.run_id, steps, rows)
+        return bucket_per_point(self.run_id, steps, rows)
 
 
 def _rows(
     connection: sqlite3.Connection, query: str, parameters: tuple[Any, ...], times: bool, is_dense: bool
-) -> _Columns:
+) -> Columns:
     """Return the columns of the points that a query selects.
 
     Leaving out a column saves a fifth of the time or more. Non-finite values become infinite, as in `_packed_rows`.
@@ -372,7 +351,7 @@ def _rows(
 
 def _packed_rows(
     connection: sqlite3.Connection, query: str, parameters: tuple[Any, ...], times: bool, is_dense: bool
-) -> _Columns:
+) -> Columns:
     """Return the columns of the points that a query selects, with values rounded to 15 digits.
 
     SQLite joins each column of a series to one text, in the order of the primary key, and writes numbers with 15
@@ -396,85 +375,3 @@ def _column_sql(times: bool, is_dense: bool) -> dict[str, str]:
         **({"time_ms": "time_ms"} if times else {}),
         "value": "coalesce(value, 9e999)",
     }
-
-
-def _bucket_per_point(run_id: int, steps: NDArray[np.int64], rows: _Columns) -> BucketedSeries:
-    """Return one bucket per point; `steps` has shape (P,)."""
-    import numpy as np
-
-    times = rows.get("time_ms")
-    finite = np.isfinite(rows["value"])
-    values = np.where(finite, rows["value"], np.nan)
-    ones = np.ones(len(values), np.int64)
-    return BucketedSeries(run_id, steps, steps, times, times, ones, ones - finite, values, values, values)
-
-
-def _concatenate(parts: Sequence[BucketedSeries]) -> BucketedSeries:
-    """Concatenate consecutive parts of a series."""
-    import numpy as np
-
-    if len(parts) == 1:
-        return parts[0]
-
-    def joined(field: str) -> Any:
-        arrays = [getattr(part, field) for part in parts]
-        return None if arrays[0] is None else np.concatenate(arrays)
-
-    return BucketedSeries(parts[0].run_id, *(joined(field) for field in BucketedSeries.__slots__[1:]))
-
-
-def _slice(curve: BucketedSeries, run_id: int, start: int, end: int) -> BucketedSeries:
-    def part(field: str) -> Any:
-        array = getattr(curve, field)
-        return None if array is None else array[start:end]
-
-    return BucketedSeries(run_id, *(part(field) for field in BucketedSeries.__slots__[1:]))
-
-
-def _reduce_to_columns(curve: BucketedSeries, left: int, right: int, columns: int) -> BucketedSeries:
-    """Merge the buckets that start in the same column of the range from `left` to `right`."""
-    import numpy as np
-
-    if len(curve.n) <= columns:
-        return curve
-    column = _column_of_steps(curve.first_step - left, float(right - left) + 1.0, columns)
-    return _reduce_groups(curve, np.flatnonzero(np.diff(column, prepend=-1)))
-
-
-def _column_of_steps(offsets: NDArray[np.int64], width: float | NDArray[np.float64], columns: int) -> NDArray[np.int64]:
-    """Return the column of each step, given its offset from the start of the range, shape (P,).
-
-    The range of `width` steps is divided into equal columns.
-    """
-    import numpy as np
-
-    return np.minimum((offsets / width * columns).astype(np.int64), columns - 1)
-
-
-def _reduce_groups(curve: BucketedSeries, starts: NDArray[np.int64]) -> BucketedSeries:
-    """Merge groups of consecutive buckets.
-
-    `starts`, shape (G,), is the index of the first bucket of each group.
-    """
-    import numpy as np
-
-    ends = np.append(starts[1:], len(curve.n))
-    n_finite = curve.n - curve.n_nonfinite
-    n_finite_in_column = np.add.reduceat(n_finite, starts)
-    # divide before adding, and halve, because a sum of finite values may overflow
-    shares = 0.5 * n_finite / np.repeat(np.maximum(n_finite_in_column, 1), ends - starts)
-    parts = np.where(n_finite > 0, curve.mean, 0.0) * shares
-    low, high = np.fmin.reduceat(curve.low, starts), np.fmax.reduceat(curve.high, starts)
-    half_mean = np.clip(np.add.reduceat(parts, starts), low / 2, high / 2)
-    return BucketedSeries(
-        curve.run_id,
-        first_step=curve.first_step[starts],
-        last_step=curve.last_step[ends - 1],
-        first_time=None if curve.first_time is None else np.minimum.reduceat(curve.first_time, starts),
-        last_time=None if curve.last_time is None else np.maximum.reduceat(curve.last_time, starts),
-        n=np.add.reduceat(curve.n, starts),
-        n_nonfinite=np.add.reduceat(curve.n_nonfinite, starts),
-        low=low,
-        high=high,
-        mean=np.where(n_finite_in_column > 0, 2 * half_mean, np.nan),
-    )

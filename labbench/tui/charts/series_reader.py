@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # numpy is not imported before the first paint
 
     from labbench.charts.series import ExactPoints, Floats, Series
     from labbench.charts.view import Range, XAxis
-    from labbench.store.series.curves import BucketedSeries
+    from labbench.store.series.buckets import BucketedSeries
 
 _StepsTimesValues: TypeAlias = "tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]"
 

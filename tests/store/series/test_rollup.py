@@ -22,7 +22,8 @@ from labbench.records import Boundary, Points
 from labbench.store.reader import Reader
 from labbench.store.series import points as points_module
 from labbench.store.series import rollup
-from labbench.store.series.curves import BucketedSeries, CurveRequest
+from labbench.store.series.buckets import BucketedSeries
+from labbench.store.series.curves import CurveRequest
 from labbench.store.writer import Writer
 
 NAN, INF = math.nan, math.inf
