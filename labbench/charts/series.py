@@ -44,6 +44,8 @@ class Series:
     """Some points of a series of buckets: its first, last, lowest and highest ones."""
     is_by_step: bool = False
     """True if x is the step because the run has not logged the chart's x axis."""
+    is_coarse: bool = False
+    """True if the series is the overview of a longer one, which can be read with more buckets."""
 
     def __len__(self) -> int:
         return len(self.x)
@@ -92,7 +94,8 @@ def envelope(series: Series) -> tuple[Floats, Floats, Floats, Floats]:
     """
     if series.buckets is None:
         return series.x, series.y, series.y, series.y
-    ends = np.stack([series.x, series.buckets.end], axis=1).ravel()
+    ends = np.empty(2 * len(series))
+    ends[::2], ends[1::2] = series.x, series.buckets.end
     low, middle, high = (np.repeat(values, 2) for values in (series.buckets.low, series.y, series.buckets.high))
     return ends, low, middle, high
 

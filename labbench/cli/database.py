@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def doctor(db: Path, fix: bool) -> None:
     """Check a database, and repair it with --fix.
 
-    Checks the file, its tables, and that summaries and rollups agree with the points.
+    Checks the file, its tables, and that summaries, rollups and overviews agree with the points.
     \f
     Raises:
         StoreError: Problems were found and not repaired.
@@ -54,6 +54,9 @@ def _diagnosis_lines(db: Path, diagnosis: Diagnosis, *, fixed: bool) -> Iterator
     remedy = "fixed" if fixed else "--fix repairs it"
     if diagnosis.is_older:
         yield f"the tables are those of an older version: {remedy}"
+    if diagnosis.n_without_overview and not diagnosis.is_older:
+        action = "added" if fixed else "--fix adds it; until then charts of many runs take longer"
+        yield f"{diagnosis.n_without_overview} series without an overview: {action}"
     if diagnosis.wrong:
         yield f"the summaries of {len(diagnosis.wrong)} of {diagnosis.n_series} series are wrong: {remedy}"
     for table, count in diagnosis.orphans.items():

@@ -17,6 +17,7 @@ from labbench.files import database_command, expand_home
 from labbench.store import schema
 from labbench.store.file_systems import file_system_type, has_shared_memory, network_file_system
 from labbench.store.liveness import is_lost
+from labbench.store.series import overview
 
 _IMMUTABLE = "mode=ro&immutable=1"
 
@@ -412,6 +413,7 @@ def _create_or_upgrade(connection: sqlite3.Connection) -> None:
             schema.create_tables(connection)
         elif state == "older":
             schema.upgrade_tables(connection)
+            overview.add_missing(connection, overview.MAX_POINTS_AT_UPGRADE)
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:  # a full disk has rolled it back already

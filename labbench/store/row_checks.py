@@ -81,6 +81,10 @@ COLUMNS: Mapping[str, Mapping[str, ValueKind]] = {
     },
     "points": {"step": STEP, "time_ms": INTEGER, "value": OPTIONAL_NUMBER},
     "rollup": {"level": INTEGER, "first_step": INTEGER, "last_step": INTEGER, "buckets": BLOB},
+    "overview": {
+        "run_id": INTEGER, "n": INTEGER, "first_step": STEP, "last_step": STEP, "last_ms": INTEGER, "width": INTEGER,
+        "buckets": BLOB,
+    },
     "tags": {"run_id": INTEGER, "tag": TEXT},
     "logs": {"stream": OPTIONAL_TEXT, "text": TEXT},
     "artifacts": {"name": TEXT, "path": TEXT, "size": INTEGER, "sha256": TEXT, "created": TIME},

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -169,8 +169,6 @@ JOIN experiments ON experiments.id = runs.experiment_id
 JOIN metrics ON metrics.id = points.metric_id;
 """
 
-_TABLES = frozenset(re.findall(r"CREATE TABLE (\w+)", DDL)) | {"_sqlite_migrations"}
-
 MIGRATION_SET = "labbench"
 
 Migration: TypeAlias = "Callable[[Database], None]"
@@ -204,8 +202,25 @@ _SCRIPTS = {
         -- optimizer steps of that run; points up to this step are copies
         ALTER TABLE runs ADD COLUMN continued_step INTEGER;
     """,
+    "overview": """
+        CREATE TABLE overview (
+            run_id INTEGER NOT NULL REFERENCES runs (id),
+            metric_id INTEGER NOT NULL REFERENCES metrics (id),
+            n INTEGER NOT NULL,                       -- points up to last_step; the newer ones are not covered
+            first_step INTEGER NOT NULL,
+            last_step INTEGER NOT NULL,
+            last_ms INTEGER NOT NULL,                 -- time of the last point, since the start of the run
+            width INTEGER NOT NULL,                   -- steps per bucket
+            buckets BLOB NOT NULL,                    -- at most 64, derived from the points: see overview.py
+            PRIMARY KEY (run_id, metric_id)
+        );
+    """,
 }
 """SQL by migration, oldest first, append-only: a migration adds columns or tables and changes no existing ones."""
+
+_CREATED_TABLE = re.compile(r"CREATE TABLE (\w+)")
+
+_TABLES = frozenset(re.findall(_CREATED_TABLE, "".join(_SCRIPTS.values()))) | {"_sqlite_migrations"}
 
 _ADDED_COLUMNS = {
     "code version": {"runs": {"code_version": "NULL", "older_code": "0"}},
@@ -271,8 +286,13 @@ def _applied_migrations(connection: sqlite3.Connection) -> set[str]:
 
 
 def add_missing_columns(connection: sqlite3.Connection) -> None:
-    """Add the columns that an older database lacks, as temporary views, for reading without an upgrade."""
+    """Add the columns and tables that an older database lacks, as temporary views and tables.
+
+    Allows to read it without an upgrade.
+    """
     applied = _applied_migrations(connection)
+    missing_scripts = "".join(script for name, script in _SCRIPTS.items() if name not in applied)
+    create_temporary_tables(connection, re.findall(_CREATED_TABLE, missing_scripts))
     missing: dict[str, dict[str, str]] = {}
     for name, tables in _ADDED_COLUMNS.items():
         for table, columns in tables.items() if name not in applied else ():
@@ -280,6 +300,14 @@ def add_missing_columns(connection: sqlite3.Connection) -> None:
     for table, columns in missing.items():
         added = ", ".join(f"{value} AS {column}" for column, value in columns.items())
         connection.execute(f"CREATE TEMP VIEW {table} AS SELECT *, {added} FROM main.{table}")
+
+
+def create_temporary_tables(connection: sqlite3.Connection, tables: Collection[str]) -> None:
+    """Create empty temporary tables, which hide the tables of the same names in the file."""
+    for statement in statements("".join(_SCRIPTS.values())):
+        table = re.match(_CREATED_TABLE, statement)
+        if table and table[1] in tables:
+            connection.execute(statement.replace("CREATE TABLE", "CREATE TEMP TABLE", 1))
 
 
 def create_tables(connection: sqlite3.Connection) -> None:

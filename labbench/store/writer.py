@@ -227,7 +227,17 @@ class Writer(WritableDatabase):
         folders = [run_folder(files_folder(self.path), key) for key in keys]
         with self._transaction() as connection:
             ids = _run_ids(connection, keys)
-            for table in ("points", "summary", "rollup", "tags", "logs", "artifacts", "requests", "run_sources"):
+            for table in (
+                "points",
+                "summary",
+                "rollup",
+                "overview",
+                "tags",
+                "logs",
+                "artifacts",
+                "requests",
+                "run_sources",
+            ):
                 connection.execute(f"DELETE FROM {table} WHERE run_id {IN_JSON_LIST}", (as_json_list(ids),))
             connection.execute(f"DELETE FROM runs WHERE id {IN_JSON_LIST}", (as_json_list(ids),))
             connection.execute("DELETE FROM sources WHERE id NOT IN (SELECT source_id FROM run_sources)")

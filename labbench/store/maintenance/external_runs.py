@@ -18,6 +18,7 @@ from labbench.records import Config, Goal
 from labbench.store.queries.run_rows import IN_JSON_LIST, as_json_list, config_json, storable_text
 from labbench.store.recording.events import ensure_metric
 from labbench.store.recording.queue import add_tags, ensure_experiment, insert_run
+from labbench.store.series import overview
 from labbench.store.series.points import add_points, delete_points, insert_points, is_append, rebuild_series
 from labbench.system.clock import now
 
@@ -67,6 +68,8 @@ class Import:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self._metric_ids: dict[str, int] = {}
+        self._run_ids: set[int] = set()
+        """Runs that got new points."""
         self._outdated: dict[tuple[int, int], int] = {}
         """First step whose summary and rollup are outdated, by run and metric."""
         self.n_new = 0
@@ -136,6 +139,7 @@ class Import:
         self, run_id: int, metric: str, steps: Sequence[int], times: Sequence[int], values: Sequence[float]
     ) -> None:
         """Add points at steps that the run does not have; for the arguments see `add`."""
+        self._run_ids.add(run_id)
         series = run_id, self._metric_id(metric)
         if series not in self._outdated and is_append(self._connection, *series, steps):
             add_points(self._connection, *series, steps, times, values)
@@ -200,13 +204,15 @@ class Import:
         self._connection.executemany(query, [(storable_text(metric), goal) for metric, goal in goals.items()])
 
     def finish(self) -> None:
-        """Rebuild the summaries and rollups of series whose points were not in order.
+        """Rebuild the summaries and rollups of series whose points were not in order, and complete the overviews.
 
         Once per series: a file in no order would otherwise rebuild them with every batch.
         """
         for (run_id, metric_id), step in self._outdated.items():
             rebuild_series(self._connection, run_id, metric_id, from_step=step)
         self._outdated.clear()
+        for run_id in self._run_ids:
+            overview.complete(self._connection, run_id)
 
 
 def _subtract(metric: str, series: ImportedSeries, stored: Iterable[tuple[str, int, float | None]]) -> ImportedSeries:

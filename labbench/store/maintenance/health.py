@@ -15,11 +15,12 @@ from labbench.store.queries.run_rows import IN_JSON_LIST, STATUS, as_json_list
 from labbench.store.recording.queue import RECOVERED, ensure_experiment, new_key
 from labbench.store.row_checks import COLUMNS, invalid_condition
 from labbench.store.scripts.spill import spill_files
+from labbench.store.series import overview
 from labbench.store.series.points import rebuild_series
 from labbench.system.clock import now
 
-_OF_RUN = ("points", "summary", "rollup", "tags", "logs", "artifacts", "requests", "run_sources")
-_OF_METRIC = ("points", "summary", "rollup")
+_OF_RUN = ("points", "summary", "rollup", "overview", "tags", "logs", "artifacts", "requests", "run_sources")
+_OF_METRIC = ("points", "summary", "rollup", "overview")
 _LOGGED = ("points", "logs", "artifacts")
 """Tables with data that cannot be computed from other tables."""
 _NO_EXPERIMENT = "experiment_id NOT IN (SELECT id FROM experiments)"
@@ -57,7 +58,9 @@ class Diagnosis:
     n_series: int = 0
     """Number of series in the database."""
     wrong: Sequence[SeriesId] = ()
-    """Series whose summary or rollup does not match their points."""
+    """Series whose summary, rollup or overview does not match their points."""
+    n_without_overview: int = 0
+    """Number of series without the overview that speeds up charts of many runs."""
     orphans: Mapping[str, int] = field(default_factory=dict)
     """Number of rows that belong to no run or no metric, by table."""
     stray_folders: Sequence[Path] = ()
@@ -81,12 +84,20 @@ class Diagnosis:
 
     @property
     def is_sound(self) -> bool:
-        """True if nothing needs a repair; stray folders, spill files and lost runs are harmless."""
-        return not self.is_repairable and not (self.damage or self.invalid or self.bad_keys or self.bad_values)
+        """True if nothing needs a repair.
+
+        Stray folders, spill files, lost runs and missing overviews are harmless.
+        """
+        return not (self._is_wrong or self.damage or self.invalid or self.bad_keys or self.bad_values)
 
     @property
     def is_repairable(self) -> bool:
         """True if `repair` can do something."""
+        return self._is_wrong or self.n_without_overview > 0
+
+    @property
+    def _is_wrong(self) -> bool:
+        """True if there is something wrong that `repair` corrects."""
         return bool(
             self.is_older
             or self.wrong
@@ -115,6 +126,7 @@ def diagnose(path: Path) -> Diagnosis:
             is_older=schema.read_state(connection) == "older",
             n_series=len(series),
             wrong=_outdated_series(connection, series),
+            n_without_overview=_count_missing_overviews(connection),
             orphans={table: count for table in _OF_RUN if (count := _count_orphans(connection, table))},
             stray_folders=[entry for entry in folders if entry.is_dir() and entry.name not in runs],
             invalid=_count_invalid_values(connection),
@@ -129,7 +141,7 @@ def diagnose(path: Path) -> Diagnosis:
 
 
 def repair(connection: sqlite3.Connection, diagnosis: Diagnosis) -> None:
-    """Rescue runs and metrics whose rows are missing, and recompute wrong summaries and rollups.
+    """Rescue runs and metrics whose rows are missing, and recompute wrong summaries, rollups and overviews.
 
     The caller holds a transaction. No logged value is deleted: points, output and artifacts without a run get a new run
     in the experiment `recovered`. Other rows without a run are deleted.
@@ -146,6 +158,7 @@ def repair(connection: sqlite3.Connection, diagnosis: Diagnosis) -> None:
         connection.execute(f"DELETE FROM {table} WHERE {_orphan_condition(table)}")
     for series in diagnosis.wrong:
         rebuild_series(connection, series.run_id, series.metric_id)
+    overview.add_missing(connection)
 
 
 def _rescue_runs(connection: sqlite3.Connection) -> None:
@@ -199,31 +212,43 @@ def _count_invalid_values(connection: sqlite3.Connection) -> dict[tuple[str, str
 
 
 def _all_series(connection: sqlite3.Connection) -> list[SeriesId]:
-    """Return all series with points, a summary or a rollup, except those that cannot be summarized."""
+    """Return all series with points or rows derived from points, except those that cannot be summarized."""
     query = " UNION ".join(f"SELECT run_id, metric_id FROM {table}" for table in _OF_METRIC)
     query = f"SELECT * FROM ({query}) EXCEPT SELECT run_id, metric_id FROM points WHERE {_BAD_VALUE}"
     return [SeriesId(*ids) for ids in connection.execute(query)]
 
 
 def _outdated_series(connection: sqlite3.Connection, all_series: Sequence[SeriesId]) -> list[SeriesId]:
-    """Return the series whose stored summary or rollup differs from a recomputed one.
+    """Return the series whose stored summary, rollup or overview differs from a recomputed one.
 
     Recomputed rows go to temporary tables, which hide the tables of the same names in the file.
     """
+    has_overviews = _count(connection, "main.sqlite_master WHERE name = 'overview'") > 0
+    tables = (*_DERIVED, "overview") if has_overviews else tuple(_DERIVED)
     connection.execute("PRAGMA query_only = 0")  # for the temporary tables
-    for statement in schema.statements(schema.DDL):
-        if statement.startswith(tuple(f"CREATE TABLE {table} " for table in _DERIVED)):
-            connection.execute(statement.replace("CREATE TABLE", "CREATE TEMP TABLE"))
+    schema.create_temporary_tables(connection, tables)
     wrong = []
     for series in all_series:
-        rebuild_series(connection, series.run_id, series.metric_id)
-        if any(_rows(connection, f"main.{table}", series) != _rows(connection, table, series) for table in _DERIVED):
+        ids = series.run_id, series.metric_id
+        rebuild_series(connection, *ids)
+        is_equal = all(
+            _rows(connection, f"main.{table}", series) == _rows(connection, table, series) for table in _DERIVED
+        )
+        if not is_equal or (has_overviews and not overview.agrees_with_points(connection, *ids)):
             wrong.append(series)
         for table in _DERIVED:
             connection.execute(f"DELETE FROM temp.{table}")
-    for table in _DERIVED:
+    for table in tables:
         connection.execute(f"DROP TABLE temp.{table}")
     return wrong
+
+
+def _count_missing_overviews(connection: sqlite3.Connection) -> int:
+    return _count(
+        connection,
+        "summary LEFT JOIN overview USING (run_id, metric_id) "
+        f"WHERE summary.n > {overview.BUCKETS} AND overview.n IS NULL",
+    )
 
 
 def _rows(connection: sqlite3.Connection, table: str, series: SeriesId) -> list[tuple[object, ...]]:

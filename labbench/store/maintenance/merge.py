@@ -28,9 +28,10 @@ from labbench.store.connection import (
 from labbench.store.liveness import this_process
 from labbench.store.queries.run_rows import IN_JSON_LIST, STATUS, as_json_list
 from labbench.store.recording.queue import RECOVERED, ensure_experiment, insert_run, key_from_number
+from labbench.store.series import overview
 
-_COPIED_WITH_RUN = ("points", "summary", "rollup", "logs", "artifacts", "run_sources", "tags")
-_REPLACED_WITH_RUN = ("points", "summary", "rollup", "logs", "artifacts", "run_sources")
+_COPIED_WITH_RUN = ("points", "summary", "rollup", "overview", "logs", "artifacts", "run_sources", "tags")
+_REPLACED_WITH_RUN = ("points", "summary", "rollup", "overview", "logs", "artifacts", "run_sources")
 """Tables whose rows are replaced; tags belong to the user, so they are only added."""
 
 _LOCAL_RUN = {"run_id": "r.ours", "metric_id": "m.ours", "source_id": "s.ours"}
@@ -165,6 +166,8 @@ def merge(
                     _merge_run(connection, match, columns, new, newer, same)
                 for table in _COPIED_WITH_RUN:
                     _copy_rows(connection, table)
+                for (run_id,) in connection.execute("SELECT ours FROM temp.merged_runs").fetchall():
+                    overview.complete(connection, run_id)  # a database of an older version has none
                 connection.execute("DELETE FROM temp.merged_runs")
             if matches and time.monotonic() - start > SLICE_PAUSE_SECONDS:
                 time.sleep(SLICE_PAUSE_SECONDS)  # SQLite's lock is not fair: a waiting process tries every 0.1 s
@@ -373,8 +376,10 @@ def _update_run(connection: sqlite3.Connection, run_id: int, their_id: int, colu
 
 
 def _copy_rows(connection: sqlite3.Connection, table: str) -> None:
-    """Copy the rows of a table that belong to the merged runs."""
+    """Copy the rows of a table that belong to the merged runs; an older database may lack the table."""
     columns = [column for column in _common_columns(connection, table) if column != "id"]
+    if not columns:
+        return
     values = ", ".join(_LOCAL_RUN.get(column, f"theirs.{column}") for column in columns)
     joins = "JOIN temp.merged_metrics AS m ON m.theirs = theirs.metric_id" if "metric_id" in columns else ""
     joins += "JOIN temp.merged_sources AS s ON s.theirs = theirs.source_id" if "source_id" in columns else ""

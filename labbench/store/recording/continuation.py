@@ -54,6 +54,7 @@ def begin_from_kept_state(connection: sqlite3.Connection, run_id: int, continuat
             "metric_id, n, n_nonfinite, first_nonfinite_step, last, last_step, min, min_step, max, max_step",
         ),
         ("rollup", "metric_id, level, first_step, last_step, buckets"),
+        ("overview", "metric_id, n, first_step, last_step, last_ms, width, buckets"),
     ):
         selected = f"SELECT ?, {columns} FROM {table} WHERE run_id = ? AND {metrics}"
         connection.execute(f"INSERT INTO {table} (run_id, {columns}) {selected}", (run_id, source_id))

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from labbench.metrics import trainer_goal
 from labbench.records import Boundary, Event, Failed, Finished, Log, Points, Started
 from labbench.store.queries.run_rows import storable_text
+from labbench.store.series import overview
 from labbench.store.series.points import add_points
 from labbench.system.clock import now
 
@@ -56,6 +57,7 @@ def end_run(
     finished = None if status == "queued" else at or now()
     query = f"UPDATE runs SET status = ?, reason = ?, finished = {END_TIME} WHERE id = ?"
     connection.execute(query, (status, reason and storable_text(reason), finished, run_id))
+    overview.complete(connection, run_id)
 
 
 def record_event(connection: sqlite3.Connection, run_id: int, event: Event) -> None:

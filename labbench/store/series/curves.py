@@ -26,6 +26,7 @@ from labbench.store.series.buckets import (
     reduce_to_columns,
     slice_buckets,
 )
+from labbench.store.series.overview_reader import read_overviews
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,11 +53,11 @@ class CurveRequest:
     """Last step to read, included; None: the last one."""
     times: bool = True
     """Read times too; a read without times takes two thirds of the time."""
-    rounded: bool = False
-    """Round values to 15 digits, enough for a chart.
+    coarse: bool = False
+    """Read what is enough for a chart of very many runs: the overview of a whole series if it has one.
 
-    A read then takes two thirds of the time, mostly without holding the GIL. A float close to the maximum becomes
-    infinite.
+    It has at most 64 buckets, without times. Values of other series are rounded to 15 digits: a read then takes two
+    thirds of the time, mostly without holding the GIL, and a float close to the maximum becomes infinite.
     """
 
     def __post_init__(self) -> None:
@@ -118,21 +119,25 @@ def read_curves(
     Skips runs without points in the range. A bucket holds the points of one screen column; its edges may be off by one
     rollup bucket, which is narrower than a column.
     """
+    overviews = {}
+    if request.coarse and not request.times and request.first_step is None and request.last_step is None:
+        overviews = dict(read_overviews(connection, run_ids, metric_id))
     query = f"""
         SELECT run_id, n, last_step,
             (SELECT min(step) FROM points WHERE run_id = s.run_id AND metric_id = s.metric_id)
         FROM summary AS s WHERE metric_id = ? AND run_id {IN_JSON_LIST}
     """
-    rows = connection.execute(query, (metric_id, as_json_list(run_ids)))
+    others = [run_id for run_id in run_ids if run_id not in overviews]
+    rows = connection.execute(query, (metric_id, as_json_list(others)))
     spans = {
         run_id: _StepRange(run_id, n, first, last, request.first_step, request.last_step)
         for run_id, n, last, first in _check_spans(rows)
         if isinstance(first, int)  # else the summary is that of a series without points
     }
     columns, times = request.columns, request.times
-    read = _packed_rows if request.rounded else _rows
+    read = _packed_rows if request.coarse else _rows
     with number_errors("points"):
-        short = dict(_read_together(connection, list(spans.values()), metric_id, columns, times, read))
+        short = overviews | dict(_read_together(connection, list(spans.values()), metric_id, columns, times, read))
         for run_id in run_ids:
             if run_id in short:
                 yield short[run_id]

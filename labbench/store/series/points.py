@@ -1,4 +1,4 @@
-"""Insert and delete points, keeping summaries and rollups consistent."""
+"""Insert and delete points, keeping summaries, rollups and overviews consistent."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from itertools import repeat
 from operator import lt
 
-from labbench.store.series import rollup
+from labbench.store.series import overview, rollup
 
 _SERIES = "run_id = ? AND metric_id = ?"
 
@@ -41,7 +41,7 @@ def add_points(
     times: Sequence[int],
     values: Sequence[float],
 ) -> None:
-    """Append points to a series or replace points of the same steps, and update summary and rollup.
+    """Append points to a series or replace points of the same steps, and update what is derived from them.
 
     The caller holds a transaction. Every write of points goes through this function.
 
@@ -67,6 +67,7 @@ def add_points(
     if (n + len(steps)) // rollup.CHUNK > chunks:
         new = rollup.PointColumns(steps, times, values)
         rollup.append_chunks(connection, run_id, metric_id, new, chunks=chunks)
+    overview.append_points(connection, run_id, metric_id, (steps, times, values), n=n)
 
 
 def is_append(connection: sqlite3.Connection, run_id: int, metric_id: int, steps: Sequence[int]) -> bool:
@@ -87,7 +88,7 @@ def delete_points(connection: sqlite3.Connection, run_id: int, *, after: int | N
     later attempt can measure them again.
     """
     if after is None:
-        for table in ("points", "summary", "rollup"):
+        for table in ("points", "summary", "rollup", "overview"):
             connection.execute(f"DELETE FROM {table} WHERE run_id = ?", (run_id,))
         return
     query = """
@@ -105,8 +106,10 @@ def rebuild_series(
 ) -> None:
     """Recompute summary and rollup of a series whose points have changed from `from_step` on.
 
-    The caller holds a transaction.
+    The overview loses these points; the next points, the end of the run or `overview.complete` add them again. The
+    caller holds a transaction.
     """
+    overview.truncate(connection, run_id, metric_id, from_step=from_step)
     chunks = rollup.truncate_chunks(connection, run_id, metric_id, from_step=from_step)
     rollup.extend_chunks(connection, run_id, metric_id, chunks=chunks)
     connection.execute(f"DELETE FROM summary WHERE {_SERIES}", (run_id, metric_id))

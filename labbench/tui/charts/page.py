@@ -1,4 +1,4 @@
-"""Page of charts of one or several metrics over the same runs, with the reading of their series.
+"""Page of charts of one or several metrics over the same runs.
 
 All charts share the x axis, its window and the crosshair. Cached series are drawn at once; missing ones are read in
 a thread worker and drawn afterwards.
@@ -8,33 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
-from textual import on, work
+from textual import on
 from textual.containers import Container
-from textual.message import Message
-from textual.worker import get_current_worker
 
 from labbench.charts.ticks import MAX_AXIS_VALUE, clamp
 from labbench.charts.view import Box, Range, XAxis, resolve_display
-from labbench.errors import LabbenchError, as_labbench_error
 from labbench.metrics import page_order
 from labbench.records import Goal, RunRecord
-from labbench.tui.charts import series_reader
 from labbench.tui.charts.page_legend import PageLegend
-from labbench.tui.charts.series_cache import SeriesCache
+from labbench.tui.charts.series_container import SeriesContainer
 from labbench.tui.charts.settings import FOUR_CHARTS, ONE_CHART, PAGE_LAYOUTS, ChartState, begins_at_zero
 from labbench.tui.charts.widget import Chart
 
 if TYPE_CHECKING:  # numpy is not imported before the first paint
     from labbench.charts.lines import Line
-    from labbench.charts.series import Series
-    from labbench.tui.charts.series_cache import RunSeries
-
-MissingSeries: TypeAlias = list[tuple[str, list[RunRecord]]]
-"""(metric, runs whose series of the metric are missing)."""
 
 _LARGE_SCREEN = (160, 40)
 """Minimum columns and rows of a screen for a page of four charts."""
@@ -43,7 +33,7 @@ _MIN_TWO_COLUMNS = 64
 _STEEP_RATIO = 20.0
 
 
-class ChartPage(Container):
+class ChartPage(SeriesContainer):
     """A page of linked charts."""
 
     DEFAULT_CSS = """
@@ -52,48 +42,20 @@ class ChartPage(Container):
     ChartPage Chart { height: 100%; width: 100%; }
     """
 
-    class SeriesRead(Message):
-        """The missing series of a metric were read, for these versions of the records."""
-
-        def __init__(
-            self, metric: str, axis: XAxis, runs: list[RunRecord], series: Mapping[str, Series | None]
-        ) -> None:
-            self.metric, self.axis, self.runs, self.series = metric, axis, runs, series
-            super().__init__()
-
-    class FinerRead(Message):
-        """Series were reread with more points in the zoomed window."""
-
-        def __init__(
-            self, metric: str, axis: XAxis, requested: Mapping[str, RunSeries], finer: Mapping[str, Series]
-        ) -> None:
-            self.metric, self.axis, self.requested, self.finer = metric, axis, requested, finer
-            super().__init__()
-
-    class ReadingFailed(Message):
-        """The database could not be read."""
-
-        def __init__(self, error: LabbenchError) -> None:
-            self.error = error
-            super().__init__()
-
     def __init__(self, path: Path, *, box_on: Callable[[Chart], Box | None]) -> None:
         """Create a page for a database; `box_on` returns the zoom box being drawn over a chart."""
-        super().__init__()
+        super().__init__(path)
         self._box_on = box_on
         self.settings = ChartState()
         self.chosen_metric: str | None = None
         """Metric of the chart that keys act on."""
         self.crosshair: float | None = None
-        self._path = path
-        self._series_cache = SeriesCache()
         self._runs: Sequence[RunRecord] = ()
         self._marks: Mapping[str, int] = {}
         self._highlighted: str | None = None
         self.goals: Mapping[str, Goal] = {}
         self._default_metric: str | None = None
         self._lines: dict[str, list[Line]] = {}
-        self._requested: MissingSeries = []
 
     def compose(self) -> Any:
         yield PageLegend()
@@ -128,17 +90,21 @@ class ChartPage(Container):
         if self.chosen_metric is None or self.settings.x_axis is None:
             return
         self._layout_charts()
-        all_missing: MissingSeries = []
+        self.series_cache.n_visible = len(self._runs) * len(self.shown_metrics())
+        requests = []
         for metric in self.shown_metrics():
-            missing = self._series_cache.missing(self._runs, metric, self.settings.x_axis)
-            if missing:
-                all_missing.append((metric, missing))
-            if len(missing) < len(self._runs) or not self._runs:
+            request = self.series_cache.missing(self._runs, metric, self.settings.x_axis, self._in_full())
+            n_missing = len(request.runs) + len(request.coarse_runs)
+            if n_missing:
+                requests.append(request)
+            if n_missing < len(self._runs) or not self._runs:
                 self._build_lines(metric, self.settings.x_axis)
-        if all_missing and all_missing != self._requested:
-            self._requested = all_missing
-            self._read_missing(all_missing, self.settings.x_axis)
+        self.read_missing(requests, self.settings.x_axis)
         self.draw()
+
+    def _in_full(self) -> set[str]:
+        """Return the keys of the runs that are read in full even among very many runs."""
+        return set() if self._highlighted is None else {self._highlighted}
 
     def set_x_axis(self, axis: XAxis) -> None:
         """Draw all charts over another x axis, without zoom."""
@@ -148,7 +114,7 @@ class ChartPage(Container):
 
     def _build_lines(self, metric: str, axis: XAxis) -> None:
         """Build the lines of a metric from its cached series."""
-        self._lines[metric] = self._series_cache.lines(self._runs, self._marks, metric, axis)
+        self._lines[metric] = self.series_cache.lines(self._runs, self._marks, metric, axis)
 
     def draw(self) -> None:
         """Redraw the charts after a change of the settings."""
@@ -170,7 +136,9 @@ class ChartPage(Container):
             )
             chart.show(lines, view, metric=metric, description=description)
             chart.set_class(metric == self.chosen_metric and not is_alone, "-chosen")
-        self._request_finer()
+        window, axis = self.settings.visible_range(whole), self.settings.x_axis
+        if window is not None and axis is not None:
+            self.request_finer(self.shown_metrics(), self._runs, axis, window, dots=2 * self.size.width)
 
     def shown_metrics(self) -> list[str]:
         """Return the metrics on the page, in order."""
@@ -243,70 +211,10 @@ class ChartPage(Container):
             chart.display = index < needed
         grid.styles.grid_size_columns, grid.styles.grid_size_rows = columns, rows
 
-    # Reading, in thread workers
-
-    # `description` is set because Textual's default formats all arguments: thousands of runs and curves
-
-    @work(thread=True, exclusive=True, group="curves", description="read curves")
-    def _read_missing(self, missing: MissingSeries, axis: XAxis) -> None:
-        for metric, runs in missing:
-            self._post_result(partial(self._read_metric, metric, axis, runs))
-
-    def _read_metric(self, metric: str, axis: XAxis, runs: list[RunRecord]) -> Message:
-        return self.SeriesRead(metric, axis, runs, series_reader.read_series(self._path, runs, metric, axis))
-
-    def _request_finer(self) -> None:
-        """Request more points if the window shows fewer than the screen could."""
-        window, axis = self.settings.visible_range(self.full_x_range()), self.settings.x_axis
-        if window is None or axis is None:
-            return
-        dots = 2 * self.size.width
-        coarse = {
-            metric: self._series_cache.find_coarse(self._runs, metric, axis, window, dots)
-            for metric in self.shown_metrics()
-        }
-        if any(coarse.values()):
-            self._read_finer(coarse, axis, window)
-
-    @work(thread=True, exclusive=True, group="finer", description="read finer curves")
-    def _read_finer(self, coarse: Mapping[str, Mapping[str, RunSeries]], axis: XAxis, window: Range) -> None:
-        for metric, requested in coarse.items():
-            self._post_result(partial(self._read_finer_metric, metric, axis, requested, window))
-
-    def _read_finer_metric(
-        self, metric: str, axis: XAxis, requested: Mapping[str, RunSeries], window: Range
-    ) -> Message:
-        return self.FinerRead(
-            metric, axis, requested, series_reader.read_finer(self._path, requested, metric, axis, window)
-        )
-
-    def _post_result(self, read: Callable[[], Message]) -> None:
-        """Post the result of `read`, or its error, unless this worker was replaced by a newer one."""
-        if get_current_worker().is_cancelled:
-            return
-        try:
-            message = read()
-        except Exception as error:  # an error in one thread must not end the program
-            message = self.ReadingFailed(as_labbench_error(error))
-        if not get_current_worker().is_cancelled:
-            self.post_message(message)
-
-    @on(SeriesRead)
-    def _store_series(self, event: SeriesRead) -> None:
-        event.stop()
-        visible = len(self._runs) * len(self.shown_metrics())
-        self._series_cache.store(event.runs, event.series, event.metric, event.axis, visible=visible)
-        self._requested = [(metric, runs) for metric, runs in self._requested if metric != event.metric]
-        self._draw_if_shown(event.metric, event.axis)
-
-    @on(FinerRead)
-    def _store_finer_series(self, event: FinerRead) -> None:
-        event.stop()
-        self._series_cache.store_finer(event.requested, event.finer, event.metric, event.axis)
-        self._draw_if_shown(event.metric, event.axis)
-
-    def _draw_if_shown(self, metric: str, axis: XAxis) -> None:
+    @on(SeriesContainer.SeriesStored)
+    def _draw_if_shown(self, event: SeriesContainer.SeriesStored) -> None:
         """Draw series that were read, if their chart is still shown."""
-        if axis == self.settings.x_axis and metric in self.shown_metrics():
-            self._build_lines(metric, axis)
+        event.stop()
+        if event.axis == self.settings.x_axis and event.metric in self.shown_metrics():
+            self._build_lines(event.metric, event.axis)
             self.draw()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -10,6 +10,7 @@ from labbench.charts.glyphs import SERIES_GLYPHS
 from labbench.charts.view import Range, XAxis
 from labbench.records import RunRecord
 from labbench.tui.charts.labels import group_labels, run_labels
+from labbench.tui.charts.series_reader import MAX_FINER_POINTS, RUNS_IN_FULL, SeriesRequest, count_points, is_coarse
 
 if TYPE_CHECKING:  # numpy is not imported before the first paint
     from labbench.charts.lines import Line
@@ -40,32 +41,38 @@ class SeriesCache:
     """Cache of series by run, metric and x axis."""
 
     def __init__(self) -> None:
+        self.n_visible = 0
+        """Number of series on the screen."""
         self._entries: dict[SeriesKey, _CacheEntry] = {}
         self._names: tuple[object, dict[str, str], dict[str, str]] = (None, {}, {})
 
-    def missing(self, runs: Sequence[RunRecord], metric: str, x_axis: XAxis) -> list[RunRecord]:
-        """Return the runs that have logged the metric and whose series is not cached or has grown."""
-        return [run for run in runs if metric in run.summary and not self._is_fresh(run, metric, x_axis)]
+    def missing(self, runs: Sequence[RunRecord], metric: str, x_axis: XAxis, in_full: Collection[str]) -> SeriesRequest:
+        """Return the runs that have logged the metric and whose series is not cached or has grown.
 
-    def _is_fresh(self, run: RunRecord, metric: str, x_axis: XAxis) -> bool:
-        entry = self._entries.get((run.key, metric, x_axis))
-        return entry is not None and entry.version == _series_version(run, metric)
-
-    def store(
-        self,
-        runs: Sequence[RunRecord],
-        series: Mapping[str, Series | None],
-        metric: str,
-        x_axis: XAxis,
-        *,
-        visible: int,
-    ) -> None:
-        """Store the series of these runs and evict the oldest; `visible` is the number of series on the screen."""
+        With many runs, those whose keys are not `in_full` need only an overview.
+        """
+        full: list[RunRecord] = []
+        coarse: list[RunRecord] = []
         for run in runs:
-            cache_key = (run.key, metric, x_axis)
+            needs_all = len(runs) <= RUNS_IN_FULL or run.key in in_full
+            if metric in run.summary and not self._is_fresh(run, metric, x_axis, is_whole=needs_all):
+                (full if needs_all else coarse).append(run)
+        return SeriesRequest(metric, full, coarse)
+
+    def _is_fresh(self, run: RunRecord, metric: str, x_axis: XAxis, *, is_whole: bool) -> bool:
+        entry = self._entries.get((run.key, metric, x_axis))
+        if entry is None or entry.version != _series_version(run, metric):
+            return False
+        return not (is_whole and entry.whole is not None and entry.whole.is_coarse)
+
+    def store(self, request: SeriesRequest, series: Mapping[str, Series | None], x_axis: XAxis) -> None:
+        """Store the series of the requested runs and evict the oldest ones that no chart of a page needs."""
+        runs = [*request.runs, *request.coarse_runs]
+        for run in runs:
+            cache_key = (run.key, request.metric, x_axis)
             self._entries.pop(cache_key, None)  # keep the newest entries last
-            self._entries[cache_key] = _CacheEntry(_series_version(run, metric), series.get(run.key))
-        for stale in list(self._entries)[: -(_MAX_HIDDEN_SERIES + visible)]:
+            self._entries[cache_key] = _CacheEntry(_series_version(run, request.metric), series.get(run.key))
+        for stale in list(self._entries)[: -(_MAX_HIDDEN_SERIES + self.n_visible)]:
             del self._entries[stale]
 
     def find_coarse(
@@ -75,16 +82,16 @@ class SeriesCache:
 
         Each series is returned once per window, as read whole.
         """
-        from labbench.tui.charts.series_reader import is_coarse
-
-        coarse = {}
+        coarse: dict[str, RunSeries] = {}
         for run in runs:
             entry = self._entries.get((run.key, metric, x_axis))
             if entry is None or entry.whole is None or entry.whole.buckets is None or entry.refined_window == window:
                 continue
+            entry.refined_window = window
             if is_coarse(entry.finer or entry.whole, window, dots):
-                entry.refined_window = window
                 coarse[run.key] = (run, entry.whole)
+        if sum(count_points(series, window) for _, series in coarse.values()) > MAX_FINER_POINTS:
+            return {key: pair for key, pair in coarse.items() if not pair[1].is_coarse}
         return coarse
 
     def store_finer(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -27,8 +27,17 @@ if TYPE_CHECKING:  # numpy is not imported before the first paint
 
 _StepsTimesValues: TypeAlias = "tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]"
 
+Epochs: TypeAlias = "Mapping[int, BucketedSeries]"
+"""Epochs that runs had reached at their steps, by the run's id."""
+
 MAX_BUCKETS = 1600
 """Buckets of a whole series: more than the dot columns of a wide screen; a shorter series is exact."""
+
+RUNS_IN_FULL = 128
+"""With more runs on a chart, only the ones that stand out are read in full, and the overviews of the others."""
+
+MAX_FINER_POINTS = 400_000
+"""Points that are read at once for a zoomed window; a wider window of very many runs keeps its buckets."""
 
 _RUNS_PER_BATCH = 128
 """Runs read at once; reading a run takes several times the memory of its series."""
@@ -36,42 +45,74 @@ _READER_THREADS = 2
 """Threads that read more runs than one batch: SQLite works without the GIL, unpacking the points needs it."""
 
 
-def read_series(path: Path, runs: Sequence[RunRecord], metric: str, x_axis: XAxis) -> dict[str, Series | None]:
+@dataclass(frozen=True, slots=True)
+class SeriesRequest:
+    """Runs whose series of a metric are to be read."""
+
+    metric: str
+    runs: Sequence[RunRecord]
+    """Runs to read in full: every point, or as many buckets as a wide screen has dot columns."""
+    coarse_runs: Sequence[RunRecord] = ()
+    """Runs of which an overview is enough."""
+
+    def batches(self) -> list[tuple[Sequence[RunRecord], bool]]:
+        """Return the runs in batches with True if an overview is enough."""
+        return [
+            (runs[start : start + _RUNS_PER_BATCH], is_coarse)
+            for runs, is_coarse in ((self.coarse_runs, True), (self.runs, False))
+            for start in range(0, len(runs), _RUNS_PER_BATCH)
+        ]
+
+
+def read_series(
+    path: Path, request: SeriesRequest, x_axis: XAxis, epochs: Epochs | None = None
+) -> dict[str, Series | None]:
     """Return the whole series of each run, by key; None if a run has no points.
 
-    A run that has not logged the axis is drawn by step.
+    A run that has not logged the axis is drawn by step. `epochs` come from `read_epochs`; without them they are read.
 
     Raises InputError and StoreError as `Reader` does.
     """
-    if len(runs) <= _RUNS_PER_BATCH:
-        return _read_part(path, metric, x_axis, runs)
-    parts = [runs[start : start + _RUNS_PER_BATCH] for start in range(0, len(runs), _RUNS_PER_BATCH)]
+    batches = request.batches()
+    if x_axis == "epoch" and epochs is None:
+        epochs = read_epochs(path, [*request.runs, *request.coarse_runs])
+    read = partial(_read_batch, path, request.metric, x_axis, epochs or {})
+    if len(batches) <= 1:
+        return {key: series for batch in batches for key, series in read(*batch).items()}
     with ThreadPoolExecutor(_READER_THREADS) as threads:
-        results = threads.map(partial(_read_part, path, metric, x_axis, rounded=True), parts)
+        results = threads.map(read, *zip(*batches, strict=True))
         return {key: series for result in results for key, series in result.items()}
 
 
-def _read_part(
-    path: Path, metric: str, x_axis: XAxis, runs: Sequence[RunRecord], *, rounded: bool = False
+def read_epochs(path: Path, runs: Sequence[RunRecord]) -> Epochs:
+    """Return the epochs that runs had reached at their steps, by the run's id.
+
+    Raises InputError and StoreError as `Reader` does.
+    """
+    with Reader(path) as reader:
+        return _read_epochs(reader, [run.id for run in runs])
+
+
+def _read_batch(
+    path: Path, metric: str, x_axis: XAxis, epochs: Epochs, runs: Sequence[RunRecord], is_coarse: bool
 ) -> dict[str, Series | None]:
     times, ids = x_axis in ("time", "clock"), [run.id for run in runs]
     with Reader(path) as reader:
-        curves = reader.curves(ids, metric, CurveRequest(MAX_BUCKETS, times=times, rounded=rounded))
-        epochs = _read_epochs(reader, ids) if x_axis == "epoch" else {}
-        exact = _read_exact(reader, runs, curves, metric)
+        curves = reader.curves(ids, metric, CurveRequest(MAX_BUCKETS, times=times, coarse=is_coarse))
+        exact = {} if is_coarse else _read_exact(reader, runs, curves, metric)
     series: dict[str, Series | None] = dict.fromkeys(run.key for run in runs)
     before = None
     for run in runs:
         if run.id in curves:
             made = _make_series(run, curves.pop(run.id), x_axis, epochs.get(run.id))
+            made = replace(made, is_coarse=is_coarse and made.buckets is not None)
             if run.id in exact:
                 made = replace(made, exact=_exact_points(run, exact[run.id], x_axis, epochs.get(run.id)))
             series[run.key] = before = _share_x(made, before)
     return series
 
 
-def _read_epochs(reader: Reader, run_ids: Sequence[int]) -> dict[int, BucketedSeries]:
-    """Return the epochs that runs had reached at their steps, by the run's id."""
+def _read_epochs(reader: Reader, run_ids: Sequence[int]) -> Epochs:
     return reader.curves(run_ids, "epoch", CurveRequest(MAX_BUCKETS, times=False))
 
 
@@ -98,10 +139,13 @@ def _exact_points(
 
 
 def _share_x(series: Series, other: Series | None) -> Series:
-    """Return the series with the other's x array if equal: most runs of a grid log at the same steps."""
-    if other is None or series.buckets is not None or len(series) != len(other):
+    """Return the series with the other's x arrays if equal: most runs of a grid log at the same steps."""
+    if other is None or len(series) != len(other) or not (series.x == other.x).all():
         return series
-    return replace(series, x=other.x) if (series.x == other.x).all() else series
+    if series.buckets is None or other.buckets is None or not (series.buckets.end == other.buckets.end).all():
+        return replace(series, x=other.x)
+    n = other.buckets.n if (series.buckets.n == other.buckets.n).all() else series.buckets.n
+    return replace(series, x=other.x, buckets=replace(series.buckets, end=other.buckets.end, n=n))
 
 
 def read_finer(
@@ -112,19 +156,33 @@ def read_finer(
     Raises InputError and StoreError as `Reader` does.
     """
     finer = {}
+    ranges: dict[tuple[int, int], list[str]] = {}
+    """Keys of the runs by the range of steps to read: one query for all runs that log at the same steps."""
+    for key, (_, series) in runs.items():
+        first, last = _bucket_range(series, _widen_window(window))
+        if series.buckets is not None and first < last:
+            steps = int(series.buckets.first_step[first]), int(series.buckets.last_step[last - 1])
+            ranges.setdefault(steps, []).append(key)
     with Reader(path) as reader:
-        times = x_axis in ("time", "clock")
-        for key, (run, series) in runs.items():
-            first, last = _bucket_range(series, _widen_window(window))
-            if series.buckets is None or first == last:
-                continue
-            left, right = int(series.buckets.first_step[first]), int(series.buckets.last_step[last - 1])
+        for (left, right), keys in ranges.items():
+            records = {key: runs[key][0] for key in keys}
+            times = x_axis in ("time", "clock")
             request = CurveRequest(MAX_BUCKETS, first_step=left, last_step=right, times=times)
-            inner_curve = reader.curves([run.id], metric, request).get(run.id)
-            epochs = _read_epochs(reader, [run.id]).get(run.id) if x_axis == "epoch" else None
-            if inner_curve is not None:
-                finer[key] = _splice(series, first, last, _make_series(run, inner_curve, x_axis, epochs))
+            curves = reader.curves([run.id for run in records.values()], metric, request)
+            epochs = _read_epochs(reader, [run.id for run in records.values()]) if x_axis == "epoch" else {}
+            for key, run in records.items():
+                if run.id in curves:
+                    series, inner = runs[key][1], _make_series(run, curves[run.id], x_axis, epochs.get(run.id))
+                    finer[key] = _splice(series, *_bucket_range(series, _widen_window(window)), inner)
     return finer
+
+
+def count_points(series: Series, window: Range) -> int:
+    """Return the number of points or buckets that `read_finer` reads of a series of buckets."""
+    if series.buckets is None:
+        return 0
+    first, last = _bucket_range(series, _widen_window(window))
+    return min(int(series.buckets.n[first:last].sum()), MAX_BUCKETS)
 
 
 def is_coarse(series: Series, window: Range, dots: int) -> bool:

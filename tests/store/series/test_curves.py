@@ -73,7 +73,7 @@ def test_rounded_series_are_exact_to_fifteen_digits(tmp_path: Path, columns: int
     with Reader(tmp_path / "runs.db") as reader:
         ids = [run.id for run in reader.runs()]
         exact, rounded = (
-            reader.curves(ids, "loss", CurveRequest(columns, times=times, rounded=rounded)) for rounded in (False, True)
+            reader.curves(ids, "loss", CurveRequest(columns, times=times, coarse=coarse)) for coarse in (False, True)
         )
     assert exact.keys() == rounded.keys() == set(ids)
     for run_id, curve in exact.items():
