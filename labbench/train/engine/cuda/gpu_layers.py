@@ -30,7 +30,8 @@ def convolution(layer: nn.Conv1d | nn.Conv2d, tensors: LayerTensors, x: Tensor) 
     y: Tensor = convolve(
         channels_of_runs(x), weight, bias, layer.stride, layer.padding, layer.dilation, S * layer.groups
     )
-    return y.unflatten(1, (S, -1)).transpose(0, 1)
+    outputs: Tensor = y.unflatten(1, (S, -1)).transpose(0, 1)
+    return outputs
 
 
 def batch_norm(layer: nn.BatchNorm1d | nn.BatchNorm2d, tensors: LayerTensors, x: Tensor) -> Tensor:
