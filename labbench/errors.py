@@ -8,6 +8,7 @@ LabbenchError            any error with a message for the user; the CLI exits wi
 │   ├── FilterError      a filter expression that does not parse, with the position
 │   └── RunNotFound      text that names no run, or several
 ├── SampleError          a sample of a task's data that cannot be read
+├── DeviceLost           a GPU that does not answer any more; only a new process can use it again
 └── StoreError           a database that cannot be opened, read or written
 """
 
@@ -63,6 +64,10 @@ class SampleError(LabbenchError):
     """Unreadable sample of a task's data, which ends all runs that train on it."""
 
 
+class DeviceLost(LabbenchError):
+    """GPU that does not answer any more: every further operation of this process on it fails."""
+
+
 class StoreError(LabbenchError):
     """Database that cannot be opened, read or written."""
 
@@ -103,6 +108,17 @@ def caret_under(text: str, column: int) -> str:
     Tabs are kept, so that the two lines align.
     """
     return "".join("\t" if character == "\t" else " " for character in text[: column - 1]) + "^"
+
+
+def is_device_error(error: BaseException) -> bool:
+    """Return True if an operation on a GPU failed, except for a lack of memory.
+
+    CUDA has one state per process: after most such errors, all further operations fail as well.
+    """
+    if is_out_of_memory(error):
+        return False
+    is_from_cuda = isinstance(error, RuntimeError) and str(error).startswith("CUDA error")
+    return is_from_cuda or type(error).__name__ == "AcceleratorError"
 
 
 def is_out_of_memory(error: BaseException) -> bool:

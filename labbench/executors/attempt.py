@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
+from labbench.errors import DeviceLost
 from labbench.executors.command import run_command
 from labbench.records import Event, RunRecord, Stack
 from labbench.train.active_runs import ActiveRuns, StopRequests
@@ -18,6 +19,9 @@ def train_attempt(stack: Stack, device: str, stop_requests: StopRequests) -> Ite
 
     An error that concerns all runs, such as a task that cannot be imported, is the end of each run that has not ended.
     Runs in `stop_requests` stop at their next boundary.
+
+    Raises:
+        DeviceLost: The GPU failed; the runs that have not ended can train in another process.
     """
     active = ActiveRuns(stack.runs)
     try:
@@ -30,6 +34,8 @@ def train_attempt(stack: Stack, device: str, stop_requests: StopRequests) -> Ite
             for event in train(stack, load_task(stack.task), device, stop_requests):
                 active.update(event)
                 yield event
+    except DeviceLost:
+        raise
     except (Exception, SystemExit) as error:  # a user's code may raise anything
         yield from Failure.from_error(list(active), error).events()
 
@@ -57,6 +63,9 @@ def run_stack(stack: Stack, device: str, stop_requests: StopRequests) -> Iterato
 
     Each run ends with one `Finished` or `Failed`. Yields None about every 0.1 s while a script prints nothing. Runs in
     `stop_requests` stop at their next boundary.
+
+    Raises:
+        DeviceLost: The GPU failed; the runs that have not ended can train in another process.
     """
     if stack.command is None:
         yield from train_attempt(stack, device, stop_requests)

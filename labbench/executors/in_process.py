@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from labbench.errors import DeviceLost
 from labbench.executors.attempt import run_stack
 from labbench.records import Event, Stack
 from labbench.train.active_runs import ActiveRuns, StopRequests
+from labbench.train.failures import Failure
 
 
 class InProcessExecutor:
@@ -33,10 +35,13 @@ class InProcessExecutor:
     def _train(self, stack: Stack) -> Iterator[Event | None]:
         self._stop_requests = StopRequests()
         self._active = ActiveRuns(stack.runs)
-        for event in run_stack(stack, self.device, self._stop_requests):
-            if event is not None:
-                self._active.update(event)
-            yield event
+        try:
+            for event in run_stack(stack, self.device, self._stop_requests):
+                if event is not None:
+                    self._active.update(event)
+                yield event
+        except DeviceLost as error:  # no other process can take the runs over
+            yield from Failure.from_error(list(self._active), error).events()
 
     def stop(self, run: str) -> None:
         self._stop_requests.request([run])

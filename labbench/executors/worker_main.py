@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from labbench.errors import DeviceLost
 from labbench.executors.attempt import run_stack
 from labbench.executors.leftovers import end_with_driver
 from labbench.records import Event, Stack
@@ -17,6 +18,9 @@ from labbench.train.active_runs import StopRequests
 
 DRIVER_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Signals that a terminal or a scheduler sends to a whole process group; only the driver handles them."""
+
+DEVICE_LOST_STATUS = 70
+"""Exit status of a worker process whose GPU has failed (EX_SOFTWARE of sysexits.h)."""
 
 
 def serve(connection: Connection, device: str, output: Path) -> None:
@@ -39,6 +43,9 @@ def serve(connection: Connection, device: str, output: Path) -> None:
             connection.send(None)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # the driver has disconnected
+    except DeviceLost as error:
+        print(error, file=sys.stderr, flush=True)
+        os._exit(DEVICE_LOST_STATUS)  # at once: the usual end of a process waits for the GPU
 
 
 def train_and_listen(stack: Stack, device: str, connection: Connection) -> Iterator[Event]:

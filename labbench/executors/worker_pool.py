@@ -26,7 +26,7 @@ from labbench.executors.message_reader import MessageReader
 from labbench.executors.scratch import ScratchFolder, keep_sockets_in_scratch_folder
 from labbench.executors.script_process import signal_name
 from labbench.executors.time_limit import TimeLimit
-from labbench.executors.worker_main import DRIVER_SIGNALS, serve
+from labbench.executors.worker_main import DEVICE_LOST_STATUS, DRIVER_SIGNALS, serve
 from labbench.records import Event, Failed, FailureKind, Finished, Log, Points, RunRecord, Stack
 from labbench.terminal_output import OutputText
 from labbench.train.active_runs import ActiveRuns
@@ -296,4 +296,6 @@ def cause_of_death(exit_status: int | None) -> str:
         name = signal_name(-exit_status)
         hint = "; the system may have run out of memory" if name == "SIGKILL" else ""
         return f"the worker process was killed by {name}{hint}"
+    if exit_status == DEVICE_LOST_STATUS:
+        return "the GPU failed, or the task's code made it fail; the last output has the error"
     return f"the worker process ended with exit status {exit_status}"

@@ -7,11 +7,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from labbench.executors.attempt import train_attempt
+from labbench.executors.in_process import InProcessExecutor
 from labbench.params.param import TRAINING
 from labbench.records import EngineNote, Failed, Points, RunRecord, Stack
 from labbench.runner.planner import relative_cost
-from labbench.train.active_runs import StopRequests
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +60,7 @@ def epoch_seconds(stack: Stack, device: str, notes: Counter[str]) -> dict[str, f
     if stack.command is not None:
         return {}
     seconds: dict[str, float] = {}
-    for event in train_attempt(stack, device, StopRequests()):
+    for event in InProcessExecutor(device).execute([stack]):
         if isinstance(event, Failed):
             return {}
         if isinstance(event, EngineNote):

@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from labbench.errors import LabbenchError, SampleError, is_out_of_memory
+from labbench.errors import DeviceLost, LabbenchError, SampleError, is_device_error, is_out_of_memory
 from labbench.records import Failed, FailureKind, RunRecord
 from labbench.train.user_errors import user_line
 
@@ -27,8 +27,14 @@ class Failure:
 
     @classmethod
     def from_error(cls, runs: Sequence[RunRecord], error: BaseException) -> Failure:
-        """Describe the error that ended these runs."""
-        kind: FailureKind = "oom" if is_out_of_memory(error) else "user"
+        """Describe the error that ended these runs.
+
+        Raises:
+            DeviceLost: The error is that of a GPU: no other run can train in this process.
+        """
+        if is_device_error(error):
+            raise DeviceLost(f"the GPU failed, or the task's code made it fail: {error_summary(error)}") from error
+        kind: FailureKind = "oom" if is_out_of_memory(error) else "crash" if isinstance(error, DeviceLost) else "user"
         is_explained = isinstance(error, LabbenchError)
         needs_traceback = not is_explained or isinstance(error, SampleError)
         return cls(
