@@ -111,6 +111,9 @@ BUILTIN: dict[str, dict[str, Param]] = {
     "own": {
         "path": Param("str", "", ".csv or .npz file, or a folder with one folder of images per class"),
         "target": Param("str", None, "column of a table to predict; default: the last"),
+        "standardize_target": Param(
+            "bool", False, "train on targets of mean 0 and deviation 1 (numbers); metrics stay in the units of the data"
+        ),
         **IMAGES,
     },
     "toy": {

@@ -84,6 +84,25 @@ def standardize(data: Data) -> Data:
     return data.map_splits(scale)
 
 
+def standardize_targets(data: Data) -> tuple[Data, float]:
+    """Standardize the targets (N,) by the training split; return their standard deviation, too.
+
+    Raises:
+        InputError: If the targets are classes.
+    """
+    targets = data.train[1]
+    if not targets.is_floating_point():
+        raise InputError(
+            "standardize_target needs numbers as targets, but the targets of this data are classes: remove it"
+        )
+    mean, deviation = targets.double().mean(), float(targets.double().std(correction=0)) or 1.0
+
+    def scale(split: Split) -> Split:
+        return split[0], ((split[1].double() - mean) / deviation).to(split[1].dtype)
+
+    return data.map_splits(scale), deviation
+
+
 def read_npz(path: Path) -> Data:
     """Read a data set from named arrays in a .npz file.
 

@@ -24,6 +24,9 @@ from labbench.train.tasks.task import Task, make_model
 Checkpoint = tuple[Mapping[str, Tensor], Mapping[str, Any]]
 """Tensors by name, and the metadata that labbench stored with them."""
 
+HEAD_KEYS = ("classes", "path", "standardize_target")
+"""Parameters of a task that determine what a head predicts."""
+
 STATE_DICT_KEYS = ("state_dict", "model_state_dict", "model")
 """Keys under which training scripts commonly store the state_dict in a larger dict."""
 
@@ -89,11 +92,11 @@ def load_initial_weights(model: nn.Module, workload: Workload, config: Config) -
 
 
 def head_metadata(workload: Workload, config: Config) -> dict[str, Any]:
-    """Return the metadata that identifies the classes of a head.
+    """Return the metadata that identifies the classes, or the unit, of a head.
 
     The metadata is stored with a saved model.
     """
-    return {"task": workload.name, **{key: config[key] for key in ("classes", "path") if key in workload.task.params}}
+    return {"task": workload.name, **{key: config[key] for key in HEAD_KEYS if key in workload.task.params}}
 
 
 def format_mismatch(init_from: str, name: str, tensor: Tensor, tensors: Mapping[str, Tensor]) -> str:

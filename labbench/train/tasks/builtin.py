@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from math import prod
 
-from torch import nn
+from torch import Tensor, nn
 
 from labbench.errors import InputError
 from labbench.params.builtin import BUILTIN, IMAGE_SHAPES
@@ -16,7 +16,7 @@ from labbench.train.data.corruption import class_count, corrupt
 from labbench.train.data.dataset import Data, load_digits
 from labbench.train.data.image_sets import IMAGE_SETS, load_image_set
 from labbench.train.data.toys import TOPICS, VOCABULARY, make_texts, make_toy
-from labbench.train.data.user_files import load_user_data
+from labbench.train.data.user_files import load_user_data, standardize_targets
 from labbench.train.tasks.losses import (
     accuracy,
     classification_accuracy,
@@ -161,8 +161,15 @@ class UserDataTask:
 
     params = BUILTIN["own"]
 
+    def __init__(self) -> None:
+        self._target_unit = 1.0
+        """Standard deviation by which `data` has divided the targets."""
+
     def data(self, config: Config) -> Data:
-        return corrupt(load_user_data(config["path"], config["target"]), config)
+        data, self._target_unit = corrupt(load_user_data(config["path"], config["target"]), config), 1.0
+        if config["standardize_target"]:
+            data, self._target_unit = standardize_targets(data)
+        return data
 
     def model(self, config: Config) -> nn.Module:
         """Return the network for the data's shape.
@@ -177,7 +184,11 @@ class UserDataTask:
         return image_model(config, tuple(inputs.shape[1:]), outputs)
 
     loss = staticmethod(prediction_loss)
-    metrics = staticmethod(prediction_metrics)
+
+    def metrics(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """Return `mae` in the units of the data, or `accuracy`, per sample, shape (N,)."""
+        metrics = prediction_metrics(outputs, targets)
+        return {name: values * self._target_unit if name == "mae" else values for name, values in metrics.items()}
 
 
 def mlp_from_config(config: Config, inputs: int, classes: int) -> nn.Sequential:

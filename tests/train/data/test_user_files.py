@@ -13,12 +13,15 @@ pytest.importorskip("PIL")
 import numpy as np
 
 from helpers.png_files import png
-from helpers.training import train_run
+from helpers.training import History, histories, run_of, train_run
 from labbench.errors import InputError
 from labbench.params.builtin import BUILTIN
 from labbench.params.param import with_defaults
+from labbench.records import Runtime
+from labbench.runner.planner import make_stack
 from labbench.train.data.dataset import Data
 from labbench.train.data.user_files import load_user_data
+from labbench.train.loop import train
 from labbench.train.tasks.losses import prediction_loss, prediction_metrics
 from labbench.train.tasks.task import load_task, make_data, make_model
 
@@ -59,6 +62,46 @@ def test_a_target_of_fractions_is_a_regression(tmp_path: Path) -> None:
     history = train_run({"path": path, "hidden": [], "epochs": 60, "lr": 0.05, "batch_size": 10}, task=load_task("own"))
     assert history.last("val/loss") < 1e-3
     assert history.last("val/mae") < 0.03
+
+
+PRICES = "rooms,garden,price\n" + "".join(
+    f"{r},{g},{100_000 * r + 30_000.5 * g + 400_000}\n" for r in range(1, 11) for g in range(10)
+)
+
+
+def train_prices(path: str, engine: Any, **config: Any) -> list[History]:
+    """Train two runs on prices of about a million."""
+    base = {"path": path, "hidden": [], "epochs": 3, "lr": 0.05, "batch_size": 10, **config}
+    runs = [run_of({**base, "seed": seed}, str(seed)) for seed in (0, 1)]
+    runtime = Runtime(precision="float64", engine=engine)
+    by_run = histories(train(make_stack(runs, task="own", stop=None, runtime=runtime), load_task("own"), "cpu"))
+    return [by_run["0"], by_run["1"]]
+
+
+@pytest.mark.parametrize("engine", ["stacked", "vmap", "loop"])
+def test_standardized_targets_train_and_metrics_keep_the_unit_of_the_data(tmp_path: Path, engine: Any) -> None:
+    path = table(tmp_path, PRICES)
+    deviation = own_data(path=path).train[1].double().std(correction=0).item()
+    reference = train_prices(path, "loop", standardize_target=True)
+    for history, expected in zip(train_prices(path, engine, standardize_target=True), reference, strict=True):
+        assert history.started is not None
+        assert history.started.way == engine
+        assert history.last("val/loss") < 0.1  # of the variance
+        assert 0.3 < history.last("val/mae") / (deviation * history.last("val/loss") ** 0.5) <= 1
+        for name in ("train/loss", "val/mae", "test/mae"):
+            assert history.curves[name] == pytest.approx(expected.curves[name], rel=1e-9)
+
+
+def test_targets_are_standardized_by_the_training_split(tmp_path: Path) -> None:
+    path = table(tmp_path, PRICES)
+    plain, scaled = own_data(path=path), own_data(path=path, standardize_target=True)
+    assert plain.test is not None
+    assert scaled.test is not None
+    mean, deviation = plain.train[1].double().mean(), plain.train[1].double().std(correction=0)
+    for ours, theirs in ((scaled.train, plain.train), (scaled.test, plain.test)):
+        torch.testing.assert_close(ours[1], ((theirs[1].double() - mean) / deviation).float())
+    with pytest.raises(InputError, match="standardize_target needs numbers as targets"):
+        own_data(path=table(tmp_path, WINE, "wine.csv"), standardize_target=True)
 
 
 def test_a_network_learns_the_classes_of_a_table(tmp_path: Path) -> None:
