@@ -12,8 +12,9 @@ from itertools import count
 from time import monotonic_ns
 from typing import Any, Protocol
 
+from labbench.tracking.batching import MAX_BACKLOG
 from labbench.tracking.values import MAX_STEP, flatten_metrics, to_numbers, to_step
-from labbench.tracking.writer_thread import MAX_BACKLOG, RunWriterThread
+from labbench.tracking.writer_thread import RunWriterThread
 
 
 class LogFunction(Protocol):

@@ -11,7 +11,7 @@ import pytest
 
 from helpers import scripts
 from labbench.store.reader import Reader
-from labbench.tracking.writer_thread import MAX_BACKLOG, MAX_BATCH
+from labbench.tracking.batching import MAX_BACKLOG, MAX_BATCH
 
 HUNDRED = """
 run = labbench.start("a run", db="runs.db")
@@ -255,8 +255,8 @@ def test_run_terminated_while_the_database_is_locked_ends_in_time_without_loss(t
 
 def test_signal_during_the_wait_for_a_full_backlog_is_handled(tmp_path: Path) -> None:
     code = """
-    from labbench.tracking import writer_thread
-    writer_thread.MAX_BACKLOG = 100
+    from labbench.tracking import batching, writer_thread
+    writer_thread.MAX_BACKLOG = batching.MAX_BACKLOG = 100
     run = labbench.start("a run", system_metrics=False)
     wake, sent = run._writer_thread.wake, []
     def wake_after_signal():
