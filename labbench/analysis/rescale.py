@@ -1,4 +1,4 @@
-"""Rescaling of values whose squares overflow, before and after the analysis."""
+"""Rescaling of values whose squares overflow or vanish, before and after the analysis."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from labbench.analysis.table import Observation
 
 MAX_SQUARABLE = 1e150
 """Largest value whose sums of squares are finite."""
+MIN_SQUARABLE = 1e-140
+"""Largest size of values whose squared differences may vanish."""
 METRIC_UNIT_FIELDS = {"mean", "low", "high", "median", "iqm", "spread", "gap", "held_out"}
 """Fields in the unit of the metric."""
 OTHER_UNIT_FIELDS = {"importance", "shares", "rate_ranges", "widenings"}
@@ -20,16 +22,16 @@ Part = TypeVar("Part")
 
 
 def rescale_observations(observations: Sequence[Observation]) -> tuple[Sequence[Observation], float]:
-    """Return observations in a unit in which squares are finite, and this unit.
+    """Return observations in a unit in which squares are finite and do not vanish, and this unit.
 
-    The unit is 1.0 if no value exceeds `MAX_SQUARABLE`.
+    The unit is 1.0 if the largest value is between `MIN_SQUARABLE` and `MAX_SQUARABLE`.
     """
     sizes = [abs(run.value) for run in observations if run.value is not None and math.isfinite(run.value)]
     largest = max(sizes, default=0.0)
-    if largest <= MAX_SQUARABLE:
+    if largest == 0.0 or MIN_SQUARABLE <= largest <= MAX_SQUARABLE:
         return observations, 1.0
     # a power of two, so that the division is exact
-    unit = 2.0 ** math.ceil(math.log2(largest) - math.log2(MAX_SQUARABLE))
+    unit = 2.0 ** math.ceil(math.log2(largest) - (math.log2(MAX_SQUARABLE) if largest > 1.0 else 0.0))
     return [replace(run, value=None if run.value is None else run.value / unit) for run in observations], unit
 
 

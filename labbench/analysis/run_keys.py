@@ -20,13 +20,14 @@ _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 _DATE_AND_TIME = re.compile(r".*\d{4}-?\d\d-?\d\d[T _-]?\d\d[:-]?\d\d.*", re.DOTALL)
 _RANDOM_ID = re.compile(r"(?=.*[0-9])[0-9a-f]{8,}(-[0-9a-f]{4,})*", re.IGNORECASE)
 _NUMBERED_DEVICE = re.compile(r"(cuda|gpu|xpu|mps):[0-9]+")
+_DEVICES = {"gpu", "cuda", "device"}
 
 _RANK_NAMES = ("globalrank", "rank", "processrank", "ddprank", "localrank", "noderank", "processindex")
 _WORLD_NAMES = {"worldsize", "numprocesses", "nproc", "nnodes", "numnodes", "localrank", "masteraddr", "masterport"}
 _TIMES = {"timestamp", "datetime", "date", "now", "created", "createdat", "startedat", "starttime", "launchtime"}
 _MACHINES = {
-    *("host", "hostname", "machine", "nodename", "pid", "ppid", "uuid", "guid", "cwd", "port", "masterport", "gpuid"),
-    *("deviceid", "cudavisibledevices", "globalrank", *_RANK_NAMES[2:]),
+    *("host", "hostname", "machine", "nodename", "nodelist", "pid", "ppid", "uuid", "guid", "cwd", "port"),
+    *("masterport", "gpuid", "deviceid", "cudavisibledevices", "globalrank", *_RANK_NAMES[2:]),
 }
 _RUN_WORDS = {"run", "job", "slurm", "process", "trial", "wandb", "mlflow", "clearml", "neptune", "comet"}
 _ID_WORDS = {"id", "number", "num", "no", "index", "idx", "uuid", "hash"}
@@ -113,7 +114,9 @@ def _is_certain(name: str, column: Column) -> bool:
         or joined in {word + part for word in _RUN_WORDS for part in _ID_WORDS}
     )
     values = [value for value in column if value is not None]
-    return bool(by_name) or _is_time(values) or _are_texts(values, _RANDOM_ID, unique=True) or _are_devices(values)
+    is_device_number = joined in _DEVICES and 0 in values and all(type(value) is int for value in values)
+    is_by_value = _is_time(values) or _are_texts(values, _RANDOM_ID, unique=True) or _are_devices(values)
+    return bool(by_name) or is_device_number or is_by_value
 
 
 def _is_time(values: Column) -> bool:

@@ -223,11 +223,11 @@ def _count_not_set(configs: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, int
 
 # Seeds
 
-_SEED_NAMES = {"seed", "randomstate", "seedeverything"}
+_SEED_NAMES = {"seed", "randomstate", "seedeverything", "prngkey", "rngkey", "repeat", "repetition", "replicate"}
 
 
 def find_seed_keys(configs: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """Return the keys of seeds: `seed`, `trainer.seed`, `random_state`, `data_seed`, with whole numbers as values."""
+    """Return the keys of seeds, with whole numbers as values: `trainer.seed`, `random_state`, `repeat`."""
     names = dict.fromkeys(key for config in configs for key in config if _is_seed_name(key))
     return tuple(
         name

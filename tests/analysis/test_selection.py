@@ -43,7 +43,9 @@ def text(runs: list[RunRecord], **options: Any) -> str:
 REFERENCE = answer(sweep()).difference
 
 
-@pytest.mark.parametrize("key", ["trainer.seed", "random_state", "data_seed", "randomSeed", "seed_everything"])
+@pytest.mark.parametrize(
+    "key", ["trainer.seed", "random_state", "data_seed", "randomSeed", "seed_everything", "prng_key", "repeat"]
+)
 def test_a_seed_under_another_name_is_a_seed(key: str) -> None:
     found = answer(sweep(seed_key=key))
     assert found.best.n == 3
@@ -65,11 +67,11 @@ def test_keys_that_only_resemble_a_seed_are_parameters() -> None:
 
 
 def test_a_seed_key_can_be_given_and_an_unknown_one_is_refused() -> None:
-    runs = sweep(seed_key="replicate")
+    runs = sweep(seed_key="fold")
     assert answer(runs).best.n == 1
-    assert answer(runs, keys=KeyOptions(seeds=("replicate",))).difference == REFERENCE
-    with pytest.raises(InputError, match="did you mean `replicate`"):
-        select_runs(runs, LOSS, keys=KeyOptions(seeds=("replicates",)))
+    assert answer(runs, keys=KeyOptions(seeds=("fold",))).difference == REFERENCE
+    with pytest.raises(InputError, match="did you mean `fold`"):
+        select_runs(runs, LOSS, keys=KeyOptions(seeds=("folds",)))
 
 
 def test_two_seeds_that_vary_count_as_one() -> None:
@@ -84,6 +86,8 @@ RUN_KEYS = {
     "run_id": lambda lr, seed: int(10 * lr) + seed,
     "host": lambda lr, seed: f"node{seed % 2}",
     "device": lambda lr, seed: f"cuda:{seed}",
+    "gpu": lambda lr, seed: seed,
+    "slurm.nodelist": lambda lr, seed: f"node[{seed % 2}]",
     "wandb.id": lambda lr, seed: f"{seed}{lr}",
     "run_name": lambda lr, seed: f"brave-{lr}-{seed}",
     "hparams_text": lambda lr, seed: f"lr is {lr}, seed is {seed}",
@@ -108,6 +112,7 @@ def test_a_key_that_identifies_a_run_does_not_separate_seeds_and_is_named(key: s
         [{"optimizer": name} for name in "abcdefgh"],
         [{"lr": 0.01 * i} for i in range(1, 9)],  # a swept number
         [{"layers": i} for i in range(1, 9)],
+        [{"gpu": n, "lr": 0.1} for n in (1, 2, 4)],  # their number
         [{"layers": i, "activation": "ab"[i % 2]} for i in range(1, 9)],
         [{"tokens": n} for n in (1_000_000_000, 2_000_000_000)],
         [{"hidden": [i, i], "lr": 0.1 * i} for i in range(1, 9)],

@@ -341,6 +341,15 @@ def test_values_whose_squares_overflow_are_analysed():
     json.dumps(answer.as_document(), allow_nan=False)
 
 
+@pytest.mark.parametrize("scale", [1e-150, 1e-300, 5e-324])
+def test_values_whose_squares_vanish_are_analysed(scale):
+    runs = [Observation({"a": a}, seed, a * 1000 * scale + seed * scale) for a in (1, 2, 3) for seed in range(3)]
+    answer = why(runs, "val/loss", "min")
+    assert (answer.best.config, answer.verdict) == ({"a": 1}, "clear")
+    assert answer.best.interval.mean == pytest.approx(1001 * scale)
+    assert all(sentences(answer))
+
+
 def test_scaling_all_values_scales_means_only():
     runs = grid(optimizer_and_rate)
     plain = why(runs, "score", "max")
