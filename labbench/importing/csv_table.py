@@ -48,10 +48,15 @@ def open_csv(path: Path) -> Iterator[CsvTable]:
     """
     try:
         with path.open(newline="", encoding=_encoding(path)) as file:
-            skipped, first_line = next(((n, line) for n, line in enumerate(file) if line.strip()), (0, ""))
+            skipped, first_line = next(((n, line) for n, line in enumerate(file) if _is_table(line)), (0, ""))
             dialect = _find_dialect(first_line)
             reader = csv.reader(file, **dialect)
-            rows = ((skipped + 1 + reader.line_num, row) for row in reader if any(map(str.strip, row)))
+            padded = dialect["skipinitialspace"]
+            rows = (
+                (skipped + 1 + reader.line_num, [cell.strip() for cell in row] if padded else row)
+                for row in reader
+                if any(map(str.strip, row))
+            )
             headings = _parse_headings(first_line, **dialect)
             yield CsvTable(headings, skipped + 1, rows, dialect["delimiter"] != ",")
     except OSError as error:
@@ -64,6 +69,11 @@ def _encoding(path: Path) -> str:
     """Return UTF-16 for a file that begins with its byte order mark, as Excel writes it, else UTF-8."""
     with path.open("rb") as file:
         return "utf-16" if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+
+
+def _is_table(line: str) -> bool:
+    """Return False for empty lines, and for the line `sep=;` that tells Excel the separator."""
+    return bool(line.strip()) and not line.startswith("sep=")
 
 
 def _find_dialect(headings: str) -> _Dialect:

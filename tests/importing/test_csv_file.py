@@ -103,9 +103,21 @@ def test_later_row_for_the_same_step_wins_in_every_import(tmp_path: Path) -> Non
         "run\tmetric\tstep\tvalue\na\tloss\t0\t1.5\na\tloss\t1\t\n",
         "run;metric;step;value;time\na;loss;0,0;1,5;0,5\na;loss;1;;\n",
         "run|metric|step|value\na|loss|0|1.5\na|loss|1|NaN\n",
+        "run | metric | step | value\n a | loss | 0 | 1.5 \n a | loss | 1 | \n",
+        "sep=;\nrun;metric;step;value\na;loss;0;1.5\na;loss;1;\n",
         ",run,name,experiment,metric,step,time,value\n0,a,a,e,loss,0.0,0.1,1.5\n1,a,a,e,loss,1.0,0.2,\n",
     ],
-    ids=["excel", "spaces", "blank lines", "tabs", "decimal commas", "bars", "pandas with an index"],
+    ids=[
+        "excel",
+        "spaces",
+        "blank lines",
+        "tabs",
+        "decimal commas",
+        "bars",
+        "spaced bars",
+        "sep=",
+        "pandas with an index",
+    ],
 )
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
 def test_csv_in_the_forms_of_other_programs_is_read(tmp_path: Path, content: str, encoding: str) -> None:
