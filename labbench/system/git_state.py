@@ -27,6 +27,9 @@ _OPTIONS = (
     "--no-ext-diff", "--no-textconv", "--binary", "--src-prefix=a/", "--dst-prefix=b/", "--ignore-submodules=untracked"
 )  # fmt: skip
 
+_VARIABLES_OF_HOOKS = {"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_DIFF_OPTS"}
+"""Variables that git sets for its hooks and `rebase --exec`; they may refer to another repository."""
+
 _START = b"diff --git "
 """Start of the first line of each file's patch. No line within a patch starts like this."""
 
@@ -35,9 +38,11 @@ def read_git_state(folder: Path) -> tuple[str | None, bool | None, str]:
     """Return the checked-out commit, a flag for uncommitted changes, and these changes as a patch.
 
     `git apply` accepts the patch, whatever the user's git configuration is. Untracked files do not count as changes.
-    Without a repository or git, the first two are None; the flag is also None if git takes longer than 10 s.
+    Without a repository or git, the first two are None; the flag is also None if git takes longer than 10 s, or
+    refuses the repository of another user, such as a folder of the host in a container.
     """
-    commit = (_run_git(folder, ["rev-parse", "HEAD"]) or b"").decode().strip()
+    # reading the commit runs no command of a repository that git does not trust, unlike reading its changes
+    commit = (_run_git(folder, ["-c", "safe.directory=*", "rev-parse", "HEAD"]) or b"").decode().strip()
     diff = _read_diff(folder) if commit else None
     if diff is None:
         return commit or None, None, ""
@@ -51,7 +56,7 @@ def _read_diff(folder: Path, **config: str) -> bytes | None:
 
 def _run_git(folder: Path, words: list[str]) -> bytes | None:
     """Return the output of a git command, at most `_MAX_READ_BYTES`, or None if it cannot be run or fails."""
-    environment = {name: value for name, value in os.environ.items() if name != "GIT_DIFF_OPTS"}
+    environment = {name: value for name, value in os.environ.items() if name not in _VARIABLES_OF_HOOKS}
     environment["GIT_OPTIONAL_LOCKS"] = "0"  # do not write to the index beside the user's own git commands
     try:
         process = subprocess.Popen(

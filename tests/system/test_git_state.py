@@ -171,3 +171,20 @@ def test_folder_without_a_commit_has_no_state(tmp_path: Path) -> None:
     assert read_git_state(tmp_path) == (None, None, "")
     git(tmp_path, "init", "-q")
     assert read_git_state(tmp_path) == (None, None, "")
+
+
+def test_variables_of_git_hooks_do_not_change_the_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    repository = make_repository(tmp_path / "repository", {"package/a.py": b"a = 1\n"})
+    write_files(repository, {"package/a.py": b"a = 2\n"})
+    state = read_git_state(repository / "package")
+    for name, value in {"GIT_DIR": ".git", "GIT_INDEX_FILE": ".git/index.lock", "GIT_WORK_TREE": "/tmp"}.items():
+        monkeypatch.setenv(name, value)
+    assert read_git_state(repository / "package") == state
+    assert state[1] is True
+
+
+def test_commit_is_known_in_the_repository_of_another_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    repository = make_repository(tmp_path / "repository", {"a.py": b"a = 1\n"})
+    commit = git(repository, "rev-parse", "HEAD")
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    assert read_git_state(repository) == (commit, None, "")
