@@ -140,7 +140,7 @@ def _id_text(id: object, resume: object) -> str | None:
 
 
 def _is_recorded(mode: str | None, *, all_ranks: bool) -> bool:
-    """Return False if the run is disabled, or for a rank of a distributed job that leaves recording to rank 0.
+    """Return False if the run is disabled, for a rank that leaves recording to rank 0, and in a worker's import.
 
     Raises:
         InputError: If the mode is unknown.
@@ -152,7 +152,19 @@ def _is_recorded(mode: str | None, *, all_ranks: bool) -> bool:
     rank = 0 if all_ranks or mode == "disabled" else read_rank()
     if rank == 1:  # said once per job
         warn("rank 0 of this distributed job records; the other ranks do not, unless start(all_ranks=True) asks for it")
-    return mode == "enabled" and rank == 0
+    return mode == "enabled" and rank == 0 and not _is_imported_by_worker()
+
+
+def _is_imported_by_worker() -> bool:
+    """Return True while a process that `multiprocessing` has spawned imports the script, which is the parent's run."""
+    multiprocessing = sys.modules.get("multiprocessing.process")
+    if multiprocessing is None or not getattr(multiprocessing.current_process(), "_inheriting", False):
+        return False
+    if multiprocessing.current_process().name.endswith("-1"):  # said once
+        warn(
+            "a worker process that imports the script records nothing; start the run under `if __name__ == '__main__':`"
+        )
+    return True
 
 
 def _tag_texts(tags: Any) -> tuple[str, ...]:

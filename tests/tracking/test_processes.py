@@ -117,6 +117,24 @@ def test_run_started_in_a_worker_ends_with_the_worker(tmp_path: Path, method: st
     assert record.summary["loss"].n == 1
 
 
+def test_worker_that_imports_an_unguarded_script_begins_no_run(tmp_path: Path) -> None:
+    code = """
+    import multiprocessing
+    run = labbench.start("the only one", system_metrics=False)
+    def work(number):
+        run.log({"lost": 1.0})
+    if __name__ == "__main__":
+        with multiprocessing.get_context("spawn").Pool(2) as pool:
+            pool.map(work, range(2))
+        run.log({"loss": 1.0})
+    """
+    result = scripts.run(tmp_path, code)
+    assert result.returncode == 0
+    assert result.stderr.count("a worker process that imports the script records nothing") == 1
+    assert count_points(tmp_path) == {"loss": 1}
+    assert scripts.only_run(tmp_path).status == "finished"
+
+
 def test_data_loader_workers_do_not_disturb_the_run(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     code = """
