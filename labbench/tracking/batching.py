@@ -73,7 +73,9 @@ class MetricBatcher:
         if name is None:
             name = self._names[key] = storable_name(key)
             if name != key:
-                warn_once(f"a metric is recorded as `{name}`: its name has control characters or is too long")
+                warn_once(
+                    f"a metric is recorded as `{name}`: its name is no text, has control characters or is too long"
+                )
         return name
 
 

@@ -20,7 +20,9 @@ from labbench.tracking.writer_thread import RunWriterThread
 class LogFunction(Protocol):
     """Signature of `run.log`."""
 
-    def __call__(self, metrics: Mapping[str, Any], step: int | None = None, epoch: float | None = None) -> None: ...
+    def __call__(
+        self, metrics: Mapping[str, Any], step: int | None = None, epoch: float | None = None, commit: bool = True
+    ) -> None: ...
 
 
 def make_log(writer_thread: RunWriterThread, first_step: int) -> LogFunction:
@@ -35,7 +37,9 @@ def make_log(writer_thread: RunWriterThread, first_step: int) -> LogFunction:
     next_step = count(first_step).__next__
     last_step = first_step - 1
 
-    def log(metrics: Mapping[str, Any], step: int | None = None, epoch: float | None = None) -> None:
+    def log(
+        metrics: Mapping[str, Any], step: int | None = None, epoch: float | None = None, commit: bool = True
+    ) -> None:
         """Record numbers by name.
 
         A training never stops because of a call: everything else is left out, with a warning once per key.
@@ -47,6 +51,7 @@ def make_log(writer_thread: RunWriterThread, first_step: int) -> LogFunction:
             step: A whole number. Defaults to the step of the previous call plus 1, starting at 0. Steps may repeat or
                 decrease: the last value logged for a metric at a step wins.
             epoch: Recorded as the metric `epoch`.
+            commit: False to record the next call at the same step, as with W&B.
 
         Raises:
             InputError: In a strict run (`start(strict=True)`), if a value is not a number, the step is not a whole
@@ -72,6 +77,8 @@ def make_log(writer_thread: RunWriterThread, first_step: int) -> LogFunction:
                 if step is None:
                     step = next_step()
             last_step, next_step = step, count_on
+        if not commit:
+            last_step, next_step = step - 1, count_on
         append((step, clock(), numbers))
         if calls.asleep and not writer_thread.wake():
             writer_thread.report_end()

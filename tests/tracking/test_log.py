@@ -270,6 +270,15 @@ def test_epoch_is_recorded_as_a_metric(run: labbench.Run) -> None:
     assert series(run, "epoch") == {100: 2.0, 101: 2.5}
 
 
+def test_next_call_after_one_without_commit_is_recorded_at_the_same_step(run: labbench.Run) -> None:
+    for commit in (False, True, False, False, True):
+        run.log({"loss": 1.0, f"committed {commit}": 1.0}, commit=commit)
+    run.log({"val/loss": 1.0}, step=7, commit=False)
+    run.log({"loss": 1.0})
+    assert list(series(run, "loss")) == [0, 1, 7]
+    assert list(series(run, "committed True")) == list(series(run, "committed False")) == [0, 1]
+
+
 def test_empty_dict_counts_as_a_step(run: labbench.Run) -> None:
     run.log({})
     run.log({"loss": 1.0})
