@@ -20,6 +20,7 @@ import warnings
 from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import attrs
 import numpy as np
@@ -166,7 +167,7 @@ class Untextual:
 def test_object_is_stored_as_text_without_its_address() -> None:
     objects = {
         "augment": Augmentation(), "net": torch.nn.Linear(2, 3), "rng": np.random.default_rng(0),
-        "generator": torch.Generator(),
+        "generator": torch.Generator(), "mock": Mock(),
     }  # fmt: skip
     with pytest.warns(UserWarning, match=r"`augment` \(Augmentation\) is stored as text; `net` \(Linear\)"):
         plain = plain_config(objects)
@@ -175,6 +176,7 @@ def test_object_is_stored_as_text_without_its_address() -> None:
         "net": "Linear(in_features=2, out_features=3, bias=True)",
         "rng": "Generator(PCG64)",
         "generator": "<torch._C.Generator object>",
+        "mock": "<Mock id=''>",
     }
 
 
