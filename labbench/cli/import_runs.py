@@ -90,8 +90,9 @@ def import_tensorboard(db: Path, paths: tuple[Path, ...], follow: bool, **option
 def import_huggingface(db: Path, paths: tuple[Path, ...], **options: Any) -> None:
     """Import output folders of Hugging Face's Trainer.
 
-    The logs are those in trainer_state.json. The checkpoints of a run are merged. The configuration is that of training_args.bin, of which no code is executed.
-    Metrics are named as the Trainer names them for TensorBoard: train/loss, eval/loss.
+    The logs are those in trainer_state.json. The checkpoints of a run are merged. The configuration is that of
+    training_args.bin, of which no code is executed. Metrics are named as the Trainer names them for TensorBoard:
+    train/loss, eval/loss.
     """
     from labbench.importing import huggingface
 
@@ -107,6 +108,39 @@ def import_lightning(db: Path, paths: tuple[Path, ...], **options: Any) -> None:
     from labbench.importing import lightning
 
     _import_sources(db, "lightning", lightning.find_runs, paths, **options)
+
+
+@import_.command("wandb", epilog=examples("labbench import wandb wandb/"))
+@source_options
+def import_wandb(db: Path, paths: tuple[Path, ...], **options: Any) -> None:
+    """Import folders that W&B wrote, offline or not.
+
+    Takes history, configuration, summary, system metrics, output, tags and notes from the .wandb files.
+    """
+    from labbench.importing import wandb
+
+    _import_sources(db, "wandb", wandb.find_runs, paths, **options)
+
+
+@import_.command("mlflow", epilog=examples("labbench import mlflow mlflow.db", "labbench import mlflow mlruns/"))
+@source_options
+def import_mlflow(db: Path, paths: tuple[Path, ...], **options: Any) -> None:
+    """Import MLflow's database or its folder mlruns.
+
+    Parameters, which MLflow stores as text, are read as numbers where they are. A nested run gets the tag parent=ID.
+    """
+    from labbench.importing import mlflow
+
+    _import_sources(db, "mlflow", mlflow.find_runs, paths, **options)
+
+
+@import_.command("trackio", epilog=examples("labbench import trackio ~/.cache/huggingface/trackio"))
+@source_options
+def import_trackio(db: Path, paths: tuple[Path, ...], **options: Any) -> None:
+    """Import Trackio's databases, one experiment for each project."""
+    from labbench.importing import trackio
+
+    _import_sources(db, "trackio", trackio.find_runs, paths, **options)
 
 
 def table_options(command: Command) -> Command:

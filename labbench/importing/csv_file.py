@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from labbench.errors import InputError
 from labbench.export import unescape_formula
-from labbench.importing.csv_table import MISSING, open_csv
+from labbench.importing.file_types.csv_table import MISSING, open_csv
 from labbench.store.maintenance.external_runs import Import, ImportedRun
 from labbench.store.maintenance.keeper import MaintenanceWriter
 

@@ -14,6 +14,8 @@ _PATTERNS = {
     "tensorboard": ["*tfevents*"],
     "huggingface": ["trainer_state.json"],
     "lightning": ["metrics.csv"],
+    "wandb": ["*.wandb"],
+    "mlflow": ["mlflow.db", "meta.yaml"],
 }
 """Names of the files by which each format is recognised; the module of the format has its name."""
 

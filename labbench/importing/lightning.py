@@ -9,9 +9,9 @@ from functools import partial
 from pathlib import Path
 
 from labbench.errors import InputError
+from labbench.importing.file_types.yaml_file import read_yaml_mapping
 from labbench.importing.source_run import FoundRun, SourceRun
 from labbench.importing.table_file import TableOptions, find_runs_in_csv
-from labbench.importing.yaml_file import read_yaml_mapping
 
 _METRICS_FILE, _PARAMETERS_FILE = "metrics.csv", "hparams.yaml"
 

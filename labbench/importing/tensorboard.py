@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from labbench.errors import InputError
-from labbench.importing.event_file import read_records
-from labbench.importing.protobuf import (
+from labbench.importing.file_types.event_file import read_records
+from labbench.importing.file_types.protobuf import (
     ProtobufError,
     read_fields,
     read_message,
@@ -30,8 +30,8 @@ from labbench.importing.protobuf import (
     to_signed,
     to_text,
 )
+from labbench.importing.file_types.yaml_file import read_yaml_mapping
 from labbench.importing.source_run import FoundRun, RunCollector, SourceRun
-from labbench.importing.yaml_file import read_yaml_mapping
 
 _TIME_FOLDER = re.compile(r"\d{9,11}\.\d+")
 """Name of the folder that torch's `SummaryWriter.add_hparams` creates beneath the folder of the run."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from labbench.importing.event_file import masked_crcs
+from labbench.importing.file_types.event_file import masked_crcs
 
 
 def write_event_file(folder: Path, scalars: Iterable[tuple[str, int, float]]) -> Path:

@@ -1,6 +1,6 @@
 """Write the files in this folder with the programs whose formats labbench imports, and the values that they hold.
 
-    python tests/writers/make.py FORMAT
+    python tests/writers/make.py FORMAT [FOLDER]
 
 runs in an environment with that program. Each format has a folder with the program's files, `files/`, and
 `expected.json`: its version and the runs with config and points. Host, user and folder names are replaced by neutral
@@ -16,9 +16,11 @@ import math
 import os
 import shutil
 import socket
+import sqlite3
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,14 @@ def hide_identity() -> None:
 def curve(n: int, scale: float = 1.0) -> list[list[float]]:
     """Return [step, value] pairs that are exact in 32 bits, as TensorBoard stores them."""
     return [[step, round(scale * 1024 * math.exp(-step / 5)) / 1024] for step in range(n)]
+
+
+def compact(database: Path) -> None:
+    """Rewrite an SQLite database with small pages: hundreds of empty tables take a page each."""
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("PRAGMA journal_mode = DELETE")
+        connection.execute("PRAGMA page_size = 512")
+        connection.execute("VACUUM")
 
 
 def tensorboard(folder: Path) -> tuple[str, Runs]:
@@ -174,21 +184,99 @@ def keras(folder: Path) -> tuple[str, Runs]:
     return keras.__version__, {"training": {"config": {}, "series": series}}
 
 
+def wandb(folder: Path) -> tuple[str, Runs]:
+    os.environ["WANDB_MODE"] = "offline"
+    import wandb
+
+    config = {"lr": 0.125, "model": {"width": 3}, "optimizer": "adam"}
+    loss = curve(12)
+    settings = wandb.Settings(x_disable_stats=True, x_disable_machine_info=True, disable_git=True, disable_code=True)
+    run = wandb.init(project="project", name="first", config=config, tags=["a"], notes="n", settings=settings)
+    for _, value in loss:
+        run.log({"loss": value, "val": {"accuracy": value / 2}, "text": "x"})
+    run.log({"late": 1.0}, step=40)
+    run.config.update({"extra": [1, 2]})
+    run.summary["best"] = 5
+    run.finish()
+    failed = wandb.init(project="project", name="second", settings=settings)
+    failed.log({"loss": float("nan")})
+    failed.finish(exit_code=3)
+    shutil.copytree(
+        "wandb", folder / "wandb", symlinks=False, ignore=shutil.ignore_patterns("logs", "files", "latest*", "debug*")
+    )
+    series = {
+        "loss": loss,
+        "val.accuracy": [[step, value / 2] for step, value in loss],
+        "late": [[40, 1.0]],
+        "best": [[40, 5.0]],
+    }
+    return wandb.__version__, {
+        "first": {"config": config | {"extra": [1, 2]}, "series": series},
+        "second": {"config": {}, "status": "failed", "series": {"loss": [[0, None]]}},
+    }
+
+
+def mlflow(folder: Path) -> tuple[str, Runs]:
+    os.environ["MLFLOW_ALLOW_FILE_STORE"] = "true"
+    import mlflow
+
+    runs: Runs = {}
+    loss = curve(8)
+    for store, uri in (("database", f"sqlite:///{folder}/mlflow.db"), ("files", f"file:{folder}/mlruns")):
+        mlflow.set_tracking_uri(uri)
+        mlflow.set_experiment("an experiment")
+        with mlflow.start_run(run_name=store):
+            mlflow.log_params({"lr": 0.125, "optimizer": "adam", "bn": True, "hidden": [1, 2]})
+            for step, value in loss:
+                mlflow.log_metric("train/loss", value, step=step)
+            mlflow.log_metric("nan", float("nan"), step=3)
+            with mlflow.start_run(run_name=f"{store} child", nested=True):
+                mlflow.log_metric("a", 1.0)
+        config = {"lr": 0.125, "optimizer": "adam", "bn": True, "hidden": [1, 2]}
+        runs[store] = {"config": config, "series": {"train/loss": loss, "nan": [[3, None]]}}
+        runs[f"{store} child"] = {"config": {}, "series": {"a": [[0, 1.0]]}}
+    return mlflow.__version__, runs
+
+
+def trackio(folder: Path) -> tuple[str, Runs]:
+    os.environ["TRACKIO_DIR"] = str(folder)
+    import trackio
+
+    loss = curve(8)
+    trackio.init(project="project", name="first", config={"lr": 0.125, "model": {"width": 3}}, auto_log_cpu=False)
+    for step, value in loss:
+        trackio.log({"loss": value, "val": {"accuracy": value / 2}, "bad": float("inf")}, step=step)
+    trackio.finish()
+    for file in folder.glob("*.lock"):
+        file.unlink()
+    series = {
+        "loss": loss,
+        "val/accuracy": [[step, value / 2] for step, value in loss],
+        "bad": [[step, math.inf] for step, _ in loss],
+    }
+    return trackio.__version__, {"first": {"config": {"lr": 0.125, "model": {"width": 3}}, "series": series}}
+
+
 FORMATS: dict[str, Callable[[Path], tuple[str, Runs]]] = {
     "huggingface": huggingface,
     "keras": keras,
     "lightning": lightning,
+    "mlflow": mlflow,
     "tensorboard": tensorboard,
+    "trackio": trackio,
+    "wandb": wandb,
 }
 
 
-def main(name: str) -> None:
+def main(name: str, folder: str | None = None) -> None:
     hide_identity()
     with tempfile.TemporaryDirectory(dir=HOME) as work:
         files = Path(work, "files")
         files.mkdir()
         version, runs = FORMATS[name](files)
-        target = HERE / name
+        for database in files.rglob("*.db"):
+            compact(database)
+        target = Path(folder or HERE) / name
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir()
         shutil.copytree(files, target / "files")
@@ -197,4 +285,4 @@ def main(name: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

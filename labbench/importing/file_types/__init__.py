@@ -1,0 +1,1 @@
+"""File types that the formats of other programs are made of, decoded without their packages."""

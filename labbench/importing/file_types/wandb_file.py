@@ -1,0 +1,65 @@
+"""Records of the `.wandb` files that W&B writes: the framing of LevelDB's log with a header of its own.
+
+A file is a header of 7 bytes and blocks of 32 KiB. A block holds chunks of a CRC-32 (4 bytes), a length (2 bytes), a
+type (1 byte) and the data; a record is one chunk or several. Source:
+https://github.com/google/leveldb/blob/main/doc/log_format.md
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from labbench.errors import InputError
+
+_MAGIC = b":W&B"
+_HEADER_SIZE = 7
+_BLOCK_SIZE = 32768
+_CHUNK_HEADER = struct.Struct("<IHB")
+_FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
+_CRC_OF_TYPE = {kind: zlib.crc32(bytes([kind])) for kind in (_FULL, _FIRST, _MIDDLE, _LAST)}
+
+
+def read_records(path: Path) -> Iterator[bytes]:
+    """Yield the complete records of a file; a last one that is cut is ignored.
+
+    Raises:
+        InputError: If the file cannot be read, is not a `.wandb` file, or a checksum is wrong.
+    """
+    try:
+        with path.open("rb") as file:
+            if file.read(_HEADER_SIZE)[: len(_MAGIC)] != _MAGIC:
+                raise InputError(f"{path}: not a .wandb file: it does not begin with {_MAGIC.decode()}")
+            record = b""
+            for kind, data in _read_chunks(file, path):
+                record = data if kind in (_FULL, _FIRST) else record + data
+                if kind in (_FULL, _LAST):
+                    yield record
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from error
+
+
+def _read_chunks(file: BinaryIO, path: Path) -> Iterator[tuple[int, bytes]]:
+    """Yield type and data of each chunk up to the end of the file or the first that is cut. Raises InputError."""
+    position = _HEADER_SIZE
+    while True:
+        left = _BLOCK_SIZE - position % _BLOCK_SIZE
+        if left < _CHUNK_HEADER.size:  # a block ends with zeros that no chunk's header fits in
+            position += len(file.read(left))
+            continue
+        header = file.read(_CHUNK_HEADER.size)
+        if len(header) < _CHUNK_HEADER.size:
+            return
+        crc, size, kind = _CHUNK_HEADER.unpack(header)
+        if header == bytes(_CHUNK_HEADER.size):  # space that is allocated and not yet written
+            return
+        data = file.read(size)
+        if len(data) < size:
+            return
+        if kind not in _CRC_OF_TYPE or zlib.crc32(data, _CRC_OF_TYPE[kind]) != crc:
+            raise InputError(f"{path}: the record at byte {position} has a wrong checksum: the file is damaged")
+        position += _CHUNK_HEADER.size + size
+        yield kind, data

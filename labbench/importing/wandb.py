@@ -1,0 +1,201 @@
+"""Import of the folders that W&B writes offline or beside its uploads: `wandb/run-*`, `wandb/offline-run-*`.
+
+The records are those of `wandb_internal.proto`. Source:
+https://github.com/wandb/wandb/blob/main/wandb/proto/wandb_internal.proto
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from labbench.errors import InputError
+from labbench.importing.file_types.protobuf import ProtobufError, read_message, to_bytes, to_double, to_signed, to_text
+from labbench.importing.file_types.wandb_file import read_records
+from labbench.importing.source_run import FoundRun, RunCollector, SourceRun
+
+_HISTORY, _SUMMARY, _OUTPUT, _CONFIG, _STATS, _METRIC, _OUTPUT_RAW, _RUN, _EXIT = 2, 3, 4, 5, 7, 12, 13, 17, 18
+"""Fields of the message `Record`."""
+
+_GOALS: dict[int | bytes, Literal["min", "max"]] = {1: "min", 2: "max"}
+
+
+def find_runs(path: Path) -> Iterator[FoundRun]:
+    """Yield the runs beneath a folder: each `.wandb` file.
+
+    Raises:
+        InputError: If there is none.
+    """
+    files = [path] if path.is_file() else sorted(path.rglob("*.wandb"))
+    if not files:
+        raise InputError(f"{path}: no .wandb file in this folder or beneath it")
+    for file in files:
+        yield FoundRun(file.stem.removeprefix("run-"), partial(_read_run, file), [file])
+
+
+@dataclass
+class _Records:
+    """Content of a `.wandb` file."""
+
+    points: RunCollector = field(default_factory=RunCollector)
+    run: dict[int, list[int | bytes]] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
+    summary: dict[str, Any] = field(default_factory=dict)
+    output: list[str] = field(default_factory=list)
+    goals: dict[str, Literal["min", "max"]] = field(default_factory=dict)
+    exit_code: int | None = None
+    last_step: int = 0
+    started: float = math.nan
+
+
+def _read_run(file: Path) -> SourceRun:
+    """Read a `.wandb` file. Raises InputError if it is damaged."""
+    records = _Records()
+    try:
+        for message in read_records(file):
+            _add_record(message, records)
+    except (ProtobufError, UnicodeError, RecursionError) as error:
+        raise InputError(f"{file}: not a .wandb file: {error}") from error
+    _add_summary(records)
+    run = records.run
+    run_id = _text(run, 1) or file.stem.removeprefix("run-")
+    started = records.points.started if math.isnan(records.started) else records.started
+    config = {key: value for key, value in records.config.items() if key != "_wandb"}
+    return SourceRun(
+        id=run_id,
+        name=_text(run, 8) or run_id,
+        experiment=_text(run, 3) or "wandb",
+        series=records.points.series(started),
+        config=config,
+        status="stopped" if records.exit_code is None else "failed" if records.exit_code else "finished",
+        reason="the file has no end of the run" if records.exit_code is None else None,
+        started=started,
+        finished=records.points.finished,
+        tags=[to_text(tag) for tag in run.get(10, [])],
+        note=_text(run, 9) or None,
+        output=[line + "\n" for line in "".join(records.output).splitlines()],
+        goals=records.goals,
+        skipped=records.points.skipped,
+    )
+
+
+def _text(message: Mapping[int, list[int | bytes]], number: int) -> str:
+    return to_text(message[number][0]) if number in message else ""
+
+
+def _add_record(message: bytes, records: _Records) -> None:
+    record = read_message(message)
+    if _HISTORY in record:
+        _add_history(to_bytes(record[_HISTORY][0]), records)
+    elif _OUTPUT_RAW in record or _OUTPUT in record:
+        output = read_message(to_bytes(record.get(_OUTPUT_RAW, record.get(_OUTPUT, [b""]))[0]))
+        records.output.append(_text(output, 3))
+    elif _STATS in record:
+        _add_stats(to_bytes(record[_STATS][0]), records)
+    elif _SUMMARY in record:
+        records.summary |= _read_items(read_message(to_bytes(record[_SUMMARY][0])).get(1, []))
+    elif _CONFIG in record:
+        _add_config(to_bytes(record[_CONFIG][0]), records)
+    elif _METRIC in record:
+        metric = read_message(to_bytes(record[_METRIC][0]))
+        if 1 in metric and (goal := _GOALS.get(metric.get(8, [0])[0])):
+            records.goals[_text(metric, 1)] = goal
+    elif _RUN in record:
+        records.run = read_message(to_bytes(record[_RUN][0]))
+        for config in records.run.get(4, []):
+            _add_config(to_bytes(config), records)
+        for timestamp in records.run.get(17, []):
+            records.started = _read_timestamp(to_bytes(timestamp))
+    elif _EXIT in record:
+        code = read_message(to_bytes(record[_EXIT][0])).get(1, [0])[0]
+        records.exit_code = code if isinstance(code, int) else 1
+
+
+def _add_history(message: bytes, records: _Records) -> None:
+    """Add the values of one call of `wandb.log`."""
+    history = read_message(message)
+    values = _read_items(history.get(1, []))
+    step = values.get("_step")
+    for record in history.get(2, []):
+        number = read_message(to_bytes(record)).get(1, [0])[0]
+        step = to_signed(number) if isinstance(number, int) else step
+    if not isinstance(step, int | float) or not math.isfinite(step):
+        records.points.skipped["log calls without a step"] += 1
+        return
+    records.last_step = int(step)
+    wall = values.get("_timestamp", math.nan)
+    numbers = {key: value for key, value in values.items() if not key.startswith("_")}
+    records.points.add_values(numbers, int(step), wall if isinstance(wall, int | float) else math.nan)
+
+
+def _add_stats(message: bytes, records: _Records) -> None:
+    """Add system metrics, at the seconds since the start of the run."""
+    stats = read_message(message)
+    wall = _read_timestamp(to_bytes(stats[2][0])) if 2 in stats else math.nan
+    if math.isnan(wall) or math.isnan(records.started):
+        return
+    values = {f"system/{key}": value for key, value in _read_items(stats.get(3, [])).items()}
+    records.points.add_values(values, max(0, round(wall - records.started)), wall)
+
+
+def _add_config(message: bytes, records: _Records) -> None:
+    config = read_message(message)
+    records.config |= _read_items(config.get(1, []))
+    for key in _read_items(config.get(2, [])):
+        records.config.pop(key, None)
+
+
+def _add_summary(records: _Records) -> None:
+    """Add the numbers of the summary that were not logged, at the last step."""
+    values = {key: value for key, value in records.summary.items() if not key.startswith("_")}
+    for key, value in values.items():
+        if key not in records.points.metrics and isinstance(value, int | float):
+            records.points.add_values({key: value}, records.last_step)
+
+
+def _read_items(items: list[int | bytes]) -> dict[str, Any]:
+    """Return the values of items by key; nested keys are joined with a point, as W&B shows them."""
+    values: dict[str, Any] = {}
+    for content in items:
+        item = read_message(to_bytes(content))
+        key = ".".join(map(to_text, item.get(2, []))) or _text(item, 1)
+        values |= _flatten(key, _read_value(item)) if 2 in item else {key: _read_value(item)}
+    return values
+
+
+def _flatten(key: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict) or "_type" in value:
+        return {key: value}
+    flat: dict[str, Any] = {}
+    for inner, item in value.items():
+        flat |= _flatten(f"{key}.{inner}", item)
+    return flat
+
+
+def _read_value(item: Mapping[int, list[int | bytes]]) -> Any:
+    """Return the value of an item: a JSON text, or one of the typed fields that newer versions write."""
+    if 16 in item or 8 in item:
+        try:
+            return json.loads(to_bytes(item.get(16, item.get(8, [b""]))[0]))
+        except ValueError:
+            return None
+    if 6 in item:
+        return to_double(item[6][0])
+    if 7 in item:
+        return _text(item, 7)
+    value = item.get(5, item.get(4, [None]))[0]
+    if 4 in item:
+        return bool(value)
+    return to_signed(value) if isinstance(value, int) else None
+
+
+def _read_timestamp(message: bytes) -> float:
+    """Return a `google.protobuf.Timestamp` as Unix time in seconds."""
+    timestamp = read_message(message)
+    seconds, nanoseconds = timestamp.get(1, [0])[0], timestamp.get(2, [0])[0]
+    return seconds + nanoseconds / 1e9 if isinstance(seconds, int) and isinstance(nanoseconds, int) else math.nan

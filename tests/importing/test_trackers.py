@@ -1,0 +1,104 @@
+"""Files of W&B, MLflow and Trackio that are cut, damaged, hostile or of another program."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+
+from labbench.importing.mlflow import parse_param
+from labbench.importing.wandb import find_runs
+from labbench.store.reader import Reader
+
+Labbench = Callable[..., Result]
+WRITERS = Path(__file__).parents[1] / "writers"
+
+
+@pytest.fixture
+def wandb_file(tmp_path: Path) -> Path:
+    """Return a copy of the `.wandb` file of the run that finished."""
+    [file] = [file for file in (WRITERS / "wandb").rglob("*.wandb") if b"first" in file.read_bytes()]
+    return Path(shutil.copy(file, tmp_path / "run-a.wandb"))
+
+
+def test_a_live_wandb_file_is_imported_up_to_its_last_whole_record(
+    labbench: Labbench, tmp_path: Path, wandb_file: Path
+) -> None:
+    whole = wandb_file.read_bytes()
+    wandb_file.write_bytes(whole[: len(whole) * 2 // 3])
+    assert labbench("import", "wandb", wandb_file.name).exit_code == 0
+    with Reader(tmp_path / "runs.db") as reader:
+        [run] = reader.runs()
+        assert (run.status, 0 < run.summary["loss"].n < 12) == ("stopped", True)
+    wandb_file.write_bytes(whole)
+    assert labbench("import", "wandb", wandb_file.name).stdout.startswith("imported 0 new runs")
+    with Reader(tmp_path / "runs.db") as reader:
+        [run] = reader.runs()
+        assert (run.status, run.reason, run.summary["loss"].n) == ("finished", None, 12)
+
+
+def test_every_damaged_byte_of_a_wandb_file_is_noticed_or_harmless(wandb_file: Path) -> None:
+    content = wandb_file.read_bytes()
+    [found] = find_runs(wandb_file)
+    n_reported = 0
+    for position in range(7, len(content), 97):
+        wandb_file.write_bytes(content[:position] + bytes([content[position] ^ 0x10]) + content[position + 1 :])
+        try:
+            found.read()
+        except Exception as error:
+            assert type(error).__name__ == "InputError"  # noqa: PT017  # most positions raise it, a few are cut records
+            n_reported += 1
+    assert n_reported > len(range(7, len(content), 97)) * 0.9
+
+
+def test_files_of_other_programs_are_wrong_input(labbench: Labbench, tmp_path: Path) -> None:
+    (tmp_path / "text.wandb").write_text("a text")
+    (tmp_path / "text.db").write_text("a text")
+    with closing(sqlite3.connect(tmp_path / "other.db")) as connection:
+        connection.execute("CREATE TABLE runs (a)")
+        connection.execute(
+            "CREATE VIEW metrics AS WITH RECURSIVE n AS (SELECT 1 UNION ALL SELECT 1 FROM n) SELECT * FROM n"
+        )
+    result = labbench("import", "wandb", "text.wandb")
+    assert (result.exit_code, "not a .wandb file" in result.stderr) == (1, True)
+    for source in ("mlflow", "trackio"):
+        assert "not an SQLite database" in labbench("import", source, "text.db").stderr
+        result = labbench("import", source, "other.db")
+        assert (result.exit_code, "has no table" in result.stderr) == (2, True)
+        (tmp_path / "empty").mkdir(exist_ok=True)
+        assert labbench("import", source, "empty").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("0.1", 0.1),
+        ("1e-3", 1e-3),
+        ("3", 3),
+        ("True", True),
+        ("None", None),
+        ("[1, 2]", [1, 2]),
+        ("(1, 'a')", [1, "a"]),
+        ("adam", "adam"),
+        ("", ""),
+        ("1 + 1", "1 + 1"),
+        ("{'a': 1}", "{'a': 1}"),
+        ("__import__('os')", "__import__('os')"),
+        ("[" * 500, "[" * 500),
+    ],
+)
+def test_parameters_of_mlflow_are_read_as_what_they_were(text: str, value: object) -> None:
+    assert parse_param(text) == value
+
+
+def test_deleted_runs_of_mlflow_stay_away(labbench: Labbench, tmp_path: Path) -> None:
+    shutil.copy(WRITERS / "mlflow" / "files" / "mlflow.db", tmp_path / "mlflow.db")
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as connection:
+        connection.execute("UPDATE runs SET lifecycle_stage = 'deleted' WHERE name LIKE '%child'")
+        connection.commit()
+    assert labbench("import", "mlflow", "mlflow.db").stdout.startswith("imported 1 new run, 9 points")
