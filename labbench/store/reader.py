@@ -15,7 +15,6 @@ from labbench.errors import unknown_metric
 from labbench.filters.parser import RunFilter
 from labbench.records import STATUSES, Goal, RunRecord, Status, require_key
 from labbench.store.queries.filter_sql import Sql, read_metrics
-from labbench.store.queries.find_run import find_run
 from labbench.store.queries.run_rows import (
     FROM_RUNS,
     IN_JSON_LIST,
@@ -23,7 +22,6 @@ from labbench.store.queries.run_rows import (
     as_json_list,
     compare_config_texts,
     read_records,
-    read_records_by_key,
 )
 from labbench.store.queries.select_runs import (
     Page,
@@ -133,32 +131,6 @@ class Reader(RunReader):
         """Return the names of the experiments of the matching runs, oldest first."""
         rows = self._select("DISTINCT experiments.name", filter, "ORDER BY experiments.id")
         return [name for (name,) in _check_experiments(rows)]
-
-    def find(self, word: str) -> RunRecord:
-        """Return the run with this key, name or key prefix, archived runs included.
-
-        A key takes precedence over a name, a name over a prefix of a key, which has at least 4 characters.
-
-        Raises:
-            RunNotFound: If no run or several runs match; `candidates` lists similar or matching runs.
-        """
-        return self._connection.read(lambda connection: find_run(connection, word, self.path))
-
-    def by_keys(self, keys: Sequence[str]) -> list[RunRecord]:
-        """Return the runs with these keys, in this order, archived runs included.
-
-        Unknown keys are skipped.
-        """
-        return self._connection.read(lambda connection: read_records_by_key(connection, keys))
-
-    def find_many(self, words: Sequence[str]) -> list[RunRecord]:
-        """Return the run of each key, name or key prefix, in order, without duplicates.
-
-        Raises:
-            RunNotFound: If no run or several runs match a word.
-        """
-        records = [self.find(word) for word in words]
-        return list({record.id: record for record in records}.values())
 
     def identities(self, experiment: str, *, statuses: Collection[Status] = STATUSES) -> set[str]:
         """Return the identities of an experiment's runs in one of these statuses, archived runs included."""

@@ -1,4 +1,4 @@
-"""Reader of single runs of a database: their logs, files, sources and series."""
+"""Reader of single runs of a database: their records, logs, files, sources and series."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from labbench.metrics import GOALS
-from labbench.records import Artifact, Goal, default_goal
+from labbench.records import Artifact, Goal, RunRecord, default_goal
 from labbench.store.connection import open_snapshot
 from labbench.store.fresh_connection import FreshConnection
 from labbench.store.queries.filter_sql import read_metrics
+from labbench.store.queries.find_run import find_run
 from labbench.store.queries.run_details import iterate_logs, read_artifacts, read_sources, require_run_id
+from labbench.store.queries.run_rows import read_records_by_key
 from labbench.store.series.buckets import BucketedSeries
 from labbench.store.series.curves import CurveRequest, read_curves, read_points_at, read_series
 
@@ -47,6 +49,32 @@ class RunReader:
     def data_version(self) -> int:
         """Return a number that changes with each commit and each newly lost run; cheap to call."""
         return self._connection.version()
+
+    def find(self, word: str) -> RunRecord:
+        """Return the run with this key, name or key prefix, archived runs included.
+
+        A key takes precedence over a name, a name over a prefix of a key, which has at least 4 characters.
+
+        Raises:
+            RunNotFound: If no run or several runs match; `candidates` lists similar or matching runs.
+        """
+        return self._connection.read(lambda connection: find_run(connection, word, self.path))
+
+    def by_keys(self, keys: Sequence[str]) -> list[RunRecord]:
+        """Return the runs with these keys, in this order, archived runs included.
+
+        Unknown keys are skipped.
+        """
+        return self._connection.read(lambda connection: read_records_by_key(connection, keys))
+
+    def find_many(self, words: Sequence[str]) -> list[RunRecord]:
+        """Return the run of each key, name or key prefix, in order, without duplicates.
+
+        Raises:
+            RunNotFound: If no run or several runs match a word.
+        """
+        records = [self.find(word) for word in words]
+        return list({record.id: record for record in records}.values())
 
     def goal(self, metric: str) -> Goal:
         """Return the goal of a metric: the declared one, else the default for its name."""

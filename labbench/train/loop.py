@@ -182,10 +182,7 @@ def resume_runs(
 
 
 class StackTrainer:
-    """Trains runs that step together, epoch by epoch.
-
-    Runs leave at the end of an epoch.
-    """
+    """Trains runs that step together, epoch by epoch; runs leave at the end of an epoch."""
 
     def __init__(
         self, ready: ReadyStack, workload: Workload, stack: Stack, device: str, stop_requests: StopRequests
