@@ -180,6 +180,10 @@ class Stop:
     """Improvement that counts as better must exceed this."""
 
 
+GRID_COMMAND = "labbench run "
+"""Start of the recorded command of a grid; the command of a script starts otherwise."""
+
+
 @dataclass(frozen=True, slots=True)
 class Submission:
     """Properties that all runs of a grid have in common when they are queued."""
@@ -191,7 +195,7 @@ class Submission:
     """Goals that the grid declares."""
     stop: Stop | None = None
     sources: Mapping[str, str] = field(default_factory=dict)
-    """Source texts of the runs by kind: grid, task, diff, code."""
+    """Source texts of the runs by kind: grid, command, task, diff, code."""
     code_version: str | None = None
     """SHA-256 of the code that would compute the runs."""
 

@@ -29,8 +29,9 @@ def tui(db: Path, path: Path | None = None, view: str | None = None) -> None:
 
     Browse, compare and plot runs, live while they train.
     """
-    from labbench.tui import run_app
+    from labbench.tui import require_terminal, run_app
 
+    require_terminal(path or db)
     run_app(path or db, view=view)
 
 
@@ -45,8 +46,9 @@ def demo(context: click.Context, command: str) -> None:
     """
     with open_example() as path:
         if command == "tui" and sys.stdout.isatty():
-            from labbench.tui import run_app
+            from labbench.tui import require_terminal, run_app
 
+            require_terminal(path)
             run_app(path, first={"filter": EXAMPLE_FILTER})
         else:
             context.invoke(ls, db=path, filters=[EXAMPLE_FILTER])

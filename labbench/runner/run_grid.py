@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +19,7 @@ from labbench.executors.scratch import remove_abandoned_folders
 from labbench.executors.worker_pool import WorkerExecutor
 from labbench.files import files_folder
 from labbench.grid import Code, Grid
-from labbench.records import Command, NewRun, RunRecord, Runtime, Stack, Status, Submission
+from labbench.records import GRID_COMMAND, Command, NewRun, RunRecord, Runtime, Stack, Status, Submission
 from labbench.runner.code_changes import CodeChange, RecordedRuns, sort_by_code
 from labbench.runner.continuation import ContinuationPlan
 from labbench.runner.driver import Driver, Interruption, ProgressListener
@@ -279,12 +280,18 @@ def preview_records(
 
 
 def source_texts(grid: Grid, source: Provenance, code: Code) -> dict[str, str]:
-    """Return the texts that document the code of a result, by kind: grid, diff, code, task."""
-    texts = {"grid": grid.source.text, "diff": source.git_diff, "code": code.text}
+    """Return the texts that document the code of a result, by kind: grid, command, diff, code, task."""
+    texts = {"grid": grid.source.text, "command": _command(grid), "diff": source.git_diff, "code": code.text}
     file, _, _ = grid.task.rpartition(":")
     if file:
         texts["task"] = Path(file).read_text(errors="replace")
     return {name: text for name, text in texts.items() if text}
+
+
+def _command(grid: Grid) -> str:
+    """Return the command line that trains the grid, with the absolute path of its file."""
+    overrides = [f"--set {shlex.quote(override)}" for override in grid.source.overrides]
+    return GRID_COMMAND + " ".join([shlex.quote(str(Path(grid.source.file).absolute())), *overrides])
 
 
 def open_executor(devices: Sequence[str], workers: int | None, stacks: int, *, timeout: float | None) -> Executor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import threading
 import time
@@ -49,7 +50,7 @@ class RunMonitor:
 
     def _record_provenance(self) -> None:
         commit, dirty, diff = _git_state(self._script.parent if self._script else Path.cwd())
-        texts = {"script": _read_script(self._script), "diff": diff}
+        texts = {"script": _read_script(self._script), "command": _command(self._script), "diff": diff}
         sources = {kind: text for kind, text in texts.items() if text}
         self._writer_thread.change(
             lambda run: replace(run, git_commit=commit, git_dirty=dirty, versions=_versions(), sources=sources)
@@ -86,6 +87,13 @@ def _versions() -> dict[str, str]:
         if isinstance(version, str):
             versions[name] = version
     return versions
+
+
+def _command(script: Path | None) -> str:
+    """Return the command line of the script, from its folder; "" in a notebook or an interactive session."""
+    if script is None:
+        return ""
+    return f"cd {shlex.quote(str(Path.cwd()))} && {shlex.join(['python', *sys.orig_argv[1:]])}"
 
 
 def _read_script(script: Path | None) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from labbench.errors import InputError
+from labbench.files import database_command
 
 BUILTIN_VIEWS = ("runs", "chart", "compare", "grid", "why")
 """Built-in views to start with, beside saved views: one of the screens, or the chart alone."""
@@ -20,7 +22,8 @@ def run_app(path: Path, *, view: str | None = None, first: Mapping[str, Any] | N
     `view` is one of `BUILTIN_VIEWS` or the name of a saved view. `first` is the initial state, in the format of a
     saved view, for a database without saved state.
 
-    Raises InputError for an unknown view or a file that is not a labbench database.
+    Raises InputError for an unknown view or a file that is not a labbench database, and SystemExit after a signal has
+    ended it.
     """
     from labbench.tui.saved_state import SavedState
 
@@ -41,4 +44,18 @@ def run_app(path: Path, *, view: str | None = None, first: Mapping[str, Any] | N
     gc.freeze()  # later collections skip the modules: 30 ms less to the first paint
     gc.enable()
 
-    LabbenchApp(path, view=view or "runs", saved_state=saved_state).run()
+    app = LabbenchApp(path, view=view or "runs", saved_state=saved_state)
+    app.run()
+    if app.return_code:
+        raise SystemExit(app.return_code)
+
+
+def require_terminal(path: Path) -> None:
+    """Raise InputError if keys cannot be read from stdin, or the screen cannot be drawn on stderr."""
+    for stream, name, use in ((sys.__stdin__, "stdin", "reads keys from"), (sys.__stderr__, "stderr", "draws on")):
+        if stream is None or stream.closed or not stream.isatty():
+            table = f"{database_command(path)} ls"
+            raise InputError(
+                f"the terminal interface {use} {name}, which is not a terminal: start it without redirecting {name}, "
+                f"or print the runs with `{table}`"
+            )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import signal
 import threading
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
@@ -10,8 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-from textual import on, work
+from textual import events, on, work
 from textual.app import App, SystemCommand
+from textual.binding import Binding, BindingType
 from textual.dom import DOMNode
 from textual.driver import Driver
 from textual.filter import Monochrome, NoColor
@@ -21,7 +24,8 @@ from textual.screen import Screen
 
 from labbench import text
 from labbench.errors import LabbenchError
-from labbench.tui import queries
+from labbench.tui import clipboard, queries
+from labbench.tui.key_queue import KeyQueue
 from labbench.tui.line_filters import AsciiFilter, ColourlessFilter, needs_ascii
 from labbench.tui.saved_state import SavedState
 from labbench.tui.screens.base import DataScreen
@@ -29,6 +33,9 @@ from labbench.tui.screens.runs import RunsScreen
 from labbench.tui.session import Session
 from labbench.tui.theme import DARK, THEMES
 from labbench.tui.widgets.top_bar import SCREEN_KEYS
+
+_HANG_UP_SECONDS = 2.0
+"""Seconds between two checks that the terminal is still there."""
 
 
 class LabbenchApp(App[None]):
@@ -38,6 +45,7 @@ class LabbenchApp(App[None]):
     CSS_PATH = "app.tcss"
     COMMAND_PALETTE_DISPLAY = "^p"
     DEFAULT_MODE: ClassVar[str] = "runs"
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("ctrl+z", "suspend_process", show=False, priority=True)]
 
     class DatabaseChanged(Message):
         """The database was written to."""
@@ -58,6 +66,7 @@ class LabbenchApp(App[None]):
         if saved_state is not None:
             self.session.restore(saved_state.views.get(view, saved_state.last))
         self._view = view
+        self._key_queue = KeyQueue(self, super().on_event, is_busy=self._is_busy)
         self._stop_watching = threading.Event()
         self.add_mode("runs", lambda: RunsScreen(self.session, chart_only=view == "chart"))
         self.add_mode("compare", lambda: _compare_screen(self.session))
@@ -84,6 +93,24 @@ class LabbenchApp(App[None]):
             return ChangedCellsDriver
         return driver
 
+    async def on_event(self, event: events.Event) -> None:
+        """Queue keys, which wait for the effects of earlier keys; handle other events at once."""
+        if isinstance(event, events.Key | events.Paste) and not event.is_forwarded:
+            self._key_queue.put(event)
+        else:
+            await super().on_event(event)
+
+    @property
+    def has_pending_keys(self) -> bool:
+        """True while the effects of a key are still to come."""
+        return not self._key_queue.is_empty
+
+    def _is_busy(self) -> bool:
+        """Return True while the screen shows nothing yet, or an edit is being prepared or written."""
+        if isinstance(self.screen, DataScreen) and not self.screen.is_ready:
+            return True
+        return any(worker.group in ("selection", "edit") and not worker.is_finished for worker in self.workers)
+
     def on_resize(self) -> None:
         self._forget_terminal()  # which rearranges what it shows
 
@@ -98,11 +125,32 @@ class LabbenchApp(App[None]):
 
     def on_mount(self) -> None:
         self._watch()
+        if not self.is_headless:
+            self.app_resume_signal.subscribe(self, lambda _: self.action_repaint())
+            self._handle_signals()
+            self.set_interval(_HANG_UP_SECONDS, self._quit_if_hung_up)
         if self._view in SCREEN_KEYS:
             self.switch_mode(self._view)
 
+    def _handle_signals(self) -> None:
+        """Quit on SIGTERM, and on SIGHUP of a closed terminal, as on `q`: the screen is restored, the state saved."""
+        with suppress(NotImplementedError):  # Windows
+            for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+                asyncio.get_running_loop().add_signal_handler(number, self._quit_on_signal, number)
+
+    def _quit_if_hung_up(self) -> None:
+        if self._driver is not None and hasattr(self._driver, "is_hung_up") and self._driver.is_hung_up():
+            self._quit_on_signal(signal.SIGHUP)
+
+    def _quit_on_signal(self, number: int) -> None:
+        self._save_state()  # a closed terminal may stop the program before it gets to its end
+        self.exit(return_code=128 + number)
+
     def on_unmount(self) -> None:
         self._stop_watching.set()
+        self._save_state()
+
+    def _save_state(self) -> None:
         if self._saved_state is not None:
             with suppress(LabbenchError):  # the screen is closed, and only the arrangement of the view is lost
                 self._saved_state.save(self.session.as_json())
@@ -142,6 +190,17 @@ class LabbenchApp(App[None]):
     def _show_failure(self, event: WatchFailed) -> None:
         for screen in self.data_screens():
             screen.post_message(DataScreen.Failed(event.error))
+
+    def copy_to_clipboard(self, text: str) -> None:
+        """Copy a text to the clipboard of the user's terminal, through tmux if that is between them."""
+        super().copy_to_clipboard(text)
+        if clipboard.is_in_tmux() and not self.is_headless:
+            self._copy_through_tmux(text)
+
+    @work(thread=True, group="clipboard")
+    def _copy_through_tmux(self, text: str) -> None:
+        if problem := clipboard.copy_through_tmux(text):
+            self.call_from_thread(self.notify, problem, severity="warning", markup=False)
 
     def action_go(self, screen: str) -> None:
         """Switch to another screen, which keeps its state."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import select
+
 from textual.drivers.linux_driver import LinuxDriver
 
 from labbench.tui.changed_cells import ChangedCells
@@ -21,3 +23,9 @@ class ChangedCellsDriver(LinuxDriver):
     def forget_screen(self) -> None:
         """Write the whole screen at the next update."""
         self._changed_cells = None
+
+    def is_hung_up(self) -> bool:
+        """Return True if the terminal has been closed, without a signal if it is not the controlling one."""
+        poll = select.poll()
+        poll.register(self.fileno, 0)
+        return any(event & select.POLLHUP for _, event in poll.poll(0))

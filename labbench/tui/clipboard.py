@@ -1,40 +1,85 @@
 """Text for the clipboard and for files: a run's training command, tables as CSV, checks of file names.
 
-Textual copies to the terminal's clipboard with the OSC 52 sequence, as base64, which also works over SSH.
+Textual copies to the terminal's clipboard with the OSC 52 sequence, as base64, which also works over SSH. tmux drops
+that sequence by default (`set-clipboard external`) but sends one of its own buffers to the terminal on request.
 """
 
 from __future__ import annotations
 
 import io
 import os
+import re
 import shlex
+import subprocess
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
 from labbench.export import csv_writer, escape_formula
 from labbench.files import database_command, expand_home
-from labbench.records import RunRecord
+from labbench.filters.lexer import compact_json
+from labbench.records import GRID_COMMAND, RunRecord
 from labbench.text import clean
 
 TableRows: TypeAlias = Sequence[Sequence[str]]
-_SCALAR = str | int | float | bool
+_BARE = re.compile(r"[\w.+/-]+")
+"""Text that a filter reads as one word without quotes."""
 
 
-def training_command(run: RunRecord, database: Path, keys: Collection[str] = ()) -> str:
-    """Return the shell command that trains only this run of its grid file.
+def training_command(run: RunRecord, database: Path, recorded: str = "", keys: Collection[str] = ()) -> str:
+    """Return the shell command that trains this run again.
 
-    `keys` are the config keys that select the run; by default all keys with scalar values.
+    Args:
+        run: The run.
+        database: Its database.
+        recorded: Command recorded with the run: that of its grid, or of its script, which is returned as it is.
+        keys: Config keys that select the run from its grid; by default all keys.
     """
-    config = {key: value for key, value in run.config.items() if isinstance(value, _SCALAR) and key in (keys or [key])}
-    only = " ".join(f"{key}={_quote_value(value)}" for key, value in config.items())
-    return f"{database_command(database)} run {shlex.quote(run.experiment + '.toml')} --only {shlex.quote(only)}"
+    if recorded and not recorded.startswith(GRID_COMMAND):
+        return recorded
+    arguments = recorded.removeprefix(GRID_COMMAND) or shlex.quote(f"{run.experiment}.toml")
+    only = " ".join(
+        f"{_quote_if_needed(key)}={_format_value(value)}" for key, value in run.config.items() if key in (keys or [key])
+    )
+    return f"{database_command(database)} run {arguments} --rerun --only {shlex.quote(only)}"
 
 
-def _quote_value(value: object) -> str:
+def _format_value(value: object) -> str:
+    """Return a config value as a filter reads it."""
+    if value is None:
+        return "none"
     if isinstance(value, bool):
         return str(value).lower()
-    return shlex.quote(value) if isinstance(value, str) else repr(value)
+    if isinstance(value, str):
+        return _quote_if_needed(value)
+    return compact_json(value) if isinstance(value, int | float | list) else shlex.quote(compact_json(value))
+
+
+def _quote_if_needed(words: str) -> str:
+    return words if _BARE.fullmatch(words) else f"'{words.replace(chr(39), _QUOTED_QUOTE)}'"
+
+
+_QUOTED_QUOTE = """'"'"'"""
+"""A single quote inside single quotes, as in a shell."""
+
+
+def is_in_tmux() -> bool:
+    """Return True if the program runs in a pane of tmux."""
+    return bool(os.environ.get("TMUX"))
+
+
+def copy_through_tmux(text: str) -> str:
+    """Copy a text to the clipboard of the terminal around tmux; return a problem for the user, "" without one."""
+    advice = "nothing was copied: set `set-clipboard on` in ~/.tmux.conf, or update tmux"
+    try:
+        command = ["tmux", "load-buffer", "-w", "-"]  # -w, since tmux 3.2, also sends it to the terminal
+        copying = subprocess.run(command, input=text.encode(), capture_output=True, timeout=_TMUX_SECONDS)
+    except (OSError, subprocess.TimeoutExpired):
+        return advice
+    return advice if copying.returncode else ""
+
+
+_TMUX_SECONDS = 5.0
 
 
 def new_file_path(name: str) -> Path:

@@ -98,16 +98,25 @@ def remove(runs: Sequence[RunRecord]) -> Edit:
     return Edit(f"deleted {name_runs(runs)}", lambda writer: writer.remove([run.key for run in runs]))
 
 
-def request(runs: Sequence[RunRecord], action: Action) -> Edit | None:
-    """Request to stop or retry runs; return None if the request applies to none of them."""
-    statuses = ("running", "queued", "lost") if action == "stop" else ("failed", "diverged", "stopped", "lost")
-    matching = [run for run in runs if run.status in statuses]
-    if not matching:
-        return None
+def stoppable_runs(runs: Sequence[RunRecord]) -> list[RunRecord]:
+    """Return the runs that a request to stop applies to."""
+    return [run for run in runs if run.status in ("running", "queued", "lost")]
 
+
+def stop(runs: Sequence[RunRecord]) -> Edit:
+    """Request to stop runs."""
+    return _request(runs, "stop", "stop requested")
+
+
+def retry(runs: Sequence[RunRecord]) -> Edit | None:
+    """Request to retry runs; return None if none of them has failed, diverged, been stopped or lost."""
+    matching = [run for run in runs if run.status in ("failed", "diverged", "stopped", "lost")]
+    return _request(matching, "retry", "queued again (running its grid retries it)") if matching else None
+
+
+def _request(runs: Sequence[RunRecord], action: Action, done: str) -> Edit:
     def change(writer: Writer) -> None:
-        for run in matching:
+        for run in runs:
             writer.request(run.key, action)
 
-    done = "stop requested" if action == "stop" else "queued again (running its grid retries it)"
-    return Edit(f"{done}: {name_runs(matching)}", change)
+    return Edit(f"{done}: {name_runs(runs)}", change)

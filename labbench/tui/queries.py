@@ -231,6 +231,12 @@ def read_records(path: Path, keys: Collection[str]) -> list[RunRecord]:
         return reader.by_keys(list(keys))
 
 
+def read_run_with_command(path: Path, key: str) -> tuple[RunRecord, str]:
+    """Return a run and the command recorded with it, "" if none was. Raises RunNotFound if it was deleted."""
+    with Reader(path) as reader:
+        return reader.find(key), reader.sources(key).get("command", "")
+
+
 def read_runs(path: Path, keys: Sequence[str]) -> tuple[list[RunRecord], Mapping[str, Goal]]:
     """Return the runs with these keys, in this order, and all metrics."""
     if not path.exists():

@@ -1,6 +1,7 @@
 """Saved state of the TUI per database, in the user's state folder: the last session and named views.
 
-The file is JSON and read leniently: a corrupt file, or one of another version, only loses the arrangement.
+The file is JSON and read leniently: a corrupt file, or one of another version, only loses the arrangement. Several
+windows may show one database: each writes what it has changed and keeps what another has written in the meantime.
 """
 
 from __future__ import annotations
@@ -32,30 +33,57 @@ class SavedState:
         """State of the last session."""
         self.views: dict[str, dict[str, Any]] = {}
         """States of named views, by name."""
+        self.last, self.views = self._read()
+        self._last_read = self.last
+
+    def _read(self) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
         with suppress(OSError, ValueError, RecursionError):  # no file yet, or a corrupt one
             state = _as_dict(json.loads(self._file.read_text(encoding="utf-8")))
-            self.last = _as_dict(state.get("last"))
-            self.views = {str(name): _as_dict(view) for name, view in _as_dict(state.get("views")).items()}
+            views = {str(name): _as_dict(view) for name, view in _as_dict(state.get("views")).items()}
+            return _as_dict(state.get("last")), views
+        return {}, {}
 
     def save(self, last: Mapping[str, Any]) -> None:
         """Save the state of the session. Raises StoreError if the file cannot be written."""
-        self.last = dict(last)
+        written, views = self._read()
+        self.last = _merge(self._last_read, written, json.loads(json.dumps(last)))
+        self.views = views | self.views
         self._write()
+        self._last_read = self.last
 
     def save_view(self, name: str, view: Mapping[str, Any]) -> None:
         """Save a view under a name. Raises StoreError if the file cannot be written."""
-        self.views[name] = dict(view)
-        self._write()
+        written, views = self._read()
+        self.views = views | self.views | {name: dict(view)}
+        self._write(last=written or self.last)
 
-    def _write(self) -> None:
+    def _write(self, *, last: Mapping[str, Any] | None = None) -> None:
         """Write the file atomically."""
-        document = {"database": str(self._database.resolve()), "last": self.last, "views": self.views}
+        document = {
+            "database": str(self._database.resolve()),
+            "last": self.last if last is None else last,
+            "views": self.views,
+        }
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             with write_atomically(self._file, mode=0o600) as file:
                 file.write(json.dumps(document, indent=1).encode())
         except (OSError, UnicodeError) as error:
             raise StoreError(f"the view cannot be saved in {self._file}: {error}") from error
+
+
+def _merge(base: Any, theirs: Any, ours: Any) -> Any:
+    """Return `theirs` with the changes from `base` to `ours`, key by key."""
+    if not (isinstance(theirs, dict) and isinstance(ours, dict)):
+        return theirs if ours == base else ours
+    before = _as_dict(base)
+    merged = {key: value for key, value in theirs.items() if key in ours or key not in before}
+    for key, value in ours.items():
+        if key in theirs:
+            merged[key] = _merge(before.get(key), theirs[key], value)
+        elif key not in before or value != before[key]:
+            merged[key] = value
+    return merged
 
 
 def _as_dict(value: object) -> dict[str, Any]:

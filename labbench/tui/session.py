@@ -46,6 +46,19 @@ class Marks(dict[str, int]):
         return list(self) if self.keys() & set(highlighted) else list(highlighted)
 
 
+@dataclass(frozen=True, slots=True)
+class MarkChange:
+    """A change of the marks that can be undone."""
+
+    description: str
+    before: Mapping[str, int]
+
+    def revert(self, marks: Marks) -> None:
+        """Restore the marks."""
+        marks.clear()
+        marks.update(self.before)
+
+
 @dataclass
 class Session:
     """State of one user's session on one database."""
@@ -62,10 +75,14 @@ class Session:
     """Saved state of the charts, as plain JSON."""
     heat_keys: tuple[str, ...] = ()
     """Config keys of the heat map: rows, columns and optionally small multiples."""
-    edits: list[Edit] = field(default_factory=list)
-    """Undo stack, newest edit last; not every edit can be undone."""
+    edits: list[Edit | MarkChange] = field(default_factory=list)
+    """Undo stack, newest last; not every edit can be undone."""
     has_read: bool = False
     """True once the watcher has seen the database; screens do not read before that."""
+
+    def remember_marks(self, description: str) -> None:
+        """Put the marks on the undo stack, before a change with this description."""
+        self.edits.append(MarkChange(description, dict(self.marks)))
 
     def query_key(self) -> object:
         """Return a value that changes whenever a resumed screen must reread."""

@@ -14,6 +14,7 @@ import asyncio
 import os
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,13 @@ async def hit(pilot: Pilot[None], key: str) -> None:
     pressing = asyncio.ensure_future(pilot.app._press_keys([key]))
     await asyncio.sleep(0)  # the key is sent; only waits follow
     pressing.cancel()
+    assert isinstance(pilot.app, LabbenchApp)
+    received = asyncio.Event()
+    pilot.app.call_later(received.set)
+    with suppress(TimeoutError):  # the key has ended the program
+        await asyncio.wait_for(received.wait(), 5.0)
+    while pilot.app.has_pending_keys:
+        await asyncio.sleep(0.001)
     for _ in range(2):  # the key itself, then the messages that it posted to the application
         await pilot._wait_for_screen()
         await asyncio.sleep(0.001)

@@ -177,3 +177,15 @@ def test_a_sort_column_that_no_longer_exists_is_ignored(database: Path) -> None:
         assert pilot.app.session.marks == {}
 
     use(database, look)
+
+
+def test_two_windows_on_one_database_keep_each_others_changes(database: Path) -> None:
+    SavedState(database).save({"filter": "", "metric": "val/loss", "marks": {"a": 1, "b": 2}})
+    one, two = SavedState(database), SavedState(database)
+    one.save({"filter": "lr=1", "metric": "val/loss", "marks": {"a": 1, "b": 2, "c": 3}})
+    one.save_view("mine", {"filter": "lr=1"})
+    two.save_view("yours", {"filter": "lr=2"})
+    two.save({"filter": "", "metric": "val/accuracy", "marks": {"b": 2}})
+    both = SavedState(database)
+    assert both.last == {"filter": "lr=1", "metric": "val/accuracy", "marks": {"b": 2, "c": 3}}
+    assert both.views == {"mine": {"filter": "lr=1"}, "yours": {"filter": "lr=2"}}

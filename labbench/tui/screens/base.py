@@ -28,7 +28,7 @@ from labbench.tui.edits import Edit
 from labbench.tui.queries import DatabaseProgress
 from labbench.tui.screens.export_view import ViewExport
 from labbench.tui.screens.help import HelpScreen
-from labbench.tui.session import Session
+from labbench.tui.session import MarkChange, Session
 from labbench.tui.widgets.key_bar import KeyBar
 from labbench.tui.widgets.prompt import Prompt
 from labbench.tui.widgets.top_bar import TopBar
@@ -65,7 +65,7 @@ class DataScreen(Screen[None], Generic[Result]):
         Binding("3", "app.go('grid')", "grid", show=False, tooltip="Grid: progress, failures, heat map"),
         Binding("4", "app.go('why')", "why", show=False, tooltip="Why: the best configuration and its explanation"),
         Binding("escape", "back", "back", show=False, tooltip="Go back one step"),
-        Binding("u", "undo", "undo", show=False, tooltip="Undo the last edit"),
+        Binding("u", "undo", "undo", show=False, tooltip="Undo the last edit or change of marks"),
         Binding("e", "export", "export", tooltip="Export (save) the view as CSV, text or SVG picture"),
         Binding("W", "save_view", "save view", show=False, tooltip="Save this view (filter, columns …) under a name"),
         Binding("ctrl+l", "app.repaint", "repaint", show=False, tooltip="Write the whole screen again"),
@@ -114,6 +114,8 @@ class DataScreen(Screen[None], Generic[Result]):
         self.session = session
         self._reading: Worker[None] | None = None
         self._is_outdated = True
+        self.is_ready = False
+        """True once the screen has shown an answer or an error; keys wait for that."""
         self._query_key: object = None
         self._rest_until = 0.0
         self.progress = DatabaseProgress()
@@ -192,6 +194,7 @@ class DataScreen(Screen[None], Generic[Result]):
         self.progress = self.query_one(TopBar).progress = event.progress
         self._rest_until = time.monotonic() + min(_MAX_REST_SECONDS, event.seconds / _MAX_READING_SHARE)
         self.show(event.answer)
+        self.is_ready = True
         self._reread_if_outdated()
 
     # Edits
@@ -207,6 +210,10 @@ class DataScreen(Screen[None], Generic[Result]):
         last = self.session.edits.pop() if self.session.edits else None
         if last is None:
             self.notify("nothing to undo", markup=False)
+        elif isinstance(last, MarkChange):
+            last.revert(self.session.marks)
+            self.notify(f"undone: {last.description}", markup=False, timeout=2)
+            self.read()
         elif last.revert is None:
             hint = "   press u again to undo the edit before" if self.session.edits else ""
             self.notify(f"cannot be undone: {last.description}{hint}", severity="warning", markup=False)
@@ -269,6 +276,7 @@ class DataScreen(Screen[None], Generic[Result]):
 
     @on(Failed)
     def _show_failure(self, event: Failed) -> None:
+        self.is_ready = True
         self.show_error(text.clean(str(event.error).splitlines()[0]))
 
     def show_error(self, problem: str) -> None:

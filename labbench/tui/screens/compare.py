@@ -146,6 +146,7 @@ class CompareScreen(EditScreen[ComparedRuns]):
     def action_unmark(self) -> None:
         run = self._current()
         if run is not None:
+            self.session.remember_marks("removal of a mark")
             self.session.marks.unmark([run.key])
             if self.session.baseline == run.key:
                 self.session.baseline = None

@@ -6,7 +6,7 @@ An edit applies to the highlighted run or, if that run is marked, to all marked 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, ClassVar, TypeAlias, TypeVar
+from typing import ClassVar, TypeAlias, TypeVar
 
 from textual import on, work
 from textual.binding import Binding, BindingType
@@ -17,11 +17,9 @@ from labbench.records import RunRecord
 from labbench.tui import clipboard, edits, queries
 from labbench.tui.edits import name_runs
 from labbench.tui.screens.base import DataScreen
+from labbench.tui.widgets.confirmation import Confirmation
 from labbench.tui.widgets.picker import Picker
 from labbench.tui.widgets.prompt import Prompt
-
-if TYPE_CHECKING:
-    from labbench.store.recording.queue import Action
 
 Result = TypeVar("Result")
 RunsCallback: TypeAlias = Callable[[Sequence[RunRecord]], None]
@@ -37,8 +35,8 @@ class EditScreen(DataScreen[Result]):
         Binding("R", "rename", "rename", show=False, tooltip="Rename a run"),
         Binding("A", "archive", "archive", show=False, tooltip="Archive (hide) runs, or unarchive them"),
         Binding("D", "delete", "delete", show=False, tooltip="Delete runs permanently (asks first)"),
-        Binding("r", "request('retry')", "retry", show=False, tooltip="Retry failed, diverged, stopped or lost runs"),
-        Binding("K", "request('stop')", "stop", show=False, tooltip="Stop (kill) running or queued runs"),
+        Binding("r", "retry", "retry", show=False, tooltip="Retry failed, diverged, stopped or lost runs"),
+        Binding("K", "stop", "stop", show=False, tooltip="Stop (kill) running or queued runs (asks first)"),
         Binding("Y", "copy", "copy", show=False, tooltip="Copy cell, key, command or the view as CSV"),
     ]
 
@@ -49,13 +47,20 @@ class EditScreen(DataScreen[Result]):
             self.runs, self.then = runs, then
             super().__init__()
 
+    class CopyRequested(Message):
+        """A run was read, parts of which are to be copied, with the command recorded with it."""
+
+        def __init__(self, run: RunRecord, command: str) -> None:
+            self.run, self.command = run, command
+            super().__init__()
+
     def selected_keys(self) -> Sequence[str]:
         """Return the keys of the runs that an edit applies to."""
         raise NotImplementedError
 
-    def copy_choices(self, run: RunRecord) -> list[tuple[str, str]]:
+    def copy_choices(self, run: RunRecord, recorded_command: str) -> list[tuple[str, str]]:
         """Return what can be copied of a run, as (text, description)."""
-        command = clipboard.training_command(run, self.session.path)
+        command = clipboard.training_command(run, self.session.path, recorded_command)
         return [(run.key, "key"), (run.name, "name"), (command, "training command")]
 
     def load_selection(self, keys: Sequence[str], then: RunsCallback) -> None:
@@ -63,7 +68,7 @@ class EditScreen(DataScreen[Result]):
         if keys:
             self._read_selection(list(keys), then)
 
-    @work(thread=True, group="edit")
+    @work(thread=True, group="selection")
     def _read_selection(self, keys: list[str], then: RunsCallback) -> None:
         self.post_result(lambda: self.SelectionLoaded(queries.read_records(self.session.path, keys), then))
 
@@ -120,28 +125,38 @@ class EditScreen(DataScreen[Result]):
         if any(run.status == "running" for run in runs):
             self.notify("a running run cannot be deleted: press K to stop it first", severity="warning", markup=False)
             return
-        names = ", ".join(text.clean(run.name) or run.key for run in runs[:_MAX_NAMED_RUNS]) + ", …" * (
-            len(runs) > _MAX_NAMED_RUNS
+        question = f"delete {name_runs(runs)}, their numbers and files?"
+        dialog = Confirmation(question, details=_list_names(runs), yes="delete permanently", no="keep them")
+        self.app.push_screen(dialog, lambda yes: self.edit(edits.remove(runs)) if yes else None)
+
+    def action_retry(self) -> None:
+        none = "no selected run is failed, diverged, stopped or lost"
+        self.load_selection(self.selected_keys(), lambda runs: self.edit(edits.retry(runs), otherwise=none))
+
+    def action_stop(self) -> None:
+        self.load_selection(self.selected_keys(), self._ask_stop)
+
+    def _ask_stop(self, runs: Sequence[RunRecord]) -> None:
+        stoppable = edits.stoppable_runs(runs)
+        if not stoppable:
+            self.notify("no selected run is running or queued", markup=False)
+            return
+        dialog = Confirmation(
+            f"stop {name_runs(stoppable)}?", details=_list_names(stoppable), yes="stop", no="let them run"
         )
-        choices = [("", "no, keep them"), ("yes", f"yes, delete permanently: {names}")]
-
-        def apply(answer: str | None) -> None:
-            if answer:
-                self.edit(edits.remove(runs))
-
-        self.app.push_screen(Picker(f"delete {name_runs(runs)}, their numbers and files?", choices), apply)
-
-    def action_request(self, action: str) -> None:
-        request: Action = "stop" if action == "stop" else "retry"
-        statuses = "running or queued" if request == "stop" else "failed, diverged, stopped or lost"
-        none = f"no selected run is {statuses}"
-        self.load_selection(self.selected_keys(), lambda runs: self.edit(edits.request(runs, request), otherwise=none))
+        self.app.push_screen(dialog, lambda yes: self.edit(edits.stop(stoppable)) if yes else None)
 
     def action_copy(self) -> None:
-        self.load_selection(self.selected_keys()[:1], self._ask_copy)
+        if keys := self.selected_keys():
+            self._read_copied_run(keys[0])
 
-    def _ask_copy(self, runs: Sequence[RunRecord]) -> None:
-        copies = self.copy_choices(runs[0])
+    @work(thread=True, group="selection")
+    def _read_copied_run(self, key: str) -> None:
+        self.post_result(lambda: self.CopyRequested(*queries.read_run_with_command(self.session.path, key)))
+
+    @on(CopyRequested)
+    def _ask_copy(self, event: CopyRequested) -> None:
+        copies = self.copy_choices(event.run, event.command)
         choices = [(str(index), f"{name}   {text.clean(value)}"[:200]) for index, (value, name) in enumerate(copies)]
         choices.append(("csv", "view as CSV"))
 
@@ -158,3 +173,9 @@ class EditScreen(DataScreen[Result]):
         """Copy a text to the clipboard of the user's terminal."""
         self.app.copy_to_clipboard(value.encode(errors="backslashreplace").decode())  # a lone surrogate cannot be sent
         self.notify(f"copied: {name}", markup=False, timeout=2)
+
+
+def _list_names(runs: Sequence[RunRecord]) -> str:
+    """Return the names of the first runs."""
+    names = [text.clean(run.name) or run.key for run in runs[:_MAX_NAMED_RUNS]]
+    return ", ".join([*names, *(["…"] if len(runs) > _MAX_NAMED_RUNS else [])])

@@ -42,7 +42,7 @@ class GridScreen(EditScreen[GridState]):
     """Progress, heat map, failures."""
 
     screen_name = "grid"
-    primary_actions = ("keys", "experiment", "metric(1)", "open", "request('retry')", "request('stop')")
+    primary_actions = ("keys", "experiment", "metric(1)", "open", "retry", "stop")
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("x", "keys(1)", "columns by", tooltip="Heat map: the config key of the columns"),
         Binding("y", "keys(0)", "rows by", tooltip="Heat map: the config key of the rows"),
@@ -51,8 +51,8 @@ class GridScreen(EditScreen[GridState]):
         Binding("m", "metric(1)", "metric", tooltip="Heat map of the next metric"),
         Binding("M", "metric(-1)", "previous metric", show=False, tooltip="Heat map of the previous metric"),
         Binding("enter", "open", "open", key_display="⏎", tooltip="Open the run, or show the runs of a cell"),
-        Binding("r", "request('retry')", "retry", tooltip="Retry this failed run"),
-        Binding("K", "request('stop')", "stop", tooltip="Stop (kill) this run"),
+        Binding("r", "retry", "retry", tooltip="Retry this failed run"),
+        Binding("K", "stop", "stop", tooltip="Stop (kill) this run (asks first)"),
         Binding("tab", "app.focus_next", "failures", show=False, tooltip="Switch between heat map and failures"),
     ]
 

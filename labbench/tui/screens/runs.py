@@ -265,6 +265,9 @@ class RunsScreen(EditScreen[Snapshot]):
 
     def action_mark(self) -> None:
         keys = self.table.runs_of_cursor()
+        if not keys:
+            return
+        self.session.remember_marks("mark" if len(keys) == 1 else f"marks of {len(keys)} runs")
         if len(keys) == 1:
             self.session.marks.toggle(keys[0])
         elif all(key in self.session.marks for key in keys):
@@ -275,16 +278,19 @@ class RunsScreen(EditScreen[Snapshot]):
 
     def action_mark_all(self) -> None:
         if self.snapshot is not None:
+            self.session.remember_marks("marks of all matching runs")
             self.session.marks.add(self.snapshot.keys)
             self._show_marks(self.snapshot.keys)
 
     def action_invert(self) -> None:
         if self.snapshot is not None:
+            self.session.remember_marks("inverted marks")
             self.session.marks.invert(self.snapshot.keys)
             self._show_marks(self.snapshot.keys)
 
     def action_unmark(self) -> None:
         marked = list(self.session.marks)
+        self.session.remember_marks(f"removal of {len(marked)} marks")
         self.session.marks.clear()
         self._show_marks(marked)
 
@@ -372,14 +378,14 @@ class RunsScreen(EditScreen[Snapshot]):
         self.table.cursor = self.session.highlighted
         self.read()
 
-    def copy_choices(self, run: RunRecord) -> list[tuple[str, str]]:
+    def copy_choices(self, run: RunRecord, recorded_command: str) -> list[tuple[str, str]]:
         column = self.table.columns[self.table.column]
         keys = self.snapshot.config_keys.varying if self.snapshot is not None else ()
-        command = clipboard.training_command(run, self.session.path, keys)
+        command = clipboard.training_command(run, self.session.path, recorded_command, keys)
         return [
             (column.cell(run), f"cell of {column.title}"),
+            (command, "command that trains it again"),
             (run.key, "key"),
-            (command, "training command"),
             (run.name, "name"),
         ]
 

@@ -14,12 +14,13 @@ from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
 from labbench.tui.widgets.columns import ColumnLayout, RunColumn
+from labbench.tui.widgets.line_input import LineInput
 
 MIN_COLUMN_WIDTH, MAX_COLUMN_WIDTH = 3, 120
 """Limits of the column width, in cells."""
 
 
-class _SearchInput(Input):
+class _SearchInput(LineInput):
     """Input that leaves the space key to the dialog."""
 
     def check_consume_key(self, key: str, character: str | None) -> bool:

@@ -17,6 +17,7 @@ from labbench import text
 from labbench.errors import FilterError
 from labbench.filters import parser
 from labbench.filters.completion import Vocabulary, complete
+from labbench.tui.widgets.line_input import LineInput
 
 
 class FilterBar(Horizontal):
@@ -63,7 +64,7 @@ class FilterBar(Horizontal):
 
     def compose(self) -> ComposeResult:
         yield Static("filter  ", id="filter-label", markup=False)
-        yield Input(
+        yield LineInput(
             self._expression,
             placeholder="all runs    example: optimizer=adam lr<=0.01 val/loss<0.3",
             highlighter=self._marker,

@@ -14,6 +14,8 @@ from textual.screen import ModalScreen
 from textual.widgets import Input, OptionList
 from textual.widgets.option_list import Option
 
+from labbench.tui.widgets.line_input import LineInput
+
 
 class Picker(ModalScreen[str | None]):
     """Dialog that returns the chosen value, or None if cancelled."""
@@ -41,7 +43,7 @@ class Picker(ModalScreen[str | None]):
     def compose(self) -> ComposeResult:
         with Vertical() as box:
             box.border_title = Content(self._title)
-            yield Input(placeholder="type to search", compact=True)
+            yield LineInput(placeholder="type to search", compact=True)
             yield OptionList(compact=True)
 
     def on_mount(self) -> None:

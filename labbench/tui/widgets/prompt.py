@@ -13,6 +13,8 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 
+from labbench.tui.widgets.line_input import LineInput
+
 
 class Prompt(ModalScreen[str | None]):
     """Dialog that returns the input, or None if cancelled."""
@@ -36,7 +38,7 @@ class Prompt(ModalScreen[str | None]):
     def compose(self) -> ComposeResult:
         with Vertical() as box:
             box.border_title = Content(self._title)
-            yield Input(self._value, compact=True, select_on_focus=True)
+            yield LineInput(self._value, compact=True, select_on_focus=True)
             yield Static(Content(self._hint))
 
     @on(Input.Submitted)

@@ -77,8 +77,8 @@ def test_an_edit_on_a_marked_run_applies_to_all_marked_runs(database: Path) -> N
 
 def test_nothing_is_deleted_without_confirmation(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
-        assert "no, keep them" in await press(pilot, "D")
-        await press(pilot, "enter")
+        assert "n keep them" in await press(pilot, "D")
+        await press(pilot, "enter", "n")
         await press(pilot, "D", "escape")
 
     use(database, look)
@@ -97,7 +97,8 @@ def test_a_failed_run_is_retried_and_a_queued_run_is_stopped(database: Path) -> 
             assert reader.count("status=failed") == 0
         await press(pilot, "f", *["backspace"] * 13)
         await type_in(pilot, "status=queued")
-        await press(pilot, "enter", "*", "K")
+        assert "stop 3 runs?" in await press(pilot, "enter", "*", "K")
+        await press(pilot, "n", "K", "y")
 
     use(database, look)
     with Reader(database) as reader:
@@ -112,7 +113,7 @@ def test_a_cell_and_the_training_command_are_copied_to_the_clipboard(database: P
         assert pilot.app.clipboard == "0.0545"
         await choose(pilot, "Y", "command")
         await settle(pilot)
-        only = "--only 'optimizer=adam lr=1.0 seed=1'"
+        only = "--rerun --only 'optimizer=adam lr=1.0 seed=1'"
         assert pilot.app.clipboard == f"labbench --db {database} run optimizers.toml {only}"
 
     use(database, look)
@@ -141,7 +142,7 @@ def test_undoing_an_irreversible_edit_says_so_and_keeps_older_edits(database: Pa
         await press(pilot, "t")
         await type_in(pilot, "foo")
         await press(pilot, "enter", "j")
-        await choose(pilot, "D", "yes")
+        await press(pilot, "D", "y")
         await press(pilot, "u")
         assert "cannot be undone: deleted adam lr=0.01 s0" in await wait_for_words(pilot, "cannot be undone")
         with Reader(database) as reader:
@@ -169,3 +170,25 @@ def test_an_undo_that_failed_to_write_can_be_retried(database: Path, monkeypatch
     use(database, look)
     with Reader(database) as reader:
         assert reader.find("adam lr=1 s1").tags == ()
+
+
+def test_changes_of_the_marks_are_undone_one_by_one(database: Path) -> None:
+    async def look(pilot: Pilot[None]) -> None:
+        marks = pilot.app.session.marks  # type: ignore[attr-defined]
+        await press(pilot, "space", "j", "space", "*", "U")
+        for count in (12, 2, 1, 0):
+            await press(pilot, "u")
+            assert len(marks) == count
+
+    use(database, look)
+
+
+def test_an_edit_and_the_marks_before_it_are_undone_in_reverse_order(database: Path) -> None:
+    async def look(pilot: Pilot[None]) -> None:
+        await press(pilot, "space", "A", "u")
+        assert "undone: archived: adam lr=1 s1" in await wait_for_words(pilot, "undone")
+        assert len(pilot.app.session.marks) == 1  # type: ignore[attr-defined]
+        await press(pilot, "u")
+        assert not pilot.app.session.marks  # type: ignore[attr-defined]
+
+    use(database, look)

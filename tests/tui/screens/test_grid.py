@@ -130,7 +130,8 @@ def test_a_running_run_is_listed_and_stopped_from_the_grid(tmp_path: Path) -> No
     async def look(pilot: Pilot[None]) -> None:
         now = await press(pilot, "3")
         assert "1 running on" in now
-        await press(pilot, "tab", "K")
+        assert "stop run 0?" in await press(pilot, "tab", "K")
+        await press(pilot, "y")
         assert "stop requested: run 0" in await wait_for_words(pilot, "stop requested")
 
     use(database, look)

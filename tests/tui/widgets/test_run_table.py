@@ -95,7 +95,7 @@ def test_all_matching_runs_are_marked_inverted_and_unmarked(database: Path) -> N
 def test_a_deleted_run_frees_its_colour(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         await press(pilot, "j", "space")
-        await choose(pilot, "D", "yes")
+        await press(pilot, "D", "y")
         assert "deleted adam lr=0.01 s0" in await wait_for_words(pilot, "deleted")
         assert pilot.app.session.marks == {}
         assert "● ✓ adam lr=0.01 s1" in await press(pilot, "space")

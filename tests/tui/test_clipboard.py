@@ -1,0 +1,73 @@
+"""Commands for the clipboard really train the run again."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from labbench.store.reader import Reader
+from labbench.tui import clipboard
+from labbench.tui.queries import read_run_with_command
+
+GRID = """\
+name = "lists"
+task = "digits"
+[params]
+epochs = 1
+batch_size = 512
+[grid]
+hidden = [[8], [8, 4]]
+clip = ["none", 1.0]
+"""
+
+
+def shell(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command, with `labbench` and `python` of this installation."""
+    programs = f'labbench() {{ "{sys.executable}" -m labbench "$@"; }}; python() {{ "{sys.executable}" "$@"; }}; '
+    return subprocess.run(["bash", "-c", programs + command], cwd=folder, capture_output=True, text=True, timeout=120)
+
+
+def test_the_command_of_a_grid_trains_the_same_configuration_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "grids").mkdir()
+    (tmp_path / "grids" / "lists.toml").write_text(GRID)
+    trained = shell("labbench --db a.db run grids/lists.toml --workers 0 --set lr=0.05", tmp_path)
+    assert trained.returncode == 0, trained.stderr
+    database = tmp_path / "a.db"
+    with Reader(database) as reader:
+        [run] = reader.runs("hidden=[8,4] clip=1")
+    run, recorded = read_run_with_command(database, run.key)
+    keys = ("hidden", "clip")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    again = shell(clipboard.training_command(run, database, recorded, keys) + " --workers 0", elsewhere)
+    assert again.returncode == 0, again.stderr
+    with Reader(database) as reader:
+        assert [other.config for other in reader.runs("hidden=[8,4] clip=1")] == [run.config] * 2
+        assert run.config["lr"] == 0.05
+        assert reader.count() == 5
+
+
+def test_the_command_of_a_script_is_its_own(tmp_path: Path) -> None:
+    script = "import labbench\nwith labbench.start('x') as run:\n    run.log({'loss': 1})\n"
+    (tmp_path / "train.py").write_text(script)
+    assert shell("LABBENCH_DB=a.db python train.py --name 'a b'", tmp_path).returncode == 0
+    database = next(tmp_path.glob("*.db"))
+    with Reader(database) as reader:
+        [run] = reader.runs()
+    run, recorded = read_run_with_command(database, run.key)
+    command = clipboard.training_command(run, database, recorded)
+    assert command == f"cd {tmp_path} && python train.py --name 'a b'"
+
+
+@pytest.mark.parametrize("value", ["plain", "two words", "it's", "a,b", "none", "[1]", "(x)", "", 'say "so"'])
+def test_a_text_is_quoted_so_that_the_filter_reads_the_same_text(value: str) -> None:
+    from labbench.filters import parser
+
+    condition = parser.parse(f"key={clipboard._format_value(value)}")
+    assert condition is not None
+    assert parser.matches_config(condition, {"key": value})
