@@ -89,7 +89,7 @@ def export(
     Raises:
         InputError: Parquet without -o.
     """
-    from labbench.cli.name_notes import print_name_notes
+    from labbench.cli.output import print_name_notes
     from labbench.export import write_csv, write_jsonl, write_parquet
     from labbench.files import require_not_database, write_atomically
     from labbench.filters.parser import parse

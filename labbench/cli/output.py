@@ -1,10 +1,15 @@
-"""Lines of text on stdout and stderr, without control characters."""
+"""Lines of text on stdout and stderr, without control characters, and notes on names in filters and columns."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import click
 
 from labbench.text import clean
+
+if TYPE_CHECKING:
+    from labbench.store.queries.known_names import NameNotes
 
 
 def echo(text: str = "", *, err: bool = False) -> None:
@@ -15,3 +20,10 @@ def echo(text: str = "", *, err: bool = False) -> None:
 def printable(text: str) -> str:
     """Return lines with every control character except tabs made visible."""
     return "\n".join("\t".join(map(clean, line.split("\t"))) for line in text.split("\n"))
+
+
+def print_name_notes(notes: NameNotes) -> bool:
+    """Print notes on names in filters and columns on stderr; return True if names are missing: there is no result yet."""
+    for note in (*notes.missing, *notes.ambiguous):
+        echo(note, err=True)
+    return bool(notes.missing)

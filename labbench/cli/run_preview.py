@@ -9,7 +9,6 @@ from pathlib import Path
 
 from labbench.cli.output import echo
 from labbench.cli.run_report import print_code_change, print_continuations, print_former_name
-from labbench.executors.cpu_count import usable_cpu_count
 from labbench.files import database_command
 from labbench.records import NewRun, Status
 from labbench.runner.code_changes import CodeChange
@@ -20,6 +19,7 @@ from labbench.runner.planner import describe_plan
 from labbench.runner.progress import engine_lines
 from labbench.runner.run_grid import TrainingOptions, code_change, find_former_name, preview_records, preview_stacks
 from labbench.store.reader import Reader
+from labbench.system.cgroups import usable_cpu_count
 from labbench.text import clean, format_count, format_duration
 
 NOT_RETRIED_STATUSES: tuple[Status, ...] = ("finished", "diverged", "running", "stopped")

@@ -49,7 +49,7 @@ def ls(
     as_json: bool = False,
 ) -> None:
     """List runs: the configuration keys that differ, and metrics."""
-    from labbench.cli.name_notes import print_name_notes
+    from labbench.cli.output import print_name_notes
     from labbench.cli.run_tables import assumed_goals_note, leading_metrics, print_table, run_columns
     from labbench.filters.parser import parse
     from labbench.store.reader import Reader
@@ -272,7 +272,7 @@ def plot(
     At most 30 curves. The means of --group leave out runs of older code.
     """
     from labbench.charts.plotext_chart import PlotCanvas
-    from labbench.cli.name_notes import print_name_notes
+    from labbench.cli.output import print_name_notes
     from labbench.cli.plot_curves import PlotOptions, draw_metric
     from labbench.filters.parser import parse, present_code
     from labbench.store.reader import Reader

@@ -88,7 +88,7 @@ def why(
     Raises:
         InputError: No run has logged the metric, or neither high nor low values of it are better.
     """
-    from labbench.cli.name_notes import print_name_notes
+    from labbench.cli.output import print_name_notes
     from labbench.files import database_command, require_not_database
     from labbench.filters.parser import parse
     from labbench.store.reader import Reader

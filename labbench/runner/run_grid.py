@@ -12,7 +12,6 @@ from pathlib import Path
 
 from labbench.errors import InputError
 from labbench.executors import Executor
-from labbench.executors.cpu_count import usable_cpu_count
 from labbench.executors.in_process import InProcessExecutor
 from labbench.executors.leftovers import end_leftover_processes
 from labbench.executors.scratch import remove_abandoned_folders
@@ -30,6 +29,7 @@ from labbench.store.event_recorder import EventRecorder
 from labbench.store.reader import Reader
 from labbench.store.recording.continuation import Continuation
 from labbench.store.writer import Writer
+from labbench.system.cgroups import usable_cpu_count
 from labbench.system.provenance import Provenance, read_provenance
 from labbench.train.devices import cuda_device_count, resolve_devices
 from labbench.trusted_tasks import trust_task

@@ -74,7 +74,7 @@ class RunMonitor:
 def _git_state(folder: Path) -> tuple[str | None, bool | None, str]:
     if not any((parent / ".git").exists() for parent in (folder, *folder.parents)):
         return None, None, ""
-    from labbench.system.git_state import read_git_state  # imports subprocess
+    from labbench.system.provenance import read_git_state  # imports subprocess
 
     return read_git_state(folder)
 

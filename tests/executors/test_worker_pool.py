@@ -10,11 +10,11 @@ import pytest
 
 from labbench.executors import Executor
 from labbench.executors.attempt import train_attempt
-from labbench.executors.cpu_count import cgroup_quota
 from labbench.executors.in_process import InProcessExecutor
 from labbench.executors.worker_pool import WorkerExecutor, cause_of_death
 from labbench.records import Event, Failed, Finished, Log, Points, RunRecord, Runtime, Stack, Started
 from labbench.runner.planner import make_stack
+from labbench.system.cgroups import cgroup_quota
 from labbench.train.active_runs import StopRequests
 
 pytest.importorskip("torch")

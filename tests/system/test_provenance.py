@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from labbench.system import git_state
-from labbench.system.git_state import read_git_state
+from labbench.system import provenance
+from labbench.system.provenance import read_git_state
 
 HOSTILE_CONFIGS = {
     "plain": "",
@@ -148,7 +148,7 @@ def test_deleted_new_and_linked_files_are_in_the_patch(tmp_path: Path) -> None:
 
 
 def test_change_that_is_too_long_is_left_out_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(git_state, "MAX_PATCH_CHARACTERS", 1_000)
+    monkeypatch.setattr(provenance, "MAX_PATCH_CHARACTERS", 1_000)
     repository = make_repository(tmp_path / "repository", {"a.py": b"1\n", "generated.json": b"1\n"})
     write_files(repository, {"a.py": b"2\n", "generated.json": b"1234567890\n" * 500})
     _, is_dirty, patch = read_git_state(repository)
@@ -158,7 +158,7 @@ def test_change_that_is_too_long_is_left_out_by_name(tmp_path: Path, monkeypatch
 
 
 def test_files_after_a_very_long_change_are_in_the_patch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(git_state, "_MAX_READ_BYTES", 2_000)
+    monkeypatch.setattr(provenance, "_MAX_READ_BYTES", 2_000)
     repository = make_repository(tmp_path / "repository", {"a.json": b"1\n", "b.py": b"1\n"})
     changed = {"a.json": b"1234567890\n" * 500, "b.py": b"2\n"}
     write_files(repository, changed)
