@@ -45,6 +45,7 @@ class Task:
         return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
 """
 
+
 @pytest.fixture(autouse=True)
 def forget_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Start each test without limits on the width of stacks."""

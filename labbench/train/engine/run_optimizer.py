@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from io import BytesIO
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor, nn, optim
 from labbench.errors import InputError
 from labbench.records import Config
 from labbench.train.engine.optimizers import make_optimizer
-from labbench.train.engine.schedules import Schedule, make_scheduler
+from labbench.train.engine.schedules import Schedule, load_state_dicts, make_scheduler, save_state_dicts
 from labbench.train.engine.stepper import Workload
 from labbench.train.tasks.optional_parts import make_parameter_groups
 from labbench.train.tasks.task import optional_parts
@@ -59,7 +58,7 @@ class RunOptimizer:
             self._set_rates(float(self._schedule.rates_at(step)[0]))
         self.optimizer.step()
         if self._scheduler is not None:
-            self._last_rate = float(self.optimizer.param_groups[0]["lr"])
+            self._last_rate = self._scheduler.rate
             self._scheduler.end_step()
 
     def _prepare_sparse_gradients(self, names: Sequence[str]) -> None:
@@ -89,7 +88,7 @@ class RunOptimizer:
 
         Empty if `save_state_dicts` returns them.
         """
-        if self._has_state_dicts:
+        if self._is_own:
             return {}
         state: dict[str, Tensor] = {}
         for name, parameter in self.parameters.items():
@@ -99,40 +98,24 @@ class RunOptimizer:
                     state[kind if is_shared else f"{kind}.{name}"] = torch.as_tensor(value).clone()
         return state
 
-    @property
-    def _has_state_dicts(self) -> bool:
-        return self._is_own or self._scheduler is not None
-
     def save_state_dicts(self) -> Tensor | None:
-        """Return the state dicts of a task's own optimizer or scheduler as torch.save writes them, uint8 (bytes,).
+        """Return the state of a task's own optimizer or scheduler, uint8 (bytes,).
 
         Raises:
-            InputError: They contain other objects than numbers, strings, lists, dicts and tensors.
+            InputError: It contains other objects than numbers, strings, lists, dicts and tensors.
         """
-        if not self._has_state_dicts:
-            return None
-        states = {"optimizer": self.optimizer.state_dict()}
+        states: dict[str, Any] = {"optimizer": self.optimizer.state_dict()} if self._is_own else {}
         if self._scheduler is not None:
-            states["scheduler"] = self._scheduler.scheduler.state_dict()
-        buffer = BytesIO()
-        try:
-            torch.save(states, buffer)
-            buffer.seek(0)
-            torch.load(buffer, weights_only=True)
-        except Exception as error:  # any object may refuse to be pickled
-            raise InputError(
-                "the state_dict() of the task's optimizer and scheduler may contain numbers, strings, lists, dicts and "
-                f"tensors only, so that a checkpoint can store it: {str(error).partition(chr(10))[0]}"
-            ) from error
-        return torch.frombuffer(bytearray(buffer.getvalue()), dtype=torch.uint8)
+            states["scheduler"] = self._scheduler.state()
+        return save_state_dicts(states) if states else None
 
     def load(self, state: Mapping[str, Tensor], state_dicts: Tensor | None = None) -> None:
         """Restore the results of `state` and `save_state_dicts`."""
-        if state_dicts is not None:
-            saved = torch.load(BytesIO(state_dicts.cpu().numpy().tobytes()), weights_only=True)
-            self.optimizer.load_state_dict(saved["optimizer"])
-            if self._scheduler is not None:
-                self._scheduler.scheduler.load_state_dict(saved["scheduler"])
+        states = {} if state_dicts is None else load_state_dicts(state_dicts)
+        if "optimizer" in states:
+            self.optimizer.load_state_dict(states["optimizer"])
+        if self._scheduler is not None and "scheduler" in states:
+            self._scheduler.load(states["scheduler"])
         for key, value in state.items():
             kind, _, name = key.partition(".")
             for parameter in [self.parameters[name]] if name else self.parameters.values():

@@ -5,15 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from labbench.errors import InputError
 from labbench.records import Config
+from labbench.train.engine.optimizers import make_optimizer
 from labbench.train.tasks.optional_parts import OptionalParts
 
 PCT_START, DIV_FACTOR, FINAL_DIV_FACTOR = 0.3, 25.0, 1e4
@@ -90,6 +94,10 @@ class StepCounter:
         self.step = step
 
 
+IMPLEMENTATION_KEYS = ("params", "fused", "foreach", "capturable", "differentiable")
+"""Keys of a parameter group that are no settings."""
+
+
 @dataclass(frozen=True)
 class TaskScheduler:
     """Scheduler of a task, stepped after each epoch or each optimizer step."""
@@ -99,6 +107,11 @@ class TaskScheduler:
     """"epoch" or "step"."""
     monitor: str | None = None
     """Metric of ReduceLROnPlateau; default: `val/loss`, without validation data `train/loss`."""
+
+    @property
+    def rate(self) -> float:
+        """Learning rate of the first parameter group."""
+        return float(self.scheduler.optimizer.param_groups[0]["lr"])
 
     def end_step(self) -> None:
         """Update the learning rates after an optimizer step."""
@@ -122,6 +135,22 @@ class TaskScheduler:
                 f"the task's scheduler monitors {metric!r}, which is not measured; choose from {', '.join(measured)}"
             )
         self.scheduler.step(measured[metric])
+
+    def state(self) -> dict[str, Any]:
+        """Return the state of the scheduler, and the settings of the parameter groups."""
+        return {
+            "scheduler": self.scheduler.state_dict(),
+            "groups": [
+                {key: value for key, value in group.items() if key not in IMPLEMENTATION_KEYS}
+                for group in self.scheduler.optimizer.param_groups
+            ],
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Restore the result of `state`."""
+        self.scheduler.load_state_dict(state["scheduler"])
+        for group, values in zip(self.scheduler.optimizer.param_groups, state["groups"], strict=True):
+            group.update(values)
 
 
 def make_scheduler(
@@ -153,3 +182,81 @@ def make_scheduler(
             f'the task\'s scheduler has the interval {interval!r}: use "epoch" (ReduceLROnPlateau always) or "step"'
         )
     return TaskScheduler(scheduler, interval, options.get("monitor"))
+
+
+class TaskSchedules:
+    """Learning rates of S runs by the task's own schedulers.
+
+    Each scheduler changes the learning rate of an optimizer of one parameter that is never stepped.
+    """
+
+    constant = False
+
+    def __init__(self, parts: OptionalParts, settings: Sequence[Config], configs: Sequence[Config]) -> None:
+        """Make the schedulers of S runs, given the settings of the training loop and the configs.
+
+        Raises:
+            InputError: The task returns no usable scheduler, or it changes more than the learning rate.
+        """
+        self.schedulers = [self._make(parts, *each) for each in zip(settings, configs, strict=True)]
+        self._last_rates = [scheduler.rate for scheduler in self.schedulers]
+
+    def _make(self, parts: OptionalParts, settings: Config, config: Config) -> TaskScheduler:
+        optimizer = make_optimizer(settings, [nn.Parameter(torch.zeros(1))], torch.device("cpu"))
+        (before,) = ({**group} for group in optimizer.param_groups)
+        scheduler = make_scheduler(parts, optimizer, settings, config)
+        assert scheduler is not None
+        optimizer.step()  # without gradients, it does nothing; torch warns of a scheduler that is stepped before it
+        (group,) = optimizer.param_groups
+        changed = [key for key, value in before.items() if key not in ("params", "lr") and group[key] != value]
+        if changed:
+            raise InputError(f"the task's scheduler changes `{changed[0]}` of the optimizer besides the learning rate")
+        return scheduler
+
+    @property
+    def changes_within_epochs(self) -> bool:
+        """True if a scheduler is stepped after each optimizer step."""
+        return any(scheduler.interval == "step" for scheduler in self.schedulers)
+
+    def rates_at(self, step: int) -> NDArray[np.float64]:
+        """Return the learning rates, shape (S,), of the next update."""
+        return np.array([scheduler.rate for scheduler in self.schedulers])
+
+    def end_step(self) -> None:
+        """Update the learning rates after an optimizer step of all runs."""
+        if self.changes_within_epochs:
+            self._last_rates = [scheduler.rate for scheduler in self.schedulers]
+            for scheduler in self.schedulers:
+                scheduler.end_step()
+
+    def end_epoch(self, index: int, measured: Mapping[str, float]) -> dict[str, float]:
+        """Step the scheduler of a run after an epoch; return the learning rate of its last step."""
+        scheduler = self.schedulers[index]
+        rate = self._last_rates[index] if scheduler.interval == "step" else scheduler.rate
+        scheduler.end_epoch(measured)
+        return {"train/lr": rate}
+
+
+def save_state_dicts(states: Mapping[str, Any]) -> Tensor:
+    """Return the state dicts of a task's own optimizer or scheduler as torch.save writes them, uint8 (bytes,).
+
+    Raises:
+        InputError: They contain other objects than numbers, strings, lists, dicts and tensors.
+    """
+    buffer = BytesIO()
+    try:
+        torch.save(states, buffer)
+        buffer.seek(0)
+        torch.load(buffer, weights_only=True)
+    except Exception as error:  # any object may refuse to be pickled
+        raise InputError(
+            "the state_dict() of the task's optimizer and scheduler may contain numbers, strings, lists, dicts and "
+            f"tensors only, so that a checkpoint can store it: {str(error).partition(chr(10))[0]}"
+        ) from error
+    return torch.frombuffer(bytearray(buffer.getvalue()), dtype=torch.uint8)
+
+
+def load_state_dicts(saved: Tensor) -> dict[str, Any]:
+    """Return the state dicts that `save_state_dicts` wrote, uint8 (bytes,); nothing in them is executed."""
+    states: dict[str, Any] = torch.load(BytesIO(saved.cpu().numpy().tobytes()), weights_only=True)
+    return states

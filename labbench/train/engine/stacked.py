@@ -37,7 +37,7 @@ from labbench.train.engine.freezing import set_mode
 from labbench.train.engine.layers import LAYER_FORWARDS, StackedSequential
 from labbench.train.engine.optimizers import StackOptimizer
 from labbench.train.engine.recurrent import stack_recurrent_layers
-from labbench.train.engine.schedules import Schedule, StepCounter
+from labbench.train.engine.schedules import Schedule, StepCounter, TaskSchedules, load_state_dicts, save_state_dicts
 from labbench.train.engine.stepper import StepResult, TrainingState, Workload, initial_state
 from labbench.train.engine.tile_width import TileWidthTuner
 from labbench.train.engine.weight_averages import WeightAverages
@@ -165,7 +165,7 @@ class StackedStepper:
         self.optimizer.load([state.optimizer_state for state in states])
         self._ema_decays: list[float | None] = [run["ema_decay"] for run in settings]
         self._averages = self._make_averages(states)
-        self.schedule = Schedule(settings, self._steps_per_epoch)
+        self.schedule = self._make_schedule(settings, states)
         self._rates = self._as_column(self.schedule.rates_at(self.step_counter.step))  # (S, 1)
         smoothing = [run["label_smoothing"] for run in settings]
         self._smoothing = self._as_column(smoothing) if any(smoothing) else None
@@ -176,6 +176,17 @@ class StackedStepper:
                 self._tuner.for_runs(len(configs)) if self._tuner is not None else TileWidthTuner(len(configs))
             )
         self._split_into_tiles(self._tuner.width if self._tuner is not None else len(configs))
+
+    def _make_schedule(self, settings: Sequence[Config], states: Sequence[TrainingState]) -> Schedule | TaskSchedules:
+        """Return the learning rates of the runs, given the settings of the training loop."""
+        parts = optional_parts(self.task)
+        if parts.scheduler is None:
+            return Schedule(settings, self._steps_per_epoch)
+        schedules = TaskSchedules(parts, settings, self._configs)
+        for scheduler, state in zip(schedules.schedulers, states, strict=True):
+            if state.state_dicts is not None:
+                scheduler.load(load_state_dicts(state.state_dicts)["scheduler"])
+        return schedules
 
     def _make_averages(self, states: Sequence[TrainingState]) -> WeightAverages | None:
         """Return the moving averages of the runs; the average of a run without decay equals its weights."""
@@ -232,6 +243,8 @@ class StackedStepper:
         if not self.schedule.constant:
             self._rates = self._as_column(self.schedule.rates_at(self.step_counter.step))
         result = self.update(self._tiles, batch, self._rates)
+        if isinstance(self.schedule, TaskSchedules):
+            self.schedule.end_step()
         self.step_counter.step += 1
         if self._tuner is not None:
             self._tuner.record_step(time.thread_time() - start, batch.shape[1])
@@ -374,14 +387,16 @@ class StackedStepper:
         return nullcontext() if self._averages is None else self._averages.using(averaged=averaged)
 
     def end_epoch(self, index: int, measured: Mapping[str, float]) -> Mapping[str, float]:
-        """No-op: tasks with their own scheduler are not stacked."""
-        return {}
+        return self.schedule.end_epoch(index, measured) if isinstance(self.schedule, TaskSchedules) else {}
 
     def state(self, index: int) -> TrainingState:
         optimizer_state = {name: value.clone() for name, value in self.optimizer.state(index).items()}
         with self._using(averaged=False):
             tensors, averages = self._tensors(index), self._average_tensors(index)
-        return TrainingState(tensors, optimizer_state, averages=averages)
+        state_dicts = None
+        if isinstance(self.schedule, TaskSchedules):
+            state_dicts = save_state_dicts({"scheduler": self.schedule.schedulers[index].state()})
+        return TrainingState(tensors, optimizer_state, state_dicts=state_dicts, averages=averages)
 
     def load(self, states: Sequence[TrainingState]) -> None:
         self._set_up(list(map(StackMember, self._configs, self._probabilities, states)))

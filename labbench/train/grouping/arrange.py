@@ -16,7 +16,7 @@ from labbench.train.data.placement import free_bytes
 from labbench.train.engine.cuda.cuda_graph import CudaGraphStepper, can_capture
 from labbench.train.engine.initial_weights import load_initial_weights, make_untrained_model
 from labbench.train.engine.layers import is_supported
-from labbench.train.engine.schedules import StepCounter
+from labbench.train.engine.schedules import StepCounter, TaskSchedules
 from labbench.train.engine.single import SingleStepper
 from labbench.train.engine.stacked import StackedStepper
 from labbench.train.engine.stepper import Stepper, Workload
@@ -216,6 +216,8 @@ def try_cuda_graph(stack: StackedStepper, workload: Workload) -> tuple[Stepper, 
     """
     if not can_capture(workload):
         return stack, None
+    if isinstance(stack.schedule, TaskSchedules) and stack.schedule.changes_within_epochs:
+        return stack, "stepped without a CUDA graph, because the task's scheduler is stepped after each optimizer step"
     try:
         stack.train(True)
         stepper = CudaGraphStepper(stack, workload.batch_size)

@@ -44,7 +44,7 @@ class OptionalParts:
     @property
     def reason_to_loop(self) -> str | None:
         """Reason why runs of the task cannot be stacked, or None."""
-        for name in ("parameter_groups", "optimizer", "scheduler", "microbatch_size"):
+        for name in ("parameter_groups", "optimizer", "microbatch_size"):
             if getattr(self, name) is not None:
                 return f"the task has its own {name}"
         return None

@@ -53,6 +53,12 @@ def warmed_up(optimizer: Optimizer, config: Any) -> Any:
     return {"scheduler": schedulers.SequentialLR(optimizer, parts, [3]), "interval": "step"}
 
 
+def one_cycle_of_rates(optimizer: Optimizer, config: Any) -> Any:
+    steps = STEPS * config["epochs"]
+    scheduler = schedulers.OneCycleLR(optimizer, config["lr"], total_steps=steps, cycle_momentum=False)
+    return {"scheduler": scheduler, "interval": "step"}
+
+
 def one_cycle(optimizer: Optimizer, config: Any) -> Any:
     scheduler = schedulers.OneCycleLR(optimizer, config["lr"], total_steps=STEPS * config["epochs"])
     return {"scheduler": scheduler, "interval": "step"}
@@ -101,27 +107,45 @@ def train_plainly(task: FileTask, config: dict[str, Any]) -> tuple[list[float], 
     return losses, rates
 
 
+@pytest.mark.parametrize("engine", ["loop", "auto", "vmap"])
 @pytest.mark.parametrize(
-    "scheduler", [plateau, monitored, restarts, milestones, warmed_up, one_cycle], ids=lambda f: f.__name__
+    "scheduler",
+    [plateau, monitored, restarts, milestones, warmed_up, one_cycle_of_rates, one_cycle],
+    ids=lambda f: f.__name__,
 )
-def test_a_scheduler_trains_as_a_plain_torch_loop_also_if_interrupted(scheduler: Any, tmp_path: Path) -> None:
-    task = make_task(scheduler)
-    trained = histories(train_events(task))
-    interrupted = train_interrupted(task, CONFIGS, tmp_path, EXACT)
+def test_a_scheduler_trains_as_a_plain_torch_loop_also_if_interrupted(
+    scheduler: Any, engine: Any, tmp_path: Path
+) -> None:
+    task, runtime = make_task(scheduler), replace(EXACT, engine=engine)
+    used = "loop" if scheduler is one_cycle else {"auto": "stacked"}.get(engine, engine)
+    trained = histories(train_events(task, runtime))
+    interrupted = train_interrupted(task, CONFIGS, tmp_path, runtime)
     for number, config in enumerate(CONFIGS):
         losses, rates = train_plainly(task, config)
-        curves = trained[str(number)].curves
-        assert list(curves["train/loss"].values()) == pytest.approx(losses, rel=1e-9)
-        assert list(curves["train/lr"].values()) == pytest.approx(rates, rel=1e-12)
+        history = trained[str(number)]
+        assert history.started is not None
+        assert history.started.way == used
+        assert list(history.curves["train/loss"].values()) == pytest.approx(losses, rel=1e-9)
+        assert list(history.curves["train/lr"].values()) == pytest.approx(rates, rel=1e-12)
         assert len(set(rates)) > 1
-        assert interrupted[number] == without_times(trained[str(number)])
+        for name, curve in without_times(history).items():
+            assert interrupted[number][name] == pytest.approx(curve, rel=1e-10), name
 
 
-def test_runs_with_a_scheduler_train_one_by_one_and_say_why() -> None:
-    events = train_events(make_task(restarts))
-    assert {history.started.way for history in histories(events).values() if history.started} == {"loop"}
+def test_runs_whose_scheduler_changes_the_momentum_train_one_by_one_and_say_why() -> None:
+    events = train_events(make_task(one_cycle))
     notes = [event.text for event in events if hasattr(event, "text")]
-    assert any("trained alone, because the task has its own scheduler" in note for note in notes)
+    assert any("trained alone, because the task's scheduler changes `momentum`" in note for note in notes)
+
+
+def test_runs_of_a_stack_have_schedulers_of_their_own() -> None:
+    """Each reduces its learning rate when its own loss no longer falls, and by its own lr."""
+    lr = [0.0, 0.05]
+    runs = [run_of({**CONFIGS[0], "lr": rate}, str(number)) for number, rate in enumerate(lr)]
+    task = make_task(lambda o, c: schedulers.ReduceLROnPlateau(o, factor=0.5, patience=0, threshold=0.0))
+    by_run = histories(train(make_stack(runs, task="", stop=None, runtime=EXACT), task, "cpu"))
+    assert {history.started.way for history in by_run.values() if history.started} == {"stacked"}
+    assert list(by_run["1"].curves["train/lr"].values()) == [0.05] * 4  # its loss falls
 
 
 class Lion(Optimizer):

@@ -158,7 +158,10 @@ class CudaGraphStepper:
         self.stack.train(mode)
 
     def end_epoch(self, index: int, measured: Mapping[str, float]) -> Mapping[str, float]:
-        return self.stack.end_epoch(index, measured)
+        metrics = self.stack.end_epoch(index, measured)
+        if metrics:  # a scheduler was stepped
+            self._next_step = -1  # fill the tables with the new learning rates
+        return metrics
 
     def state(self, index: int) -> TrainingState:
         return self.stack.state(index)
