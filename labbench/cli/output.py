@@ -23,7 +23,7 @@ def printable(text: str) -> str:
 
 
 def print_name_notes(notes: NameNotes) -> bool:
-    """Print notes on names in filters and columns on stderr; return True if names are missing: there is no result yet."""
+    """Print notes on names on stderr; return True if names are missing, so that there is no result yet."""
     for note in (*notes.missing, *notes.ambiguous):
         echo(note, err=True)
     return bool(notes.missing)
