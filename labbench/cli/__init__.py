@@ -48,6 +48,10 @@ class CommandGroup(click.Group):
             raise (InputCommandError if isinstance(error, UNUSABLE_PATH_ERRORS) else CommandError)(
                 LabbenchError(message)
             ) from error
+        except (MemoryError, ImportError) as error:
+            if isinstance(error, ImportError) and "failed to map" not in str(error):
+                raise
+            raise CommandError(LabbenchError("out of memory: close other programs, or select fewer runs")) from error
         except LabbenchError as error:
             raise (InputCommandError if isinstance(error, InputError) else CommandError)(error) from error
         except KeyboardInterrupt:

@@ -215,6 +215,10 @@ _SCRIPTS = {
             PRIMARY KEY (run_id, metric_id)
         );
     """,
+    "attempt ids": """
+        -- random id of each attempt, oldest first, separated by spaces; NULL: unknown
+        ALTER TABLE runs ADD COLUMN attempt_ids TEXT;
+    """,
 }
 """SQL by migration, oldest first, append-only: a migration adds columns or tables and changes no existing ones."""
 
@@ -229,6 +233,7 @@ _ADDED_COLUMNS = {
     },
     "external id": {"runs": {"external_id": "NULL"}},
     "continued runs": {"runs": {"continued_from": "NULL", "continued_step": "NULL"}},
+    "attempt ids": {"runs": {"attempt_ids": "NULL"}},
 }
 """Columns that each migration adds to each table, with their values for files without the column."""
 

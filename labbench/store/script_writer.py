@@ -13,7 +13,7 @@ from labbench.records import Points, RunRecord
 from labbench.store.connection import translate_sqlite_errors
 from labbench.store.liveness import HOST, ProcessIdentity, this_process, uptime
 from labbench.store.queries.find_run import find_run
-from labbench.store.queries.run_rows import IS_OF_PROCESS, SET_PROCESS, storable_text
+from labbench.store.queries.run_rows import IS_OF_PROCESS, NEXT_ATTEMPT_IDS, SET_PROCESS, storable_text
 from labbench.store.recording.events import record_events
 from labbench.store.recording.queue import Action, pop_requests
 from labbench.store.scripts.script_run import (
@@ -233,14 +233,16 @@ def _start_next_attempt(connection: sqlite3.Connection, record: RunRecord) -> tu
     process = this_process()
     connection.execute(
         f"""
-        UPDATE runs SET status = 'running', attempt = attempt + 1,
+        UPDATE runs SET status = 'running', attempt = attempt + 1, attempt_ids = {NEXT_ATTEMPT_IDS},
             {SET_PROCESS}, heartbeat = ?, heartbeat_uptime = ?,
             finished = NULL, reason = NULL, error_kind = NULL, error = NULL, traceback = NULL
         WHERE id = ?
         """,
         (*astuple(process), now(), uptime(), record.id),
     )
-    return replace(_run_from_record(record), attempt=record.attempt + 1, process=process), last_step
+    [attempt_ids] = connection.execute("SELECT attempt_ids FROM runs WHERE id = ?", (record.id,)).fetchone()
+    run = _run_from_record(record)
+    return replace(run, attempt=record.attempt + 1, attempt_ids=attempt_ids, process=process), last_step
 
 
 def _run_from_record(record: RunRecord) -> ScriptRun:

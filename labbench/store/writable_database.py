@@ -30,12 +30,13 @@ class WritableDatabase:
         self._closed = self._is_abandoned = False
         try:
             self.merge_spilled()
+            # identity of the open files, in case the path later refers to another file
+            self._file_id = file_id(self.path)
+            with translate_sqlite_errors(self.path, opening=True):  # the first access creates the log
+                self._connection.execute("SELECT 1 FROM runs LIMIT 1").fetchone()
         except BaseException:
             self._connection.close()
             raise
-        # identity of the open files, in case the path later refers to another file
-        self._file_id = file_id(self.path)
-        self._connection.execute("SELECT 1 FROM runs LIMIT 1").fetchone()  # the first access creates the log
         self._log_id = file_id(path_with_suffix(self.path, "-wal"))
 
     def set_busy_timeout(self, seconds: float) -> None:

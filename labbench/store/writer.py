@@ -20,6 +20,7 @@ from labbench.store.liveness import this_process, uptime
 from labbench.store.queries.run_rows import (
     IN_JSON_LIST,
     IS_OF_PROCESS,
+    NEXT_ATTEMPT_IDS,
     SET_PROCESS,
     STATUS,
     as_json_list,
@@ -270,7 +271,7 @@ def _begin_attempts(connection: sqlite3.Connection, ids: Sequence[int], source: 
     connection.execute(
         f"""
         UPDATE runs SET
-            status = 'running', attempt = attempt + (heartbeat IS NOT NULL),
+            status = 'running', attempt = attempt + (heartbeat IS NOT NULL), attempt_ids = {NEXT_ATTEMPT_IDS},
             {SET_PROCESS}, heartbeat = ?, heartbeat_uptime = ?, finished = NULL, reason = NULL,
             started = CASE WHEN boundary > 0 THEN started END, way = CASE WHEN boundary > 0 THEN way END,
             continued_from = CASE WHEN boundary > 0 THEN continued_from END,

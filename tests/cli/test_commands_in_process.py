@@ -162,6 +162,20 @@ def test_show_reads_a_long_output_in_little_memory(labbench: Labbench, db: Path)
     assert labbench("show", key, "--all").stdout.count("0" * 99) == 300 * 500
 
 
+@pytest.mark.parametrize(
+    "error", [MemoryError(), ImportError("libopenblas.so: failed to map segment from shared object")]
+)
+def test_too_little_memory_is_a_message(
+    labbench: Labbench, db: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Reader, "runs", fail)
+    result = labbench("ls")
+    assert (result.exit_code, result.stderr.startswith("labbench: out of memory")) == (1, True)
+
+
 def test_plot_draws_and_labels_every_run(labbench: Labbench, db: Path) -> None:
     drawn = labbench("plot", "val/loss", "status=finished").stdout
     assert "sgd lr=0.1" in drawn

@@ -16,11 +16,14 @@ from hypothesis import strategies as st
 from helpers.store_samples import execute, new_run, points, queue, read_tables, start
 from labbench.files import files_folder
 from labbench.importing.labbench_db import import_labbench
-from labbench.records import Finished
+from labbench.records import Finished, Points
 from labbench.store.maintenance import merge
 from labbench.store.maintenance.health import diagnose
 from labbench.store.reader import Reader
+from labbench.store.script_writer import ScriptWriter
+from labbench.store.scripts.script_run import new_script_run
 from labbench.store.writer import Writer
+from labbench.system.clock import now
 
 
 def test_import_copies_all_data_of_a_run_and_its_key(path: Path, other: Path) -> None:
@@ -121,8 +124,11 @@ def test_import_rejects_invalid_databases_without_changes(
     assert result == "imported 0 new runs, updated 0, 3 already present\n"
 
 
-def fork(tmp_path: Path) -> tuple[Path, Path, str]:
-    """Return two databases in which one run went on after its database was copied, and its key."""
+def fork(tmp_path: Path, *, has_ids: bool = True) -> tuple[Path, Path, str]:
+    """Return two databases in which one run went on after its database was copied, and its key.
+
+    Without `has_ids`, as recorded by a release without ids of attempts.
+    """
     a, b = tmp_path / "a.db", tmp_path / "b.db"
     with Writer(a) as writer:
         [run] = start(writer)
@@ -132,6 +138,8 @@ def fork(tmp_path: Path) -> tuple[Path, Path, str]:
         with Writer(path) as writer:
             writer.write([points(run, "loss", {1: 2.0 - number}), Finished(run.key, 1, "finished", "all epochs")])
         execute(path, f"UPDATE runs SET pid = {number}, attempt = 2, heartbeat = heartbeat + 1 + {number}")
+        ids = f"attempt_ids || ' {number}'" if has_ids else "NULL"
+        execute(path, f"UPDATE runs SET attempt_ids = {ids}")
     return a, b, run.key
 
 
@@ -140,8 +148,9 @@ def all_points(path: Path) -> list[tuple[object, ...]]:
         return sorted((run.key[:0], *map(float, reader.series(run.key, "loss")[1])) for run in reader.runs())
 
 
-def test_a_run_that_went_on_in_both_databases_is_kept_twice(tmp_path: Path) -> None:
-    a, b, key = fork(tmp_path)
+@pytest.mark.parametrize("has_ids", [True, False])
+def test_a_run_that_went_on_in_both_databases_is_kept_twice(tmp_path: Path, has_ids: bool) -> None:
+    a, b, key = fork(tmp_path, has_ids=has_ids)
     ab, ba = shutil.copy(a, tmp_path / "ab.db"), shutil.copy(b, tmp_path / "ba.db")
     assert len(import_labbench(ab, b).new) == len(import_labbench(ba, a).new) == 1
     for path, other in ((ab, b), (ba, a), (ab, ba), (ba, ab)):
@@ -153,6 +162,32 @@ def test_a_run_that_went_on_in_both_databases_is_kept_twice(tmp_path: Path) -> N
         first, second = reader.runs()
         assert (first.key, second.name) == (key, f"{first.name} (2)")
     assert diagnose(ab).is_sound
+
+
+def log_attempt(path: Path, key: str, value: float) -> None:
+    """Resume a script's run, log one value, and end it."""
+    with ScriptWriter(path) as writer:
+        run, last_step = writer.resume(key)
+        record = Points(key, run.attempt, "loss", [(last_step or 0) + 1], [0], [value])
+        writer.record(replace(run, status="finished", finished=now()), run, points=[record])
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_run_that_went_on_more_often_and_later_in_one_database_is_kept_twice(tmp_path: Path, is_first: bool) -> None:
+    a, b = tmp_path / "a.db", tmp_path / "b.db"
+    with ScriptWriter(a) as writer:
+        run = writer.begin(new_script_run("run", "scripts", {}))
+        writer.record(
+            replace(run, status="finished", finished=now()), run, points=[Points(run.key, 1, "loss", [0], [0], [1.0])]
+        )
+    shutil.copy(a, b)
+    log_attempt(b, run.key, 2.0)
+    for value in (3.0, 4.0):
+        log_attempt(a, run.key, value)
+    target, source = (a, b) if is_first else (b, a)
+    import_labbench(target, source)
+    assert all_points(target) == [("", 1.0, 2.0), ("", 1.0, 3.0, 4.0)]
+    assert not import_labbench(target, source).new
 
 
 def test_the_next_import_brings_the_files_that_an_interrupted_one_did_not_copy(path: Path, other: Path) -> None:

@@ -405,3 +405,11 @@ print(Path({str(path)!r} + "-wal").stat().st_size > size)
     with Reader(path) as reader:
         [run] = reader.runs()
         assert run.summary["loss"].n == 5000
+
+
+def test_a_write_ahead_log_that_cannot_be_created_is_a_message(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    Writer(path).close()
+    (tmp_path / "runs.db-wal").mkdir()
+    with pytest.raises(InputError, match=r"runs\.db: the database cannot be opened"):
+        Writer(path)

@@ -263,6 +263,8 @@ class _State(NamedTuple):
     host: str | None
     pid: int | None
     pid_start: int | None
+    attempt_ids: str | None
+    """Random id of each attempt; None if recorded by a release without them."""
     is_driven: bool = False
     """True if another living process drives it."""
 
@@ -274,16 +276,24 @@ class _State(NamedTuple):
     def is_fork_of(self, other: _State) -> bool:
         """Return True if the run went on in both databases after one was copied from the other.
 
-        Attempts and heartbeats only increase, and each attempt has one process.
+        Without ids of the attempts: attempts and heartbeats only increase, and each attempt has one process.
         """
+        if self.attempt_ids is not None and other.attempt_ids is not None:
+            return not (self.continues(other) or other.continues(self))
         if not self.heartbeat or not other.heartbeat or self.heartbeat == other.heartbeat:
             return False
         if self.attempt == other.attempt:
             return self.process != other.process
         return (self.attempt < other.attempt) != (self.heartbeat < other.heartbeat)
 
+    def continues(self, other: _State) -> bool:
+        """Return True if the attempts of `other` are the first ones of this state, or all of them."""
+        return f"{self.attempt_ids} ".startswith(f"{other.attempt_ids} ")
+
     def is_behind(self, other: _State) -> bool:
         """Return True if `other` is a later state of this run."""
+        if self.attempt_ids != other.attempt_ids and None not in (self.attempt_ids, other.attempt_ids):
+            return other.continues(self)
         if self.heartbeat == other.heartbeat:
             return self.is_running and not other.is_running
         return self.heartbeat < other.heartbeat
@@ -295,20 +305,21 @@ def _match_runs(connection: sqlite3.Connection) -> list[_Match]:
     A local run that corresponds to it has a different key if its key was taken when it was first merged.
     """
     columns = "id, key, attempt, coalesce(heartbeat, 0), runs.status = 'running', host, pid"
-    starts = ["pid_start" if "pid_start" in _common_columns(connection, "runs") else "NULL", "pid_start"]
-    theirs = connection.execute(
-        f"SELECT created, identity, {columns}, {starts[0]} FROM other.runs ORDER BY id"
-    ).fetchall()
-    for _, _, _, key, *_ in theirs:
+    later = ("pid_start", "attempt_ids")  # columns that an older database lacks
+    common = _common_columns(connection, "runs")
+    their_columns = ", ".join(column if column in common else "NULL" for column in later)
+    theirs = connection.execute(f"SELECT created, identity, {columns}, {their_columns} FROM other.runs ORDER BY id")
+    their_runs = theirs.fetchall()
+    for _, _, _, key, *_ in their_runs:
         require_key(key)
     this = this_process()
     is_driven = f"{STATUS} = 'running' AND NOT (host IS ? AND pid IS ?)"
-    query = f"SELECT created, identity, {columns}, {starts[1]}, {is_driven} FROM main.runs ORDER BY id"
+    query = f"SELECT created, identity, {columns}, {', '.join(later)}, {is_driven} FROM main.runs ORDER BY id"
     ours: dict[tuple[float, str], list[_State]] = {}
     for created, identity, *values in connection.execute(query, (this.host, this.pid)):
         ours.setdefault((created, identity), []).append(_State(*values))
     matches = []
-    for created, identity, *values in theirs:
+    for created, identity, *values in their_runs:
         state = _State(*values)
         matches.append(_match(state, ours.setdefault((created, identity), [])))
     return matches

@@ -30,6 +30,11 @@ IS_OF_PROCESS = " AND ".join(f"{column} IS ?" for column in _PROCESS)
 SET_PROCESS = ", ".join(f"{column} = ?" for column in _PROCESS)
 """Assignment of the process that drives a run; the parameters are the fields of its `ProcessIdentity`."""
 
+NEXT_ATTEMPT_IDS = """
+    CASE WHEN heartbeat IS NULL THEN '' ELSE coalesce(attempt_ids, '-') || ' ' END || lower(hex(randomblob(4)))
+"""
+"""Value of `attempt_ids` for the next attempt of a run; a run without a heartbeat has had none."""
+
 IN_JSON_LIST = "IN (SELECT value FROM json_each(?))"
 """Membership in a list passed as one parameter, see `as_json_list`: SQLite limits the number of parameters."""
 

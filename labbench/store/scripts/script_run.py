@@ -7,6 +7,7 @@ an edit by a user (a note, a tag) is not overwritten, and the run can be recreat
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -60,6 +61,8 @@ class ScriptRun:
     """Last step of the system metrics of earlier attempts."""
     external_id: str | None = None
     """Id that the script gave the run, unique in the experiment."""
+    attempt_ids: str | None = None
+    """Random id of each attempt, oldest first, separated by spaces; None if not known."""
     config: Config = field(default_factory=dict)
     tags: tuple[str, ...] = ()
     note: str | None = None
@@ -80,7 +83,7 @@ class ScriptRun:
 
 def new_script_run(name: str, experiment: str, config: Config) -> ScriptRun:
     """Return a run that this process starts now."""
-    return ScriptRun("", name, experiment, 1, now(), this_process(), config=config)
+    return ScriptRun("", name, experiment, 1, now(), this_process(), attempt_ids=os.urandom(4).hex(), config=config)
 
 
 def insert_script_run(connection: sqlite3.Connection, run: ScriptRun) -> ScriptRun:
@@ -97,6 +100,7 @@ def insert_script_run(connection: sqlite3.Connection, run: ScriptRun) -> ScriptR
         "origin": "script",
         "config": config_json(run.config),
         "external_id": run.external_id,
+        "attempt_ids": run.attempt_ids,
         "status": "running",
         "attempt": run.attempt,
         "created": run.started,
