@@ -38,6 +38,8 @@ class Part:
 
 PARTS = {
     "crash": Part("bench.trust.crash", 30, 12),
+    "faults": Part("bench.trust.faults", 30, 40),
+    "truth": Part("bench.trust.truth", 15, 3),
     "fuzz-databases": Part("bench.trust.fuzz_databases", 20, 4),
 }
 

@@ -79,6 +79,8 @@ def leftover_fault(place: Place, database: Path) -> str | None:
     names += [path.name for path in database.parent.glob(f"{database.name}.spilled-*")]
     names += [str(path.relative_to(place.folder)) for path in place.folder.rglob(".labbench-*")]
     names += [
-        str(path.relative_to(place.folder)) for path in place.temporary.iterdir() if not path.name.startswith(OTHERS)
+        str(path.relative_to(place.temporary))
+        for path in place.temporary.rglob("*")
+        if not path.relative_to(place.temporary).parts[0].startswith(OTHERS)
     ]
     return f"files left: {sorted(names)!r:.200}" if names else None
