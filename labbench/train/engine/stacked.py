@@ -24,6 +24,8 @@ from labbench.train.data.samples import Samples, arguments_of, concatenate, coun
 from labbench.train.dtypes import place
 from labbench.train.engine.cpu.backprop import Backprop
 from labbench.train.engine.cpu.kernels import LayerArrays
+from labbench.train.engine.cpu.vmap_convolution import stack_convolutions
+from labbench.train.engine.cpu.vmap_normalization import stack_normalizations
 from labbench.train.engine.cuda.gpu_layers import GPU_LAYER_FORWARDS
 from labbench.train.engine.dropout import (
     DropoutMasks,
@@ -142,6 +144,9 @@ class StackedStepper:
         """Maximum number of samples per run in a forward pass of an evaluation."""
         self._penalty = None if optional_parts(self.task).penalty is None else StackedPenalty(model, self.task)
         self._uses_kernels = engine == "stacked" and not workload.uses_gpu_layers and self._precision.plain
+        if engine == "vmap" and workload.uses_vmap_kernels:
+            stack_convolutions(model)
+            stack_normalizations(model)
         self._tuner: TileWidthTuner | None = None
         self._set_up(members)
 

@@ -61,6 +61,14 @@ class Workload:
         return {**loop_config(config, self.task.params), **self.fixed}
 
     @property
+    def uses_vmap_kernels(self) -> bool:
+        """True if stacks of the engine `vmap` use hand-written layers, which have no second derivatives.
+
+        The penalty of a task may need second derivatives.
+        """
+        return not self.uses_gpu_layers and self.precision.plain and optional_parts(self.task).penalty is None
+
+    @property
     def samples_per_epoch(self) -> int:
         return usable_samples(self.data.samples, self.batch_size)
 

@@ -149,6 +149,24 @@ class Residual(nn.Module):
         return scores
 
 
+class Skips(nn.Module):
+    """A small U-Net with a classifier."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.down = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1, bias=False), nn.BatchNorm2d(2), nn.ReLU())
+        self.middle = nn.Sequential(
+            nn.Conv2d(2, 4, 3, stride=2, padding=1, bias=False), nn.GroupNorm(2, 4), nn.Dropout2d(p)
+        )
+        self.up = nn.ConvTranspose2d(4, 2, 2, stride=2)
+        self.out, self.head = nn.Conv2d(4, 1, 3, padding=1, bias=False), nn.Linear(64, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = self.down(x)
+        scores: Tensor = self.head(self.out(torch.cat([a, self.up(self.middle(a))], dim=1)).flatten(1))
+        return scores
+
+
 class Recurrent(nn.Module):
     """Layers that read the rows of an image one after another."""
 
@@ -188,6 +206,7 @@ MODELS: dict[str, tuple[str, Callable[[dict[str, Any]], nn.Module]]] = {
     "residual": ("vmap", lambda config: Residual(config["p"])),
     "recurrent": ("vmap", lambda config: Recurrent(config["p"])),
     "transformer": ("vmap", lambda config: Transformer(config["p"])),
+    "skips": ("vmap", lambda config: Skips(config["p"])),
 }
 UPDATES: dict[str, list[dict[str, Any]]] = {
     "sgd": [{"lr": 0.1}, {"lr": 0.05, "momentum": 0.9, "nesterov": True}, {"momentum": 0.9, "weight_decay": 0.01}],
