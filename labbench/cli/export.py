@@ -30,6 +30,12 @@ class _PrintableText(io.TextIOBase):
         return self._terminal.write(printable(text))
 
 
+def _format_by_ending(output: Path | None) -> str:
+    """Return the format that the ending of the file names, CSV for any other."""
+    endings = {".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".pq": "parquet"}
+    return "csv" if output is None else endings.get(output.suffix.lower(), "csv")
+
+
 @contextmanager
 def _open_text(path: Path | None) -> Iterator[TextIO]:
     """Open a text file that is complete or not there at all; without a path, stdout."""
@@ -57,9 +63,7 @@ def _open_text(path: Path | None) -> Iterator[TextIO]:
     "--format",
     "file_format",
     type=click.Choice(["csv", "jsonl", "parquet"]),
-    default="csv",
-    show_default=True,
-    help="File format; parquet needs -o.",
+    help="File format; default: the ending of FILE, else csv.",
 )
 @click.option("--long", "shape", flag_value="long", default="long", help="One row per point.  [default]")
 @click.option("--wide", "shape", flag_value="wide", help="One row per run and step, one column per metric.")
@@ -77,7 +81,7 @@ def export(
     db: Path,
     *,
     filters: Sequence[str],
-    file_format: str,
+    file_format: str | None,
     shape: TableShape,
     metrics: Sequence[str],
     output: Path | None,
@@ -96,6 +100,7 @@ def export(
     from labbench.store.reader import Reader
 
     run_filter, metric_names = parse(filters), metrics or None
+    file_format = file_format or _format_by_ending(output)
     if output is not None:
         require_not_database(output)
     with Reader(db) as reader:

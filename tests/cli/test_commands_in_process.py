@@ -212,6 +212,8 @@ def test_export_writes_to_a_file_or_stdout(labbench: Labbench, db: Path) -> None
     assert text.splitlines()[0] == "run,name,experiment,metric,step,time,value"
     assert text.splitlines()[1].endswith(",val/loss,10,0.1,0.5")
     assert labbench("export", "optimizer=sgd", "-o", "out.csv").stdout == ""
+    labbench("export", "optimizer=sgd", "-o", "out.jsonl")
+    assert Path("out.jsonl").read_text() == labbench("export", "optimizer=sgd", "--format", "jsonl").stdout
     assert Path("out.csv").read_text() == text
 
 
