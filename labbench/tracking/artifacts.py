@@ -67,6 +67,8 @@ def _record_file(path: Path, folder: Path, *, copy: bool) -> Artifact:
 
     name = _artifact_name(path)
     try:
+        if path.exists() and not path.is_file():  # reading a pipe or a device may never end
+            raise InputError(f"run.artifact: {path} is no file or folder")
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             size = os.fstat(file.fileno()).st_size

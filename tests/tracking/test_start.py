@@ -469,6 +469,15 @@ def test_artifact_is_recorded_by_size_and_hash_and_copied_on_request(tmp_path: P
     assert (tmp_path / "runs.db.files" / run.key / "out/model.pt").read_bytes() == b"weights"
 
 
+def test_pipes_and_devices_are_no_artifacts(tmp_path: Path) -> None:
+    """Reading them may never end."""
+    os.mkfifo(tmp_path / "pipe")
+    with labbench.start() as run:
+        for path in (tmp_path / "pipe", "/dev/zero"):
+            with pytest.raises(InputError, match="is no file or folder"):
+                run.artifact(path)
+
+
 def test_each_file_of_a_folder_is_an_artifact(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     checkpoint = tmp_path / "checkpoint"
     (checkpoint / "shards").mkdir(parents=True)
