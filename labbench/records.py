@@ -232,7 +232,8 @@ class Runtime:
 class Resources:
     """`[resources]`: limits of one run."""
 
-    gpus: int = 0
+    gpus: float = 0
+    """GPUs of one stack, or of a command; below 1, several stacks share a GPU."""
     retries: int = 0
     """Number of retries of a failed run; a diverged run is not retried."""
     timeout: float | None = None

@@ -25,6 +25,7 @@ from labbench.records import Command, Event, Failed, Finished, Log, RunRecord, S
 from labbench.system.ranks import DRIVER_RANKS, driver_ranks
 from labbench.terminal_output import OutputText
 from labbench.train.active_runs import StopRequests
+from labbench.train.devices import VISIBLE_DEVICES, visible_name
 
 POLL_SECONDS = 0.1
 
@@ -105,7 +106,7 @@ def running_script(
         config.write_text(json.dumps(dict(run.config)))
         environment = dict(os.environ)
         if device.startswith("cuda:"):
-            environment["CUDA_VISIBLE_DEVICES"] = device.removeprefix("cuda:")
+            environment[VISIBLE_DEVICES] = visible_name(device)
         environment |= {name: fill_text(value, values) for name, value in command.env.items()}
         environment |= {"LABBENCH_DB": command.database, RUN_VARIABLE: run.key, "LABBENCH_CONFIG": str(config)}
         environment[DRIVER_RANKS] = driver_ranks()

@@ -29,6 +29,14 @@ def _parse_duration(value: Any) -> Any:
     return convert_value(Param("float", None, above=0), value)
 
 
+def _parse_gpus(value: Any) -> Any:
+    """Parse a number of GPUs: a whole number, or a part of one."""
+    gpus = convert_value(Param("float", None, low=0), value)
+    if gpus > 1 and gpus % 1:
+        raise BadValueError(f"must be a whole number of GPUs or a part of one, such as 0.5, not {quote_value(value)}")
+    return gpus
+
+
 _UNITS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 
 _GOAL = Param("str", None, choices=("min", "max"))
@@ -57,7 +65,7 @@ _RUNTIME: dict[str, ValueParser] = {
 }
 
 _RESOURCES: dict[str, ValueParser] = {
-    "gpus": Param("int", None, low=0),
+    "gpus": _parse_gpus,
     "retries": Param("int", None, low=0),
     "timeout": _parse_duration,
 }

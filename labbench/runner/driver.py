@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
@@ -18,8 +18,10 @@ from typing import Protocol
 from labbench.executors import Executor
 from labbench.files import discard_checkpoints, discard_older_checkpoints
 from labbench.grid import Grid
+from labbench.params.param import Params
 from labbench.records import Boundary, Event, Failed, Finished, RunRecord, Stack, Status
 from labbench.runner.planner import make_stack
+from labbench.runner.stack_queue import EpochTimes, StackQueue
 from labbench.store.event_recorder import EventRecorder
 from labbench.system.provenance import Provenance
 from labbench.train.active_runs import ActiveRuns
@@ -58,22 +60,29 @@ class Driver:
     files: Path
     retries: int
     """Number of retries of a failed run."""
+    params: Params
+    """Parameters of the task and the training loop."""
     ended: dict[Status, int] = field(default_factory=dict)
     _active: ActiveRuns = field(default_factory=ActiveRuns)
     """Claimed runs that have not ended."""
     _stopping: set[str] = field(default_factory=set)
     _failures: dict[str, int] = field(default_factory=dict)
     _to_retry: list[RunRecord] = field(default_factory=list)
+    _times: EpochTimes = field(init=False)
     _last_flush: float = 0.0
     _last_beat: float = 0.0
     _last_request_check: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._times = EpochTimes(self.params)
 
     def train(self, due: Sequence[RunRecord], statuses: Collection[Status]) -> None:
         """Train the due runs, then retry failed ones, until no retry is left or a signal interrupts."""
         try:
             while due and not self.interruption.is_requested:
                 self._to_retry = []
-                for event in self.executor.execute(self._claim_stacks(self.plan(due), statuses)):
+                stacks = StackQueue(self.plan(due), self._times)
+                for event in self.executor.execute(self._claim_stacks(stacks, statuses)):
                     self._handle_event(event)
                 self._flush()
                 due, statuses = self._to_retry, ("queued", "lost", "failed")
@@ -83,7 +92,7 @@ class Driver:
         finally:
             self._discard_checkpoints(self.recorder.close(self._active.keys))
 
-    def _claim_stacks(self, stacks: Sequence[Stack], statuses: Collection[Status]) -> Iterator[Stack]:
+    def _claim_stacks(self, stacks: Iterable[Stack], statuses: Collection[Status]) -> Iterator[Stack]:
         """Claim and yield each stack when the executor takes it, without runs that other processes have claimed."""
         for stack in stacks:
             if self.interruption.is_requested:
@@ -117,6 +126,7 @@ class Driver:
             event = self._end_run(event)
         if event is not None:
             self._active.update(event)
+            self._times.add_event(event)
             self.recorder.add(event)
             self.listener.take(event)
         now = time.monotonic()

@@ -80,9 +80,13 @@ def structure(run: RunRecord, params: Params) -> Hashable:
 
     These are the parameters that may change shapes or data, the boundary and, after it, the engine.
     """
+    return shared_values(run, params), run.boundary, run.way if run.boundary else None
+
+
+def shared_values(run: RunRecord, params: Params) -> Hashable:
+    """Return the values of the parameters that may change shapes or data."""
     config = with_defaults(run.config, params)
-    fixed = tuple((key, repr(config[key])) for key in sorted(config) if not (key in params and params[key].per_run))
-    return fixed, run.boundary, run.way if run.boundary else None
+    return tuple((key, repr(config[key])) for key in sorted(config) if not (key in params and params[key].per_run))
 
 
 def best_width(runs: int, workers: int, device: str = "cpu") -> int:

@@ -18,7 +18,7 @@ from labbench.executors.scratch import remove_abandoned_folders
 from labbench.executors.worker_pool import WorkerExecutor
 from labbench.files import files_folder
 from labbench.grid import Code, Grid
-from labbench.records import GRID_COMMAND, Command, NewRun, RunRecord, Runtime, Stack, Status, Submission
+from labbench.records import GRID_COMMAND, Command, NewRun, Resources, RunRecord, Runtime, Stack, Status, Submission
 from labbench.runner.code_changes import CodeChange, RecordedRuns, sort_by_code
 from labbench.runner.continuation import ContinuationPlan
 from labbench.runner.driver import Driver, Interruption, ProgressListener
@@ -31,7 +31,7 @@ from labbench.store.recording.continuation import Continuation
 from labbench.store.writer import Writer
 from labbench.system.cgroups import usable_cpu_count
 from labbench.system.provenance import Provenance, read_provenance
-from labbench.train.devices import cuda_device_count, resolve_devices
+from labbench.train.devices import cuda_device_count, resolve_devices, worker_devices
 from labbench.trusted_tasks import trust_task
 
 MAX_LOADERS = 8
@@ -152,9 +152,9 @@ class GridTraining:
         elsewhere = sum(run.status == "running" for run in runs)
         if not due:
             return Outcome(runs, 0, {}, elsewhere, interrupted=False)
-        timeout = self.expanded.grid.resources.timeout
+        resources = self.expanded.grid.resources
         with (
-            closing(open_executor(self.devices, self.options.workers, len(due), timeout=timeout)) as executor,
+            closing(open_executor(self.devices, self.options.workers, len(due), resources)) as executor,
             Interruption() as interruption,
             redirect_stdout(sys.stderr),  # output of a task in this process must not mix with the results
         ):
@@ -173,7 +173,17 @@ class GridTraining:
         files = files_folder(self.db)
         plan = make_planner(self.expanded, self.db, self.devices, executor.capacity(), files)
         retries = self.expanded.grid.resources.retries
-        return Driver(recorder, executor, plan, self.listener, interruption, self.source, files, retries)
+        return Driver(
+            recorder,
+            executor,
+            plan,
+            self.listener,
+            interruption,
+            self.source,
+            files,
+            retries,
+            params=self.expanded.params,
+        )
 
 
 def queue_runs(
@@ -224,7 +234,7 @@ def require_gpus(expanded: ExpandedGrid) -> None:
     gpus, count = expanded.grid.resources.gpus, cuda_device_count() if expanded.grid.resources.gpus else 0
     if gpus > count:
         message = (
-            f"gpus = {gpus}, but {count or 'no'} CUDA device{'s' * (count != 1)} "
+            f"gpus = {gpus:g}, but {count or 'no'} CUDA device{'s' * (count != 1)} "
             f"{'is' if count == 1 else 'are'} visible on this machine; lower it, or let CUDA_VISIBLE_DEVICES show more"
         )
         raise expanded.grid.source.error(message, ("resources", "gpus"))
@@ -294,10 +304,10 @@ def _command(grid: Grid) -> str:
     return GRID_COMMAND + " ".join([shlex.quote(str(Path(grid.source.file).absolute())), *overrides])
 
 
-def open_executor(devices: Sequence[str], workers: int | None, stacks: int, *, timeout: float | None) -> Executor:
+def open_executor(devices: Sequence[str], workers: int | None, stacks: int, resources: Resources) -> Executor:
     """Return the executor for `--workers`, with at most one worker per stack."""
     if workers == 0:
         return InProcessExecutor(devices[0])
     if workers is None:
-        workers = usable_cpu_count() if devices == ["cpu"] else len(devices)
-    return WorkerExecutor([devices[i % len(devices)] for i in range(min(workers, stacks))], timeout=timeout)
+        workers = usable_cpu_count() if devices == ["cpu"] else len(worker_devices(devices, resources.gpus))
+    return WorkerExecutor([devices[i % len(devices)] for i in range(min(workers, stacks))], timeout=resources.timeout)

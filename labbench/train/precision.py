@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_map_only
 
 from labbench.errors import InputError
 from labbench.records import Runtime
-from labbench.train.devices import resolve_devices
+from labbench.train.devices import resolve_devices, select_part
 
 STORAGE_DTYPES = {"float32": torch.float32, "float64": torch.float64, "bf16": torch.float32}
 """Dtype of data, weights, gradients and losses, by the value of `[runtime] precision`."""
@@ -127,7 +127,7 @@ def prepare_device(device: str, *, tf32: bool = False) -> str:
     Raises:
         InputError: If the device is unknown or not available.
     """
-    name = resolve_devices(device)[0]
+    name = select_part(resolve_devices(device)[0])
     if name.startswith("cuda"):
         torch.cuda.set_device(name)
         torch.backends.cuda.matmul.allow_tf32 = tf32
