@@ -16,8 +16,11 @@ import psutil
 import pytest
 from click.testing import Result
 
+from labbench.executors.command import run_command
 from labbench.executors.leftovers import kill_processes, run_processes
+from labbench.records import Command, Log, RunRecord
 from labbench.store.reader import Reader
+from labbench.train.active_runs import StopRequests
 
 Labbench = Callable[..., Result]
 EXAMPLE = Path(__file__).parents[2] / "experiments" / "my_script.toml"
@@ -301,3 +304,14 @@ def test_output_of_a_script_is_recorded_once_as_a_terminal_shows_it(
     assert shown.count("done") == 1
     note = f"(63 more lines: labbench show {key} --all)"
     assert labbench("show", key).stdout.splitlines()[-41:] == [*complete[:5], note, *complete[-35:]]
+
+
+@pytest.mark.parametrize(("device", "shown"), [("cuda:1", "7"), ("cuda:MIG-22", "MIG-22"), ("cpu", "5,7")])
+def test_a_script_sees_the_gpu_of_its_worker_only(
+    device: str, shown: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
+    words = [sys.executable, "-c", "import os; print('sees', os.environ['CUDA_VISIBLE_DEVICES'])"]
+    command = Command(words, str(tmp_path), str(tmp_path / "runs.db"), str(tmp_path), {})
+    events = list(run_command(RunRecord(1, "run1", "", "e", "running", {}), command, device, StopRequests()))
+    assert f"sees {shown}\n" in "".join(event.text for event in events if isinstance(event, Log))

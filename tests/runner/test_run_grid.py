@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import pytest
 from click.testing import Result
 
 from helpers.waiting import wait_for
+from labbench.executors.worker_pool import WorkerExecutor
 from labbench.runner import run_grid
 from labbench.store.reader import Reader
 
@@ -395,6 +396,46 @@ def test_more_gpus_than_are_visible_are_refused_before_anything_is_recorded(
     assert labbench("run", "grid.toml", "--device", "cpu", "--dry-run").exit_code == 0
     monkeypatch.setattr(run_grid, "cuda_device_count", lambda: 2)
     assert labbench("run", "grid.toml", "--device", "cpu", "--workers", "1").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("gpus", "workers", "expected"),
+    [
+        ("0", [], ["cuda:0", "cuda:1"]),
+        ("0.5", [], ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]),
+        ("0.5", ["--workers", "3"], ["cuda:0", "cuda:1", "cuda:0"]),
+    ],
+)
+def test_stacks_share_gpus_as_the_grid_requests(
+    gpus: str,
+    workers: list[str],
+    expected: list[str],
+    labbench: Labbench,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    opened = []
+
+    class FakeExecutor(WorkerExecutor):
+        def __init__(self, devices: Sequence[str], *, timeout: float | None = None) -> None:
+            opened.append(list(devices))
+            super().__init__(["cpu"] * len(devices), timeout=timeout)
+
+    monkeypatch.setattr(run_grid, "resolve_devices", lambda device: ["cuda:0", "cuda:1"])
+    monkeypatch.setattr(run_grid, "cuda_device_count", lambda: 2)
+    monkeypatch.setattr(run_grid, "WorkerExecutor", FakeExecutor)
+    (tmp_path / "grid.toml").write_text(
+        f"command = ['true']\n[grid]\na = [1, 2, 3, 4, 5]\n[resources]\ngpus = {gpus}\n"
+    )
+    assert labbench("run", "grid.toml", *workers).exit_code == 0
+    assert opened == [expected]
+
+
+def test_a_number_of_gpus_is_whole_or_a_part_of_one(labbench: Labbench, tmp_path: Path) -> None:
+    (tmp_path / "grid.toml").write_text("command = ['true']\n[grid]\na = [1]\n[resources]\ngpus = 1.5\n")
+    result = labbench("run", "grid.toml")
+    assert result.exit_code == 2
+    assert "must be a whole number of GPUs or a part of one, such as 0.5, not 1.5" in result.stderr
 
 
 @pytest.mark.parametrize("workers", [0, 1])
