@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +26,15 @@ class ConfigKeys:
     def varying(self) -> tuple[str, ...]:
         """The keys that are not constant: they differ, or only some configs have them."""
         return tuple(name for name in self.names if name not in self.constant)
+
+
+def flatten(nested: Mapping[Any, Any], separator: str = ".", prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the values of nested dicts, with their keys joined by `separator`; an empty dict is a value."""
+    for key, value in nested.items():
+        if isinstance(value, dict) and value:
+            yield from flatten(value, separator, f"{prefix}{key}{separator}")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def compare_configs(configs: Iterable[Config]) -> ConfigKeys:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from labbench.configs import flatten
 from labbench.errors import InputError
 from labbench.importing.source_run import FoundRun, SourceRun
 from labbench.store.maintenance.external_runs import ImportedRun, ImportedSeries, SourceDiffersError
@@ -124,7 +125,7 @@ def _describe(run: SourceRun, source: str, experiment: str | None) -> ImportedRu
         hint=run.id,
         name=run.name,
         experiment=run.experiment if experiment is None else experiment,
-        config=run.config,
+        config=dict(flatten(run.config)),
         status=run.status,
         reason=run.reason,
         started=run.started,

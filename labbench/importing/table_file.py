@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from labbench.configs import flatten
 from labbench.errors import InputError, did_you_mean
 from labbench.export import unescape_formula
 from labbench.importing.file_types.csv_table import MISSING, open_csv
@@ -110,7 +111,7 @@ def _read_json_rows(path: Path) -> Iterator[dict[str, Any]]:
         with path.open(encoding="utf-8-sig") as file:
             for number, line in enumerate(file, 1):
                 if line.strip():
-                    yield _flatten(_parse_line(line, f"{path}:{number}"))
+                    yield dict(flatten(_parse_line(line, f"{path}:{number}"), "/"))
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
     except UnicodeError as error:
@@ -125,16 +126,6 @@ def _parse_line(line: str, where: str) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise InputError(f"{where}: a JSON object with one value per metric was expected")
     return document
-
-
-def _flatten(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in document.items():
-        if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{key}/")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def _find_runs(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from labbench.configs import flatten
 from labbench.errors import InputError
 from labbench.importing.file_types.foreign_database import ForeignDatabase, open_foreign
 from labbench.importing.source_run import FoundRun, RunCollector, SourceRun
@@ -63,13 +64,13 @@ def _read_run(file: Path, run_id: str, name: str) -> SourceRun:
         query = f"SELECT step, timestamp, metrics FROM metrics WHERE {column} = ? ORDER BY id"
         for step, timestamp, text in database.rows(query, run_id):
             if isinstance(step, int):
-                points.add_values(_flatten(_read_json(text)), step, _seconds(timestamp))
+                points.add_values(_read_values(text), step, _seconds(timestamp))
         started = points.started
         if database.has_columns("system_metrics", column, "timestamp", "metrics") and started is not None:
             query = f"SELECT timestamp, metrics FROM system_metrics WHERE {column} = ? ORDER BY id"
             for timestamp, text in database.rows(query, run_id):
                 wall = _seconds(timestamp)
-                values = {f"system/{key}": value for key, value in _flatten(_read_json(text)).items()}
+                values = {f"system/{key}": value for key, value in _read_values(text).items()}
                 points.add_values(values, 0 if math.isnan(wall) else max(0, round(wall - started)), wall)
         if database.has_columns("configs", column, "config"):
             for (text,) in database.rows(f"SELECT config FROM configs WHERE {column} = ?", run_id):
@@ -95,14 +96,10 @@ def _read_json(text: object) -> dict[str, Any]:
     return document if isinstance(document, dict) else {}
 
 
-def _flatten(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in document.items():
-        if isinstance(value, dict) and "_type" not in value:
-            flat |= _flatten(value, f"{prefix}{key}/")
-        else:
-            flat[f"{prefix}{key}"] = _NON_FINITE.get(value, value) if isinstance(value, str) else value
-    return flat
+def _read_values(text: object) -> dict[str, Any]:
+    """Return logged values, those of nested objects as `outer/inner`."""
+    values = flatten(_read_json(text), "/")
+    return {key: _NON_FINITE.get(value, value) if isinstance(value, str) else value for key, value in values}
 
 
 def _seconds(timestamp: object) -> float:

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from labbench.configs import flatten
 from labbench.errors import InputError
 from labbench.importing.file_types.protobuf import ProtobufError, read_message, to_bytes, to_double, to_signed, to_text
 from labbench.importing.file_types.wandb_file import read_records
@@ -164,17 +165,9 @@ def _read_items(items: list[int | bytes]) -> dict[str, Any]:
     for content in items:
         item = read_message(to_bytes(content))
         key = ".".join(map(to_text, item.get(2, []))) or _text(item, 1)
-        values |= _flatten(key, _read_value(item)) if 2 in item else {key: _read_value(item)}
+        value = _read_value(item)
+        values |= dict(flatten({key: value})) if 2 in item else {key: value}
     return values
-
-
-def _flatten(key: str, value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict) or "_type" in value:
-        return {key: value}
-    flat: dict[str, Any] = {}
-    for inner, item in value.items():
-        flat |= _flatten(f"{key}.{inner}", item)
-    return flat
 
 
 def _read_value(item: Mapping[int, list[int | bytes]]) -> Any:

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from labbench.configs import flatten
 from labbench.errors import InputError
 from labbench.files import expand_home
 from labbench.tracking.config_values import JsonConverter
@@ -81,7 +82,7 @@ def plain_config(config: Any, *, stacklevel: int = 3) -> dict[str, Any]:
             f"not {type(config).__name__}"
         )
     flat: dict[str, Any] = {}
-    for name, value in _flatten(nested, ""):
+    for name, value in flatten(nested):
         if name in flat and flat[name] != value:
             converter.note_collision(name)
         flat[name] = value
@@ -107,11 +108,3 @@ def read_config(path: str) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise InputError(f"{path}: the config file named by LABBENCH_CONFIG does not hold a JSON object")
     return config
-
-
-def _flatten(nested: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for key, value in nested.items():
-        if isinstance(value, dict) and value:
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
+from labbench.configs import flatten
 from labbench.store.maintenance.health import diagnose
 from labbench.store.reader import Reader
 
@@ -35,7 +36,7 @@ def test_every_run_config_and_point_is_imported_and_importing_again_changes_noth
         assert runs.keys() == expected.keys()
         for label, run in runs.items():
             if "config" in expected[label]:
-                assert run.config == expected[label]["config"], label
+                assert run.config == dict(flatten(expected[label]["config"])), label
             assert run.config.items() >= expected[label].get("config includes", {}).items()
             assert run.status == expected[label].get("status", "finished")
             series = expected[label]["series"]
