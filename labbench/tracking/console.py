@@ -34,16 +34,34 @@ class Tee:
         self._name: Stream = name
         self._record = record
         self._pid = os.getpid()
+        self._is_called = False
+        self._notebook_events: Any = None
         self._file: Any = getattr(sys, name)
         if self._file is None or getattr(self._file, "closed", False):
             return
         try:
-            self._write = self._file.write
-            self._file.write = self.write
+            self._replace_write()
         except AttributeError:  # not a stream, or one without attributes of its own
             return
+        ipython = sys.modules.get("IPython")
+        shell = ipython.get_ipython() if ipython else None
+        if shell is not None:
+            self._notebook_events = shell.events
+            self._notebook_events.register("pre_run_cell", self._begin_cell)
+
+    def _replace_write(self) -> None:
+        self._write = self._file.write
+        self._file.write = self.write
+
+    def _begin_cell(self, *_: Any) -> None:
+        """Replace `write` again: IPython, which replaces it for each cell, restored it at the end of the last cell."""
+        self._is_called = False
+        self._file.write("")
+        if not self._is_called:
+            self._replace_write()
 
     def write(self, text: str) -> Any:
+        self._is_called = True
         result = self._write(text)
         if os.getpid() == self._pid and isinstance(text, str):  # not in a forked worker
             self._record(self._name, text)
@@ -51,6 +69,9 @@ class Tee:
 
     def close(self) -> None:
         """Restore the stream's `write`, unless other code has replaced it since."""
+        if self._notebook_events is not None:
+            self._notebook_events.unregister("pre_run_cell", self._begin_cell)
+            self._notebook_events = None
         if getattr(self._file, "__dict__", {}).get("write") == self.write:
             del self._file.write
         self._record = _discard

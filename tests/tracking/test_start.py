@@ -549,6 +549,44 @@ def test_watch_output_starts_at_any_time_and_restores_the_streams(capsys: pytest
     assert capsys.readouterr().out == "before\nrecorded\n"
 
 
+def test_output_of_every_cell_of_a_notebook_is_captured(tmp_path: Path) -> None:
+    """IPython replaces `write` for the duration of each cell."""
+    code = """
+    import types
+    callbacks = []
+    events = types.SimpleNamespace(
+        register=lambda event, call: event == "pre_run_cell" and callbacks.append(call),
+        unregister=lambda event, call: event == "pre_run_cell" and callbacks.remove(call),
+    )
+    sys.modules["IPython"] = types.SimpleNamespace(get_ipython=lambda: types.SimpleNamespace(events=events))
+
+    def run_cell(cell):
+        before = sys.stdout.write
+        sys.stdout.write = lambda text: before(text)
+        for call in callbacks:
+            call(None)
+        try:
+            cell()
+        finally:
+            sys.stdout.write = before
+
+    def begin():
+        global run
+        run = labbench.start("a", capture_output=True, system_metrics=False)
+        print("one")
+    run_cell(begin)
+    run_cell(lambda: print("two"))
+    run_cell(lambda: print("three"))
+    run_cell(lambda: run.finish())
+    run_cell(lambda: print("after the end"))
+    assert callbacks == []
+    """
+    result = scripts.run(tmp_path, code)
+    assert (result.stderr, result.stdout) == ("", "one\ntwo\nthree\nafter the end\n")
+    with labbench.open(tmp_path / "runs.db") as db:
+        assert "".join(db.logs(scripts.only_run(tmp_path).key)) == "one\ntwo\nthree\n"
+
+
 @pytest.mark.parametrize("stream", ["None", "open(os.devnull, 'w')"])
 def test_missing_or_closed_stream_is_not_captured_and_stops_nothing(tmp_path: Path, stream: str) -> None:
     code = f"""
