@@ -106,6 +106,9 @@ SINGLE = """
 """
 """Operators of one kernel."""
 
+LOOKUPS = ("index_select", "gather", "embedding")
+"""Operators that read only as much of their operand as they return."""
+
 FOREACH = """
     _foreach_add_ _foreach_mul _foreach_mul_ _foreach_addcmul_ _foreach_addcdiv_ _foreach_sqrt _foreach_copy_
     _foreach_div_ _foreach_lerp_
@@ -175,7 +178,8 @@ class LaunchCounter(TorchDispatchMode):
         kernels = weight if isinstance(weight, int) else weight(args, kwargs)
         if kernels:
             self.kernels[name] += kernels
-            self.bytes += sum(tensor.numel() * tensor.dtype.itemsize for tensor in tensors)
+            touched = [result, result] if name in LOOKUPS else tensors
+            self.bytes += sum(tensor.numel() * tensor.dtype.itemsize for tensor in touched)
         self.flop += count_flop(func, args, kwargs, result)
         return result
 
