@@ -131,11 +131,7 @@ class StackedStepper:
         self._dropouts = replace_dropout(model, kind, lambda layer: DropoutMasks([], [], layer, step_counter))
         self._precision = workload.precision
         self._precision.adapt_batch_norm(model)
-        self._forward = self._precision.maybe_compile(
-            StackedSequential(model, GPU_LAYER_FORWARDS if workload.uses_gpu_layers else LAYER_FORWARDS)
-            if engine == "stacked"
-            else vmap_model(model)
-        )
+        self._forward = self._precision.maybe_compile(make_forward(engine, model, workload))
         self._max_evaluated = (
             max(MIN_EVALUATED_SAMPLES, workload.batch_size)
             if engine == "vmap" and workload.data.device.type == "cpu"
@@ -422,6 +418,13 @@ class StackedStepper:
     def _as_column(self, values: Any) -> Tensor:
         """Return S numbers as a tensor of shape (S, 1)."""
         return torch.as_tensor(values, dtype=self.data.dtype, device=self.data.device).unsqueeze(1)
+
+
+def make_forward(engine: str, model: nn.Module, workload: Workload) -> Callable[[TensorsByName, Any], Any]:
+    """Return the forward of S runs as a function of stacked tensors (S, ...) and inputs (S, N, ...)."""
+    if engine == "vmap":
+        return vmap_model(model)
+    return StackedSequential(model, GPU_LAYER_FORWARDS if workload.uses_gpu_layers else LAYER_FORWARDS)
 
 
 def canonical_names(model: nn.Module) -> dict[str, str]:

@@ -14,10 +14,8 @@ from torch import nn
 from labbench.errors import is_out_of_memory
 from labbench.train.data.placement import free_bytes
 from labbench.train.engine.cuda.cuda_graph import CudaGraphStepper, can_capture
-from labbench.train.engine.initial_weights import load_initial_weights, make_untrained_model
 from labbench.train.engine.layers import is_supported
 from labbench.train.engine.schedules import StepCounter, TaskSchedules
-from labbench.train.engine.single import SingleStepper
 from labbench.train.engine.stacked import StackedStepper
 from labbench.train.engine.stepper import Stepper, Workload
 from labbench.train.failures import Failure, error_summary
@@ -26,7 +24,12 @@ from labbench.train.grouping.equivalence import find_mismatch
 from labbench.train.grouping.loop_or_stack import reason_to_loop
 from labbench.train.grouping.memory import choose_width, halve_width_on_oom, structure_key, width_upper_bound
 from labbench.train.grouping.separation import read_traits, restore_task_attributes, split_by_traits
-from labbench.train.grouping.steppers import choose_engine, make_stacked_stepper
+from labbench.train.grouping.steppers import (
+    choose_engine,
+    make_initial_model,
+    make_single_stepper,
+    make_stacked_stepper,
+)
 from labbench.train.grouping.structure import group_by_structure
 from labbench.train.run_state import TrainingRun
 from labbench.train.tasks.task import attributes_of, optional_parts
@@ -148,20 +151,6 @@ def max_models(runs: Sequence[TrainingRun], workload: Workload, free: int | None
     return width_upper_bound(free, make_initial_model(runs[0], workload), workload.data.dtype)
 
 
-def make_initial_model(run: TrainingRun, workload: Workload) -> nn.Module:
-    """Return the run's model with its initial weights.
-
-    A resumed run loads its checkpoint later.
-
-    Raises:
-        InputError: The weights of `init_from` cannot be loaded.
-    """
-    model = make_untrained_model(workload.task, run.config)
-    if run.resume_state is None:
-        run.note = load_initial_weights(model, workload, run.config)
-    return model
-
-
 def make_singles(
     runs: Sequence[TrainingRun], workload: Workload, reason: str | None = None
 ) -> Iterator[ReadyStack | Failure]:
@@ -179,11 +168,8 @@ def make_singles(
 
 def make_single(run: TrainingRun, workload: Workload, note: str | None = None) -> ReadyStack:
     """Return a stack of one run with the engine `loop`."""
-    step_counter = StepCounter(run.metric_buffer.step)
-    stepper = SingleStepper(make_initial_model(run, workload), run.config, workload, step_counter)
-    if run.resume_state is not None:
-        stepper.load([run.resume_state])
-    return ReadyStack([run], stepper, step_counter, note)
+    stepper = make_single_stepper(run, workload)
+    return ReadyStack([run], stepper, stepper.step_counter, note)
 
 
 def make_stack(

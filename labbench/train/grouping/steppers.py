@@ -1,4 +1,4 @@
-"""Steppers of stacks: their engine, and steppers of copies of the runs for trials."""
+"""Steppers of single runs and of stacks, and of copies of the runs for trials."""
 
 from __future__ import annotations
 
@@ -6,12 +6,37 @@ import copy
 
 from torch import nn
 
+from labbench.train.engine.initial_weights import load_initial_weights, make_untrained_model
 from labbench.train.engine.layers import is_supported
 from labbench.train.engine.schedules import StepCounter
+from labbench.train.engine.single import SingleStepper
 from labbench.train.engine.stacked import StackedStepper, StackMember
 from labbench.train.engine.stepper import Workload
 from labbench.train.run_state import TrainingRun
 from labbench.train.tasks.penalties import calls_model
+
+
+def make_initial_model(run: TrainingRun, workload: Workload) -> nn.Module:
+    """Return the run's model with its initial weights.
+
+    A resumed run loads its checkpoint later.
+
+    Raises:
+        InputError: The weights of `init_from` cannot be loaded.
+    """
+    model = make_untrained_model(workload.task, run.config)
+    if run.resume_state is None:
+        run.note = load_initial_weights(model, workload, run.config)
+    return model
+
+
+def make_single_stepper(run: TrainingRun, workload: Workload) -> SingleStepper:
+    """Return a stepper of one run with the engine `loop`, at its current step."""
+    step_counter = StepCounter(run.metric_buffer.step)
+    stepper = SingleStepper(make_initial_model(run, workload), run.config, workload, step_counter)
+    if run.resume_state is not None:
+        stepper.load([run.resume_state])
+    return stepper
 
 
 def make_stacked_stepper(

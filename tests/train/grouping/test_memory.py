@@ -20,7 +20,7 @@ from labbench.train.active_runs import StopRequests
 from labbench.train.data.placement import place_data
 from labbench.train.engine.stepper import Workload
 from labbench.train.grouping import memory
-from labbench.train.grouping.arrange import MAX_STACK_WIDTH, make_initial_model, max_models
+from labbench.train.grouping.arrange import MAX_STACK_WIDTH, max_models
 from labbench.train.grouping.memory import (
     MAX_STACK_SHARE,
     choose_width,
@@ -30,6 +30,7 @@ from labbench.train.grouping.memory import (
     trace_peak,
     width_limit,
 )
+from labbench.train.grouping.steppers import make_initial_model
 from labbench.train.run_state import TrainingRun
 from labbench.train.tasks.task import load_task, make_data
 

@@ -9,6 +9,7 @@ compare its results with the stack's.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from math import prod
 
 import torch
 from torch import Tensor
@@ -17,7 +18,6 @@ from labbench.train.data.dataset import Split
 from labbench.train.data.samples import Samples
 from labbench.train.engine.cuda.capture_check import CaptureCheck
 from labbench.train.engine.cuda.graph_masks import GraphMasks
-from labbench.train.engine.cuda.step_results import StepResults
 from labbench.train.engine.dropout import DropoutMasks
 from labbench.train.engine.stacked import StackedStepper
 from labbench.train.engine.stepper import StepResult, TrainingState, Workload
@@ -190,6 +190,42 @@ class CudaGraphStepper:
     def weights(self, index: int) -> dict[str, Tensor]:
         """Return a copy of one run's state_dict; tensors have the shapes of a single model."""
         return self.stack.weights(index)
+
+
+class StepResults:
+    """Losses and metrics of a step, shape (S, N) each, in one buffer at a fixed address.
+
+    One copy keeps them, whatever the number of metrics.
+    """
+
+    def __init__(self, result: StepResult) -> None:
+        """Allocate a buffer for results like `result`."""
+        losses, metrics = result
+        # the largest dtypes first, so that each tensor starts at a multiple of its own size
+        ordered = sorted({"": losses, **metrics}.items(), key=lambda item: -item[1].dtype.itemsize)
+        self._layout = {name: (tensor.dtype, tensor.shape) for name, tensor in ordered}
+        size = sum(tensor.numel() * tensor.dtype.itemsize for _, tensor in ordered)
+        self._bytes = torch.zeros(size, dtype=torch.uint8, device=losses.device)
+        self._views = self._typed_views(self._bytes)
+
+    def write(self, result: StepResult) -> None:
+        """Write losses and metrics to the buffer."""
+        losses, metrics = result
+        for name, tensor in {"": losses, **metrics}.items():
+            self._views[name].copy_(tensor)
+
+    def copy(self) -> StepResult:
+        """Return a copy of the losses and metrics."""
+        views = dict(self._typed_views(self._bytes.clone()))
+        return views.pop(""), views
+
+    def _typed_views(self, buffer: Tensor) -> Mapping[str, Tensor]:
+        views, start = {}, 0
+        for name, (dtype, shape) in self._layout.items():
+            end = start + prod(shape) * dtype.itemsize
+            views[name] = buffer[start:end].view(dtype).view(shape)
+            start = end
+        return views
 
 
 def can_capture(workload: Workload) -> bool:

@@ -17,7 +17,7 @@ from labbench.records import Config, Event, Log, Runtime
 from labbench.runner.planner import make_stack
 from labbench.train.data.dataset import load_digits
 from labbench.train.engine.cuda import cuda_graph
-from labbench.train.engine.cuda.cuda_graph import CudaGraphStepper
+from labbench.train.engine.cuda.cuda_graph import CudaGraphStepper, StepResults
 from labbench.train.engine.schedules import StepCounter
 from labbench.train.engine.stacked import StackedStepper, StackMember
 from labbench.train.engine.stepper import Stepper, Workload
@@ -165,6 +165,19 @@ def test_restoring_tensors_keeps_their_addresses() -> None:
     restore()
     assert [tensor.data_ptr() for tensor in ours.tensors()] == [tensor.data_ptr() for tensor in tensors]
     assert all(torch.equal(tensor, value) for tensor, value in zip(ours.tensors(), values, strict=True))
+
+
+def test_one_copy_keeps_losses_and_metrics_of_any_dtype() -> None:
+    losses = torch.rand(3, 5)
+    metrics = {"right": losses > 0.5, "count": torch.arange(15).view(3, 5), "wide": losses.double() / 3}
+    results = StepResults((losses, metrics))
+    results.write((losses, metrics))
+    copied_losses, copied = results.copy()
+    results.write((losses * 0, {name: values * 0 for name, values in metrics.items()}))
+    assert torch.equal(copied_losses, losses)
+    assert copied.keys() == metrics.keys()
+    for name, values in metrics.items():
+        torch.testing.assert_close(copied[name], values, rtol=0, atol=0)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -9,7 +9,6 @@ torch = pytest.importorskip("torch")
 from helpers.meta_training import STACKED_MODELS, full_config
 from helpers.training import CPU
 from labbench.train.data.dataset import load_digits
-from labbench.train.engine.cuda.step_results import StepResults
 from labbench.train.engine.schedules import StepCounter
 from labbench.train.engine.single import SingleStepper
 from labbench.train.engine.stacked import StackedStepper, StackMember
@@ -45,16 +44,3 @@ def test_a_stack_with_gpu_layers_equals_the_loop(layers: str) -> None:
     for index, loop in enumerate(loops):
         for name, tensor in loop.state(0).tensors.items():
             torch.testing.assert_close(stack.state(index).tensors[name], tensor, rtol=1e-9, atol=1e-11)
-
-
-def test_one_copy_keeps_losses_and_metrics_of_any_dtype() -> None:
-    losses = torch.rand(3, 5)
-    metrics = {"right": losses > 0.5, "count": torch.arange(15).view(3, 5), "wide": losses.double() / 3}
-    results = StepResults((losses, metrics))
-    results.write((losses, metrics))
-    copied_losses, copied = results.copy()
-    results.write((losses * 0, {name: values * 0 for name, values in metrics.items()}))
-    assert torch.equal(copied_losses, losses)
-    assert copied.keys() == metrics.keys()
-    for name, values in metrics.items():
-        torch.testing.assert_close(copied[name], values, rtol=0, atol=0)
