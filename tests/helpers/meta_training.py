@@ -106,9 +106,10 @@ SETTINGS: dict[str, Config] = {
     "adam, cosine, warmup": {"optimizer": "adam", "schedule": "cosine", "warmup": 2},
     "adamw, onecycle": {"optimizer": "adamw", "weight_decay": 0.1, "schedule": "onecycle"},
     "rmsprop, smoothing": {"optimizer": "rmsprop", "momentum": 0.5, "label_smoothing": 0.1},
+    "moving averages": {"optimizer": "adam", "ema_decay": 0.9},
     "adagrad, step": {"optimizer": "adagrad", "weight_decay": 0.01, "schedule": "step", "step_epochs": 1},
 }
-"""Settings of the training loop: every optimizer and schedule, weight decay, clipping, label smoothing."""
+"""Settings of the training loop: every optimizer and schedule, decay, clipping, label smoothing, moving averages."""
 
 
 def full_config(seed: int, config: Config) -> Config:

@@ -167,7 +167,7 @@ class SingleStepper:
         self._optimizer.load(state.optimizer_state, state.state_dicts)
         if self._averages is not None and state.averages:
             trained = [name for name, parameter in self.parameters.items() if parameter.requires_grad]
-            self._averages.load([state.averages[name] for name in trained], torch.tensor(True))
+            self._averages.load([state.averages[name] for name in trained], torch.tensor(True, device=self.data.device))
             self._has_averages = True
 
     def keep(self, indices: Sequence[int]) -> None:

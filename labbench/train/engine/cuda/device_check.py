@@ -54,6 +54,8 @@ class DeviceCheck(TorchDispatchMode):
         """Number of copies to the host at each sync point."""
         self.uploads = 0
         """Number of copies to the device."""
+        self._numbers: dict[int, Any] = {}
+        """Tensors made of Python numbers by id: an operator takes their values along, and no copy waits."""
 
     def __enter__(self) -> DeviceCheck:
         super().__enter__()  # type: ignore[no-untyped-call]
@@ -64,7 +66,9 @@ class DeviceCheck(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         point, name = current_sync_point(), operation_name(func)
-        operands = list(iter_tensors((args, kwargs)))
+        operands = [tensor for tensor in iter_tensors((args, kwargs)) if id(tensor) not in self._numbers]
+        if name == COPY and not operands:  # inside vmap, a Python number becomes a tensor
+            return self._add_number(func(*args, **kwargs))
         if name == COPY:
             source, target = operands[0].device, kwargs.get("device") or operands[0].device
             if source.type == self.device.type and target.type == HOST.type:
@@ -81,6 +85,11 @@ class DeviceCheck(TorchDispatchMode):
         if point is None and name != LABEL:
             self.check_tensors(name, iter_tensors(result))
         return result
+
+    def _add_number(self, number: Tensor) -> Tensor:
+        """Return a tensor of shape () made of a Python number, which is allowed from now on."""
+        self._numbers[id(number)] = number
+        return number
 
     def copy_to_host(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Copy a tensor to the host; raise DeviceError outside of a sync point."""

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 
 import numpy as np
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from helpers.meta_training import (
     BATCH_SIZE,
@@ -55,6 +55,14 @@ def test_a_graph_can_hold_a_step_of_the_layers_inside_vmap(layers: str) -> None:
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_a_graph_can_hold_a_step_with_every_setting(engine: str, settings: str) -> None:
     check_step(engine, workload_of(STACKED_MODELS["dropout"]), SETTINGS[settings])
+
+
+@pytest.mark.parametrize("engine", ["stacked", "vmap"])
+def test_a_graph_can_hold_a_penalty_with_numbers_of_python(engine: str) -> None:
+    def penalty(model: nn.Module) -> Tensor:
+        return 0.01 * torch.stack([parameter.abs().sum() for parameter in model.parameters()]).sum()
+
+    check_step(engine, workload_of(MLP, penalty=penalty), {})
 
 
 X = torch.zeros(4, 3, device=META)

@@ -28,11 +28,21 @@ from labbench.train.data.dataset import Data
 from labbench.train.engine.cuda.cuda_graph import CudaGraphStepper
 from labbench.train.engine.cuda.device_check import DeviceCheck, DeviceError
 from labbench.train.engine.cuda.meta_kernels import gpu_optimizers
-from labbench.train.engine.stepper import Stepper
+from labbench.train.engine.stepper import Stepper, Workload
 from labbench.train.host_copies import SyncPoint, to_host
 
 MLP: ModelFunction = STACKED_MODELS["linear, relu"]
 ENGINES = [*(("stacked", name) for name in STACKED_MODELS), *(("vmap", name) for name in VMAP_MODELS)]
+
+
+def make_stepper(way: str, workload: Workload, config: Config) -> Stepper:
+    """Return a stepper of one run (`loop`) or of three."""
+    if way == "loop":
+        with gpu_optimizers():
+            return single_stepper(workload, config)
+    if way == "captured":
+        return CudaGraphStepper(stacked_stepper("stacked", workload, config), BATCH_SIZE)
+    return stacked_stepper(way, workload, config)
 
 
 def train_and_evaluate(stepper: Stepper, runs: int) -> DeviceCheck:
@@ -69,15 +79,20 @@ def test_steps_of_every_layer_stay_on_the_device(engine: str, layers: str) -> No
 @pytest.mark.parametrize("settings", SETTINGS)
 @pytest.mark.parametrize("way", ["loop", "stacked", "vmap", "captured"])
 def test_steps_with_every_setting_stay_on_the_device(way: str, settings: str) -> None:
-    config, workload = SETTINGS[settings], workload_of(STACKED_MODELS["dropout"])
-    if way == "loop":
-        with gpu_optimizers():
-            stepper: Stepper = single_stepper(workload, config)
-    elif way == "captured":
-        stepper = CudaGraphStepper(stacked_stepper("stacked", workload, config), BATCH_SIZE)
-    else:
-        stepper = stacked_stepper(way, workload, config)
+    stepper = make_stepper(way, workload_of(STACKED_MODELS["dropout"]), SETTINGS[settings])
     assert not train_and_evaluate(stepper, 1 if way == "loop" else 3).copies
+
+
+@pytest.mark.parametrize("way", ["loop", "stacked", "vmap", "captured"])
+def test_penalties_and_configs_of_the_loss_stay_on_the_device(way: str) -> None:
+    def penalty(model: nn.Module) -> Tensor:
+        return 0.01 * torch.stack([parameter.abs().sum() for parameter in model.parameters()]).sum()
+
+    def loss(outputs: Tensor, targets: Tensor, config: Config) -> Tensor:
+        return F.cross_entropy(outputs, targets, reduction="none") * config["lr"]
+
+    workload = workload_of(MLP, penalty=penalty, loss=loss)
+    assert not train_and_evaluate(make_stepper(way, workload, {}), 1 if way == "loop" else 3).copies
 
 
 def test_embeddings_stay_on_the_device() -> None:
