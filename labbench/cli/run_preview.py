@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from labbench.cli.output import echo
 from labbench.cli.run_report import print_code_change, print_continuations, print_former_name
+from labbench.executors import Executor
 from labbench.files import database_command
-from labbench.records import NewRun, Status
+from labbench.records import NewRun, RunRecord, Stack, Status
 from labbench.runner.code_changes import CodeChange
 from labbench.runner.continuation import ContinuationPlan, plan_continuations
-from labbench.runner.estimate import estimate_training
+from labbench.runner.estimate import Estimate, estimate_training
 from labbench.runner.expanded_grid import ExpandedGrid
 from labbench.runner.planner import describe_plan
 from labbench.runner.progress import engine_lines
-from labbench.runner.run_grid import TrainingOptions, code_change, find_former_name, preview_records, preview_stacks
+from labbench.runner.run_grid import (
+    TrainingOptions,
+    code_change,
+    find_former_name,
+    open_executor,
+    preview_records,
+    preview_stacks,
+)
 from labbench.store.reader import Reader
-from labbench.system.cgroups import usable_cpu_count
 from labbench.text import clean, format_count, format_duration
 
 NOT_RETRIED_STATUSES: tuple[Status, ...] = ("finished", "diverged", "running", "stopped")
@@ -57,14 +65,15 @@ def print_preview(
             print_continuations(name, continuations)
         for run in runs:
             echo(clean(run.name))
-        preview = Preview(runs, continuations, db, devices, options.workers)
-        print_estimate(expanded, preview, prefix=f"{name}: " if len(grids) > 1 else "")
+        preview = Preview(expanded, runs, continuations, db, devices, options.workers)
+        print_estimate(preview, prefix=f"{name}: " if len(grids) > 1 else "")
 
 
 @dataclass(frozen=True, slots=True)
 class Preview:
     """Runs of one grid that would be trained."""
 
+    expanded: ExpandedGrid
     due: Sequence[NewRun]
     continuations: ContinuationPlan
     db: Path
@@ -72,39 +81,44 @@ class Preview:
     workers: int | None
     """Value of `--workers`."""
 
-    @property
-    def width(self) -> int:
-        """Number of stacks that train in parallel."""
-        if self.workers is not None:
-            return max(1, self.workers)
-        return usable_cpu_count() if self.devices == ["cpu"] else len(self.devices)
+    def open_executor(self) -> Executor:
+        """Return the executor that would train the runs, without a time limit."""
+        resources = replace(self.expanded.grid.resources, timeout=None)
+        return open_executor(self.devices, self.workers, max(1, len(self.due)), resources)
 
-
-def print_estimate(expanded: ExpandedGrid, preview: Preview, *, prefix: str) -> None:
-    """Print the number of runs to train, their stacks and the estimated time."""
-    due, devices, width, sources = preview.due, preview.devices, preview.width, preview.continuations.sources
-    records = preview_records(expanded, due, sources)
-    stacks = preview_stacks(expanded, records, preview.db, devices, workers=width)
-    echo(f"{prefix}to train: {describe_plan(stacks)} (of {len(expanded.runs)} in the grid)", err=True)
-    if expanded.removed:
-        echo(f"{prefix}[[require]] removes {format_count(expanded.removed, 'configuration')}", err=True)
-    if due:
-        if not expanded.grid.command:
-            echo("measuring one epoch of up to 3 stacks", err=True)
+    def estimate(self, stacks: Sequence[Stack], records: Sequence[RunRecord], executor: Executor) -> Estimate:
+        """Estimate the time of the stacks of these records, which are those of the due runs in order."""
+        sources = self.continuations.sources
         done = {
             record.key: sources[run.identity].epoch
-            for record, run in zip(records, due, strict=True)
+            for record, run in zip(records, self.due, strict=True)
             if run.identity in sources
         }
-        estimate = estimate_training(stacks, devices[0], workers=width, epochs_done=done)
-        for line in engine_lines(estimate.engine_notes):
-            echo(f"of the sampled stacks, {line}", err=True)
-        if estimate.seconds is None:
-            echo("no estimate of the time", err=True)
-        else:
-            workers_text = format_count(width, f"{devices[0]} worker")
-            duration = format_duration(estimate.seconds)
-            echo(f"about {duration} on {workers_text} (estimated from one epoch of up to 3 stacks)", err=True)
+        return estimate_training(stacks, executor, epochs_done=done)
+
+
+def print_estimate(preview: Preview, *, prefix: str) -> None:
+    """Print the number of runs to train, their stacks and the estimated time."""
+    expanded, devices = preview.expanded, preview.devices
+    records = preview_records(expanded, preview.due, preview.continuations.sources)
+    with closing(preview.open_executor()) as executor:
+        stacks = preview_stacks(expanded, records, preview.db, devices, workers=executor.capacity())
+        echo(f"{prefix}to train: {describe_plan(stacks)} (of {len(expanded.runs)} in the grid)", err=True)
+        if expanded.removed:
+            echo(f"{prefix}[[require]] removes {format_count(expanded.removed, 'configuration')}", err=True)
+        if not stacks:
+            return
+        if not expanded.grid.command:
+            echo("measuring one epoch of up to 3 stacks", err=True)
+        estimate = preview.estimate(stacks, records, executor)
+        workers = format_count(executor.capacity(), f"{devices[0]} worker")
+    for line in engine_lines(estimate.engine_notes):
+        echo(f"of the sampled stacks, {line}", err=True)
+    if estimate.seconds is None:
+        echo("no estimate of the time", err=True)
+    else:
+        duration = format_duration(estimate.seconds)
+        echo(f"about {duration} on {workers} (estimated from one epoch of up to 3 stacks)", err=True)
 
 
 def missing_runs(expanded: ExpandedGrid, db: Path, change: CodeChange, *, retry_failed: bool) -> list[NewRun]:

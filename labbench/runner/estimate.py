@@ -1,16 +1,26 @@
-"""Estimate of a grid's training time from one epoch of its first, middle and last stack."""
+"""Estimate of a grid's training time, from one epoch of its first, middle and last stack.
+
+The stacks are trained as `labbench run` does, in the same processes and as many at the same time, so that their start,
+the loading of data and the competition for the cores count too.
+"""
 
 from __future__ import annotations
 
+import heapq
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-from labbench.executors.in_process import InProcessExecutor
+import psutil
+
+from labbench.executors import Executor
 from labbench.params.param import TRAINING
-from labbench.records import EngineNote, Failed, Points, RunRecord, Stack
-from labbench.runner.planner import relative_cost
+from labbench.records import EngineNote, Event, Failed, Finished, Points, RunRecord, Stack, Started
+from labbench.runner.planner import make_stack, relative_cost
+
+MAX_SECONDS = 20.0
+"""Time after which the measurement ends, once a run has been measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,52 +34,99 @@ class Estimate:
 
 
 def estimate_training(
-    stacks: Sequence[Stack], device: str, *, workers: int, epochs_done: Mapping[str, int] | None = None
+    stacks: Sequence[Stack], executor: Executor, *, epochs_done: Mapping[str, int] | None = None
 ) -> Estimate:
-    """Estimate the training of the stacks on `workers`, with the start of the workers and the loading of each stack.
+    """Estimate the time of `labbench run` for these stacks with this executor, from the start of the process on.
 
     `epochs_done` is the number of epochs after which a run begins, by key; 0 for other runs.
     """
-    done = epochs_done or {}
-    began = time.monotonic()
-    import labbench.train.loop  # noqa: F401 (a worker's start takes as long)
-
-    start_seconds = time.monotonic() - began
+    done, preparation = epochs_done or {}, time.time() - psutil.Process().create_time()
     sampled = [stacks[index] for index in sorted({0, len(stacks) // 2, len(stacks) - 1})]
-    seconds = sampled_cost = loading = 0.0
-    notes: Counter[str] = Counter()
-    for stack in sampled:
-        began = time.monotonic()
-        from_start = replace(stack, runs=tuple(replace(run, boundary=0) for run in stack.runs))
-        epoch = epoch_seconds(from_start, device, notes)
-        loading += max(0.0, time.monotonic() - began - sum(epoch.values())) / len(sampled)
-        seconds += sum(epoch[run.key] * epochs_left(run, done) for run in stack.runs if run.key in epoch)
-        sampled_cost += cost_left(stack, done) if epoch else 0.0
-    if not sampled_cost:
-        return Estimate(None, notes)
-    total_cost = sum(cost_left(stack, done) for stack in stacks)
-    all_stacks = seconds / sampled_cost * total_cost + loading * len(stacks)
-    return Estimate(start_seconds + all_stacks / min(workers, len(stacks)), notes)
+    measured = Measurement()
+    if all(stack.command is None for stack in sampled):
+        measured.measure([_first_epoch(stack) for stack in sampled], executor)
+    timings = [timing for stack in sampled if (timing := measured.stack_timing(stack, [run.key for run in stack.runs]))]
+    if not timings:
+        return Estimate(None, measured.engine_notes)
+    loading = sum(timing.loading for timing in timings) / len(timings)
+    rate = sum(timing.run_epoch * sum(epochs_left(run, done) for run in timing.stack.runs) for timing in timings) / sum(
+        cost_left(timing.stack, done) for timing in timings
+    )
+    training = schedule_length([loading + rate * cost_left(stack, done) for stack in stacks], executor.capacity())
+    return Estimate(preparation + measured.start_seconds + training, measured.engine_notes)
 
 
-def epoch_seconds(stack: Stack, device: str, notes: Counter[str]) -> dict[str, float]:
-    """Train one epoch of a stack, and count messages about engines in `notes`.
+@dataclass(frozen=True, slots=True)
+class StackTiming:
+    """Times of one epoch of a stack, in seconds."""
 
-    Returns an empty dict if a run fails.
-    """
-    if stack.command is not None:
-        return {}
-    seconds: dict[str, float] = {}
-    for event in InProcessExecutor(device).execute([stack]):
-        if isinstance(event, Failed):
-            return {}
-        if isinstance(event, EngineNote):
-            notes.update(event.text.splitlines())
-        if isinstance(event, Points) and event.metric == "time/compute_s":
-            seconds.setdefault(event.run, event.values[0])
-        if len(seconds) == len(stack.runs):
-            break
-    return seconds
+    stack: Stack
+    run_epoch: float
+    """Mean time of one epoch of one run: its share of the epoch of the stack."""
+    loading: float
+    """Time besides the epochs: data, checks, and the evaluation at the end."""
+
+
+@dataclass
+class Measurement:
+    """Times of the events of a training."""
+
+    start_seconds: float = 0.0
+    """Time from the first stack to the first event: the start of the processes."""
+    engine_notes: Counter[str] = field(default_factory=Counter)
+    _began: dict[str, float] = field(default_factory=dict)
+    _ended: dict[str, float] = field(default_factory=dict)
+    _epochs: dict[str, float] = field(default_factory=dict)
+    _failed: set[str] = field(default_factory=set)
+
+    def measure(self, stacks: Sequence[Stack], executor: Executor) -> None:
+        """Train the stacks and record the times of their events.
+
+        The training ends after `MAX_SECONDS` if a run has been measured.
+        """
+        start = time.monotonic()
+        for event in executor.execute(stacks):
+            if event is not None:
+                self._take(event, time.monotonic() - start)
+            if self._epochs and time.monotonic() - start > MAX_SECONDS:
+                break
+
+    def _take(self, event: Event, seconds: float) -> None:
+        match event:
+            case Started(run=run):
+                self.start_seconds = self.start_seconds or seconds
+                self._began.setdefault(run, seconds)
+            case EngineNote(text=text):
+                self.engine_notes.update(text.splitlines())
+            case Points(run=run, metric="time/compute_s", values=values):
+                self._epochs.setdefault(run, values[0])
+            case Finished(run=run):
+                self._ended[run] = seconds
+            case Failed(run=run):
+                self._failed.add(run)
+
+    def stack_timing(self, stack: Stack, runs: Sequence[str]) -> StackTiming | None:
+        """Return the times of a stack with these runs; None if a run has failed or none has been measured."""
+        epochs = [self._epochs[run] for run in runs if run in self._epochs]
+        if not epochs or self._failed.intersection(runs):
+            return None
+        ends = [self._ended[run] for run in runs if run in self._ended]
+        wall = max(ends) - min(self._began[run] for run in runs if run in self._began) if ends else sum(epochs)
+        return StackTiming(stack, sum(epochs) / len(epochs), max(0.0, wall - sum(epochs)))
+
+
+def _first_epoch(stack: Stack) -> Stack:
+    """Return the stack with runs of one epoch from the start."""
+    runs = [replace(run, boundary=0, config={**run.config, "epochs": 1}) for run in stack.runs]
+    return make_stack(runs, task=stack.task, stop=stack.stop, runtime=replace(stack.runtime, keep="none"))
+
+
+def schedule_length(seconds: Sequence[float], workers: int) -> float:
+    """Return the time in which workers train stacks of these durations, each taking the next one when it is free."""
+    free = [0.0] * max(1, workers)
+    for duration in seconds:
+        heapq.heapreplace(free, free[0] + duration)
+    return max(free)
 
 
 def epochs_left(run: RunRecord, done: Mapping[str, int]) -> float:
