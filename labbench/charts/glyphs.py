@@ -6,11 +6,20 @@ from dataclasses import dataclass
 
 from labbench.records import Status
 
-SERIES_GLYPHS = "▸●◆■▲▼◉◈▣"
+SERIES_GLYPHS = "▸●◆■▲▼◉◈▣◇△"
 """Glyphs of series by slot; slot 0 is the highlighted run if it is not marked."""
 
-SLOT_COUNT = len(SERIES_GLYPHS) - 1
-"""Number of distinct slots for marked runs; further runs reuse the slots in order."""
+SLOT_COUNT = 8
+"""Number of distinct slots for marked runs, from 1 on; further runs reuse the slots in order."""
+
+LEADER_COUNT = len(SERIES_GLYPHS) - 1
+"""Number of slots for the best of very many configurations; the last ones share the first ones' colours."""
+
+OTHER_SLOT = -1
+"""Slot of the runs that are drawn in grey among very many."""
+
+OTHER_GLYPH = "·"
+"""Glyph of these runs."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,8 @@ import numpy as np
 from labbench import text
 from labbench.charts.bands import SPREADS, group_bands
 from labbench.charts.braille import Canvas
-from labbench.charts.lines import Line, LineGroup, PreparedLines, last_finite_index, nearest_index
+from labbench.charts.glyphs import OTHER_SLOT
+from labbench.charts.lines import Line, LineGroup, PreparedLines, group_lines, last_finite_index, nearest_index
 from labbench.charts.palette import BRIGHT, LABEL, LINE, TEXT, line_ink
 from labbench.charts.series import Curve, Series
 from labbench.charts.smoothing_spec import parse_smoothing
@@ -59,7 +60,7 @@ class _Readout:
 
 def line_entries(lines: PreparedLines, view: ChartView, max_entries: int) -> list[LegendEntry]:
     """Return entries for the `max_entries` best lines, best value first; lines without a value rank last."""
-    readouts = _readouts(lines, view)
+    readouts = _readouts(lines, view, range(len(lines.lines)))
     ranks = [_rank_of_value(readout.value, view) for readout in readouts]
     best = sorted(range(len(ranks)), key=ranks.__getitem__)[:max_entries]
     values = text.format_numbers([readouts[row].value for row in best])
@@ -78,14 +79,14 @@ def line_entries(lines: PreparedLines, view: ChartView, max_entries: int) -> lis
     ]
 
 
-def _readouts(lines: PreparedLines, view: ChartView) -> list[_Readout]:
+def _readouts(lines: PreparedLines, view: ChartView, rows: Iterable[int]) -> list[_Readout]:
     """Return the value of each line at the crosshair, or else its last value, as in the table unless smoothed."""
     is_smoothed = bool(parse_smoothing(view.smoothing))
     return [
-        _read_last(line, prepared.curve, is_smoothed=is_smoothed)
+        _read_last(lines.lines[row], lines.prepared[row].curve, is_smoothed=is_smoothed)
         if view.crosshair is None
-        else _read_at(line.series, prepared.curve, view.crosshair, is_smoothed=is_smoothed)
-        for line, prepared in zip(lines.lines, lines.prepared, strict=True)
+        else _read_at(lines.lines[row].series, lines.prepared[row].curve, view.crosshair, is_smoothed=is_smoothed)
+        for row in rows
     ]
 
 
@@ -127,18 +128,18 @@ def _format_position(readout: _Readout, view: ChartView) -> str:
 
 def group_entries(groups: Sequence[LineGroup], lines: PreparedLines, view: ChartView) -> list[LegendEntry]:
     """Return an entry for each group, best mean first: the mean and spread of what its lines would show."""
-    readouts = _readouts(lines, view)
+    readouts = _readouts(lines, view, [row for group in groups for row in group.rows.tolist()])
     values = np.array([math.nan if readout.value is None else readout.value for readout in readouts])
-    owner = np.empty(len(values), dtype=np.int64)
-    for row, group in enumerate(groups):
-        owner[group.rows] = row
+    owner = np.repeat(np.arange(len(groups)), [len(group.rows) for group in groups])
     spread = next(spread for spread in SPREADS if spread == view.spread)
     bands = group_bands(values[:, None], owner, len(groups), spread)
     means = [float(mean) if n else None for mean, n in zip(bands.mean[:, 0], bands.n[:, 0], strict=True)]
     entries = []
     for row, (group, value) in enumerate(zip(groups, text.format_numbers(means), strict=True)):
         half = float(bands.high[row, 0]) / 2 - float(bands.low[row, 0]) / 2
-        shown = f"{value} ±{_format_half_width(half)}" if value and half > 0 else value or "–"
+        shown = (
+            f"{value} ±{_format_half_width(half)}" if value and half > 1e-12 * abs(means[row] or 0.0) else value or "–"
+        )
         label = f"{group.label} ×{len(group.rows)}"
         entries.append(LegendEntry(_rank_of_value(means[row], view), group.glyph, group.slot, label, shown))
     return sorted(entries, key=lambda entry: entry.rank)
@@ -190,13 +191,17 @@ def top_legend_rows(lines: Sequence[Line], view: ChartView, width: int, height: 
     """Return the number of rows of the legend above the plot; it does not change with the crosshair."""
     if not lines or height < _MIN_HEIGHT_WITH_LEGEND:
         return 0
-    labels = {line.group or line.label for line in lines} if len(lines) > MAX_SEPARATE_LINES else lines
+    n_entries = len(lines)
+    if n_entries > MAX_SEPARATE_LINES:
+        slots = [slot for slot, _ in group_lines(lines).values()]
+        n_entries = sum(slot != OTHER_SLOT for slot in slots) + (OTHER_SLOT in slots)
     columns = max(1, width // _entry_width(_longest_label(lines), width, names=view.names))
-    return min(-(-len(labels) // columns), max(1, height // 4) if view.names else 1)
+    return min(-(-n_entries // columns), max(1, height // 4) if view.names else 1)
 
 
 def _longest_label(lines: Sequence[Line]) -> int:
-    return max(text.cell_width(line.group or line.label) for line in lines)
+    labels = {line.group or line.label for line in lines if line.slot != OTHER_SLOT}
+    return max(map(text.cell_width, labels), default=0)
 
 
 def _entry_width(label_width: int, width: int, *, names: bool) -> int:
@@ -229,7 +234,8 @@ def _draw_named_entries(canvas: Canvas, entries: Sequence[LegendEntry], title_wi
     columns = max(1, canvas.width // entry_width)
     cells = [(column * entry_width, row) for row in range(canvas.height) for column in range(columns)]
     cells = cells[-(-title_width // entry_width) :]
-    if total > len(cells) and cells:
+    if total > min(len(cells), len(entries)) and cells:
+        cells = cells[: len(entries) + 1]
         *cells, (column, row) = cells
         canvas.put(column + 1, row, f"and {total - len(cells)} more", LABEL)
     for entry, (column, row) in zip(entries, cells, strict=False):
@@ -267,8 +273,8 @@ def draw_side_legend(
     """
     max_entries = max(1, canvas.height - bool(title))
     total = total or len(entries)
-    hidden = total - max_entries + 1 if total > max_entries else 0
-    entries = entries[: max_entries - 1] if hidden else entries
+    entries = entries[: max_entries - 1] if total > min(max_entries, len(entries)) else entries
+    hidden = total - len(entries)
     values = text.align_decimal_points([entry.value for entry in entries])
     x_texts = [entry.x for entry in entries]
     if len(set(x_texts)) == 1:

@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from labbench.charts.axes import Frame, scale_values
-from labbench.charts.glyphs import SERIES_GLYPHS, SLOT_COUNT
+from labbench.charts.glyphs import OTHER_SLOT, SERIES_GLYPHS
 from labbench.charts.rasterize import ColumnSpans, Extent, measure_all_spans
 from labbench.charts.series import Curve, Floats, Series, envelope, smooth_series, value_range
 from labbench.charts.smoothing_spec import Smoothing, parse_smoothing
@@ -24,7 +25,11 @@ from labbench.records import Status
 _MIN_LINES_FOR_OUTLIERS = 5
 """With fewer lines, no line counts as an outlier."""
 _OUTLIER_RATIO = 20.0
-"""A line is an outlier if its height exceeds this multiple of the median height."""
+"""A line is an outlier if it reaches further from the middle than this multiple of the median reach."""
+
+
+_SpansKey: TypeAlias = tuple[bool, float, float, int]
+"""Whether of the raw bands, left, right and number of dot columns of measured spans."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +116,15 @@ class LineGroup:
 class PreparedLines:
     """All lines of a chart under one smoothing and scaling."""
 
-    def __init__(self, lines: Sequence[Line], prepared: Sequence[PreparedLine]) -> None:
+    def __init__(
+        self, lines: Sequence[Line], prepared: Sequence[PreparedLine], earlier: PreparedLines | None = None
+    ) -> None:
+        """Create from lines and their prepared counterparts; spans that `earlier` lines have are not measured again."""
         self.lines, self.prepared = lines, prepared
         self._inlier_rows: list[int] | None = None
-        self._spans_by_key: dict[tuple[bool, float, float, int], ColumnSpans] = {}
+        self._spans_by_key: dict[_SpansKey, ColumnSpans] = {}
+        self._earlier_rows = {} if earlier is None else {id(line): row for row, line in enumerate(earlier.prepared)}
+        self._earlier_spans = {} if earlier is None else earlier._spans_by_key
 
     def x_range(self) -> Range | None:
         """Return the scaled x range of all lines."""
@@ -132,16 +142,16 @@ class PreparedLines:
         return self._inlier_rows
 
     def _without_outliers(self, rows: list[int]) -> list[int]:
-        """Return the rows whose height is at most `_OUTLIER_RATIO` times the median height."""
-        ranges = (self.prepared[row].y_range or (0.0, 0.0) for row in rows)
-        quarters = np.array(
-            [(high - low) / 4 for low, high in ranges]
-        )  # quarters of the heights, because the median adds two of them and the sum must be finite
+        """Return the rows that reach at most `_OUTLIER_RATIO` times as far from the middle as the median line."""
         if len(rows) < _MIN_LINES_FOR_OUTLIERS:
             return rows
-        median = np.median(quarters)
-        far = quarters / _OUTLIER_RATIO > median
-        return [row for row, is_far in zip(rows, far, strict=True) if not is_far] if median > 0 else rows
+        # quarters, because differences and the median add two of them and the sums must be finite
+        quarters = np.array([self.prepared[row].y_range or (0.0, 0.0) for row in rows]) / 4  # (rows, 2)
+        middle = np.median(quarters)
+        reach = np.maximum(quarters[:, 1] - middle, middle - quarters[:, 0])
+        median = np.median(reach)
+        is_far = reach / _OUTLIER_RATIO > median
+        return [row for row, far in zip(rows, is_far, strict=True) if not far] if median > 0 else rows
 
     def count_off_scale(self, frame: Frame) -> tuple[int, int]:
         """Return the number of lines that leave the frame at its top and at its bottom, within its x range."""
@@ -155,24 +165,44 @@ class PreparedLines:
         if key not in self._spans_by_key:
             for stale in [cached for cached in self._spans_by_key if cached[0] == bands]:  # each holds megabytes
                 del self._spans_by_key[stale]
-            extents = [(line.band or line.line) if bands else line.line for line in self.prepared]
-            self._spans_by_key[key] = measure_all_spans(extents, left, right, columns)
+            self._spans_by_key[key] = self._measure(key, self._earlier_spans.pop(key, None))
         return self._spans_by_key[key]
 
+    def _measure(self, key: _SpansKey, earlier: ColumnSpans | None) -> ColumnSpans:
+        bands, left, right, columns = key
+        extents = [(line.band or line.line) if bands else line.line for line in self.prepared]
+        if earlier is None:
+            return measure_all_spans(extents, left, right, columns)
+        rows = np.array([self._earlier_rows.get(id(line), -1) for line in self.prepared])
+        new = np.flatnonzero(rows < 0)
+        spans = ColumnSpans(earlier.low[rows], earlier.high[rows], earlier.edges[rows])
+        if len(new):
+            measured = measure_all_spans([extents[row] for row in new], left, right, columns)
+            spans.low[new], spans.high[new], spans.edges[new] = measured.low, measured.high, measured.edges
+        return spans
+
     def groups(self) -> list[LineGroup]:
-        """Return the groups of the lines, in the order of their first lines."""
-        rows: dict[str, list[int]] = {}
-        for row, line in enumerate(self.lines):
-            rows.setdefault(line.group or line.label, []).append(row)
-        slots = [1 + index % SLOT_COUNT for index in range(len(rows))]
+        """Return the groups of the lines with a colour, in the order of their first lines."""
         return [
-            LineGroup(label, slot, SERIES_GLYPHS[slot], np.array(members))
-            for slot, (label, members) in zip(slots, rows.items(), strict=True)
+            LineGroup(label, slot, SERIES_GLYPHS[slot], np.array(rows))
+            for label, (slot, rows) in group_lines(self.lines).items()
+            if slot != OTHER_SLOT
         ]
 
     def display(self, view: ChartView) -> ResolvedDisplay:
-        """Return the display of the view, with `auto` resolved to runs, groups or density."""
-        return resolve_display(view.display, len(self.lines), len({line.group or line.label for line in self.lines}))
+        """Return the display of the view, with `auto` resolved to runs or groups."""
+        return resolve_display(view.display, len(self.lines))
+
+
+def group_lines(lines: Sequence[Line]) -> dict[str, tuple[int, list[int]]]:
+    """Return the slot and the indices of the lines of each group, by its label, in the order of the first lines.
+
+    A group has the slot of its lines; the highlighted line may have one of its own.
+    """
+    rows_of_group: dict[str, list[int]] = {}
+    for row, line in enumerate(lines):
+        rows_of_group.setdefault(line.group or line.label, []).append(row)
+    return {label: (max(lines[row].slot for row in rows), rows) for label, rows in rows_of_group.items()}
 
 
 def _union(ranges: Sequence[Range | None]) -> Range | None:
@@ -198,7 +228,7 @@ class LineCache:
                 self._prepared_by_key.get(key) or _prepare_line(key[0], smoothing, view.log, view.log_x) for key in keys
             ]
             self._prepared_by_key = dict(zip(keys, prepared, strict=True))
-            self._last = (key, PreparedLines(lines, prepared))
+            self._last = (key, PreparedLines(lines, prepared, self._last[1] if self._last else None))
         return self._last[1]
 
 

@@ -15,7 +15,7 @@ from labbench.charts.axes import MIN_HEIGHT, MIN_WIDTH, Frame, axis_range, draw_
 from labbench.charts.bands import SPREADS, Bands, group_bands
 from labbench.charts.bars import draw_bars, is_logged_once
 from labbench.charts.braille import Canvas, InkRun
-from labbench.charts.glyphs import STATUS_GLYPHS
+from labbench.charts.glyphs import OTHER_SLOT, STATUS_GLYPHS
 from labbench.charts.legend import (
     LegendEntry,
     draw_side_legend,
@@ -26,8 +26,19 @@ from labbench.charts.legend import (
     side_legend_width,
     top_legend_rows,
 )
-from labbench.charts.lines import Line, LineCache, LineGroup, PreparedLines, best_point, last_finite_index
-from labbench.charts.palette import BAND, BEST, BOX_GROUND, BRIGHT, CROSSHAIR_GROUND, DENSITY, LABEL, LINE, line_ink
+from labbench.charts.lines import Line, LineCache, LineGroup, PreparedLines, best_point, group_lines, last_finite_index
+from labbench.charts.palette import (
+    BAND,
+    BEST,
+    BOX_GROUND,
+    BRIGHT,
+    CROSSHAIR_GROUND,
+    DENSITY,
+    LABEL,
+    LINE,
+    OTHER,
+    line_ink,
+)
 from labbench.charts.rasterize import ColumnSpans
 from labbench.charts.series import Floats
 from labbench.charts.smoothing_spec import parse_smoothing
@@ -82,7 +93,7 @@ class ChartRenderer:
             canvas.put(max(0, (width - len(drawing)) // 2), height // 2, drawing, LABEL)
             return canvas.lines()
         canvas = drawing.canvas.copy()
-        total = None if drawing.groups else len(lines)
+        total = len(lines) if drawing.groups is None else len(group_lines(lines))
         _draw_crosshair(canvas, drawing.frame, view)
         entries = _legend_entries(drawing, view)
         if side:
@@ -196,14 +207,19 @@ def _line_style(line: Line, lines: PreparedLines, view: ChartView) -> int:
 
 
 def _draw_groups(canvas: Canvas, frame: Frame, lines: PreparedLines, view: ChartView) -> Sequence[LineGroup]:
-    """Draw each group's band, then the means over the bands, then the highlighted run."""
+    """Draw the lines without a colour, then each group's band, then the means over the bands, then the highlighted run.
+
+    Returns the groups with a colour.
+    """
     groups = lines.groups()
-    owner = np.empty(len(lines.lines), dtype=np.int64)
-    for index, group in enumerate(groups):
-        owner[group.rows] = index
     spans = _line_spans(lines, frame)
+    rows = np.concatenate([np.empty(0, np.int64), *(group.rows for group in groups)])
+    others = np.ones(len(lines.lines), np.bool_)
+    others[rows] = False
+    _shade(canvas, frame, spans.low[others], spans.high[others], (OTHER,))
+    owner = np.repeat(np.arange(len(groups)), [len(group.rows) for group in groups])
     spread = next(spread for spread in SPREADS if spread == view.spread)
-    bands = group_bands(frame.unscale_all(spans.edges), owner, len(groups), spread)
+    bands = group_bands(frame.unscale_all(spans.edges[rows]), owner, len(groups), spread)
     low, mean, high = _scale_bands(bands, frame)
     for lower, upper, style in ((low, high, BAND), (mean, mean, LINE)):
         inks = [line_ink(group.slot, style) for group in groups]
@@ -233,9 +249,15 @@ def _scale_bands(bands: Bands, frame: Frame) -> tuple[Floats, Floats, Floats]:
 def _draw_density(canvas: Canvas, frame: Frame, lines: PreparedLines, view: ChartView) -> None:
     """Draw each dot in the ink of the number of lines that cover it (log scale), then the highlighted run."""
     spans = _line_spans(lines, frame)
+    _shade(canvas, frame, spans.low, spans.high, DENSITY)
+    _draw_highlighted(canvas, frame, lines, view, spans)
+
+
+def _shade(canvas: Canvas, frame: Frame, low: Floats, high: Floats, inks: Sequence[int]) -> None:
+    """Draw each dot that spans cover in the ink of their number; `low` and `high` have shape (spans, dot columns)."""
     rows, columns = 4 * frame.height, 2 * frame.width
     with np.errstate(invalid="ignore"):
-        top, bottom = np.rint(frame.dot_rows(spans.high)), np.rint(frame.dot_rows(spans.low))
+        top, bottom = np.rint(frame.dot_rows(high)), np.rint(frame.dot_rows(low))
         line, column = np.nonzero((bottom >= 0) & (top < rows))
     first = np.clip(top[line, column], 0, rows - 1).astype(np.int64)
     after = np.clip(bottom[line, column], 0, rows - 1).astype(np.int64) + 1
@@ -244,8 +266,7 @@ def _draw_density(canvas: Canvas, frame: Frame, lines: PreparedLines, view: Char
         after * columns + column, minlength=size
     )
     counts = np.cumsum(changes.reshape(rows + 1, columns), axis=0)[:-1]
-    canvas.shade(counts, DENSITY, left=frame.column)
-    _draw_highlighted(canvas, frame, lines, view, spans)
+    canvas.shade(counts, inks, left=frame.column)
 
 
 def _draw_highlighted(canvas: Canvas, frame: Frame, lines: PreparedLines, view: ChartView, spans: ColumnSpans) -> None:
@@ -258,7 +279,7 @@ def _draw_marks(canvas: Canvas, frame: Frame, lines: PreparedLines, view: ChartV
     """Draw the series or status glyph at the end of each line, and ★ at the highlighted line's best value."""
     for line, prepared in zip(lines.lines, lines.prepared, strict=True):
         highlighted = line.key == view.highlighted
-        if not ends and not highlighted:
+        if not highlighted and (not ends or line.slot == OTHER_SLOT):
             continue
         x, _, scaled, _ = prepared.line
         ink = line_ink(line.slot, _line_style(line, lines, view))

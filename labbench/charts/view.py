@@ -20,7 +20,7 @@ Box: TypeAlias = tuple[float, float, float, float]
 """(left, right, low, high)."""
 
 MAX_SEPARATE_LINES = 30
-"""With more lines, `auto` draws groups or density."""
+"""With more lines, `auto` draws groups: the best configurations in colour, the other lines in grey."""
 _MIN_WINDOW_SHARE = 1e-9
 """Narrowest window as a fraction of the whole, limited by float precision."""
 
@@ -58,11 +58,11 @@ class ChartView:
         return replace(self, crosshair=None, box=None)
 
 
-def resolve_display(display: Display, lines: int, groups: int) -> ResolvedDisplay:
-    """Resolve `auto` for a number of lines and groups; other values are returned unchanged."""
+def resolve_display(display: Display, lines: int) -> ResolvedDisplay:
+    """Resolve `auto` for a number of lines; other values are returned unchanged."""
     if display != "auto":
         return display
-    return "runs" if lines <= MAX_SEPARATE_LINES else "groups" if groups <= MAX_SEPARATE_LINES else "density"
+    return "runs" if lines <= MAX_SEPARATE_LINES else "groups"
 
 
 def zoom_window(window: Range, whole: Range, factor: float, at: float | None = None) -> Range | None:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from textual.theme import Theme
 
+from labbench.charts.glyphs import LEADER_COUNT, SLOT_COUNT
+
 if TYPE_CHECKING:
     from textual.app import App
 
@@ -114,5 +116,6 @@ CONTRAST_SERIES_COLOURS = (
 
 
 def series_colours(app: App[None]) -> tuple[str, ...]:
-    """Return the colour of each slot in the current theme, slot 0 first."""
-    return CONTRAST_SERIES_COLOURS if app.theme == CONTRAST.name else SERIES_COLOURS[app.current_theme.dark]
+    """Return the colour of each slot in the current theme, slot 0 first; the last share colours with the first."""
+    colours = CONTRAST_SERIES_COLOURS if app.theme == CONTRAST.name else SERIES_COLOURS[app.current_theme.dark]
+    return colours + colours[1 : 1 + LEADER_COUNT - SLOT_COUNT]

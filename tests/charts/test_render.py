@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from labbench.charts.crosshair import next_best_x, step_crosshair
+from labbench.charts.glyphs import OTHER_SLOT
 from labbench.charts.lines import Line
-from labbench.charts.palette import BAND, BEST, BRIGHT, LINE, slot_and_style
+from labbench.charts.palette import BAND, BEST, BRIGHT, LINE, OTHER, slot_and_style
 from labbench.charts.render import ChartRenderer
 from labbench.charts.series import Buckets, ExactPoints, Series
 from labbench.charts.view import ChartView, Display
@@ -297,3 +298,29 @@ def test_a_metric_logged_once_is_drawn_as_bars_sorted_by_value_with_a_dot_for_ea
     assert drawn[0].count("•") == drawn[1].count("•") == 2
     assert drawn[1].count("█") > drawn[0].count("█")
     assert rows(lines, ChartView(goal="max"))[0].split()[1] == "worse"
+
+
+def test_a_line_far_away_from_the_others_does_not_flatten_them() -> None:
+    """A run that ended after one point of 1e24 has no height."""
+    lines = [line(str(number), [1.0 + number, 0.5]) for number in range(9)]
+    drawn = rows([*lines, line("far", [1e24])])
+    assert "e24" not in "".join(drawn[4:])
+    assert any("1 off scale" in row for row in drawn)
+
+
+def test_of_many_lines_the_best_groups_have_colours_and_the_others_are_grey() -> None:
+    def member(group: str, seed: int, level: float, slot: int) -> Line:
+        steps = np.arange(3.0)
+        series = Series(steps, level + 0.1 * seed + np.array([0.2, 0.1, 0.0]))
+        return Line(f"{group}{seed}", f"{group} s{seed}", series, slot, "▸●◆■"[max(slot, 0)], group=group)
+
+    lines = [member("best", seed, 1.0, 1) for seed in range(3)] + [member("second", seed, 2.0, 2) for seed in range(3)]
+    lines += [member(f"other {number}", seed, 3.0 + number, OTHER_SLOT) for number in range(10) for seed in range(3)]
+    runs = ChartRenderer().draw(lines, ChartView(), 80, 20)
+    styles = {ink if slot_and_style(ink) is None else slot_and_style(ink) for row in runs for _, ink in row}
+    assert {(1, BAND), (1, LINE), (2, LINE), OTHER} <= styles
+    text = "\n".join("".join(part for part, _ in row) for row in runs)
+    assert "best ×3" in text
+    assert "second ×3" in text
+    assert "other" not in text
+    assert "and 10 more" in text

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 from textual import on
 from textual.containers import Container
 
+from labbench.charts.glyphs import OTHER_SLOT
 from labbench.charts.ticks import MAX_AXIS_VALUE, clamp
-from labbench.charts.view import Box, Range, XAxis, resolve_display
+from labbench.charts.view import Box, Display, Range, ResolvedDisplay, XAxis, resolve_display
 from labbench.metrics import page_order
 from labbench.records import Goal, RunRecord
+from labbench.tui.charts.leaders import leader_slots
 from labbench.tui.charts.page_legend import PageLegend
 from labbench.tui.charts.series_container import SeriesContainer
 from labbench.tui.charts.settings import FOUR_CHARTS, ONE_CHART, PAGE_LAYOUTS, ChartState, begins_at_zero
@@ -31,6 +33,8 @@ _LARGE_SCREEN = (160, 40)
 _MIN_TWO_COLUMNS = 64
 """Width of the page in cells below which its charts share fewer columns."""
 _STEEP_RATIO = 20.0
+_MAX_LEADERS_IN_FULL = 100
+"""Runs of the best configurations that are read in full among very many runs."""
 
 
 class ChartPage(SeriesContainer):
@@ -50,8 +54,11 @@ class ChartPage(SeriesContainer):
         self.chosen_metric: str | None = None
         """Metric of the chart that keys act on."""
         self.crosshair: float | None = None
+        self.slots: Mapping[str, int] = {}
+        """Colour slots of the runs by key, as drawn."""
         self._runs: Sequence[RunRecord] = ()
         self._marks: Mapping[str, int] = {}
+        self._leaders: tuple[object, dict[str, int]] = (None, {})
         self._highlighted: str | None = None
         self.goals: Mapping[str, Goal] = {}
         self._default_metric: str | None = None
@@ -90,10 +97,11 @@ class ChartPage(SeriesContainer):
         if self.chosen_metric is None or self.settings.x_axis is None:
             return
         self._layout_charts()
+        self.slots = self._find_slots()
         self.series_cache.n_visible = len(self._runs) * len(self.shown_metrics())
-        requests = []
+        requests, in_full = [], self._in_full()
         for metric in self.shown_metrics():
-            request = self.series_cache.missing(self._runs, metric, self.settings.x_axis, self._in_full())
+            request = self.series_cache.missing(self._runs, metric, self.settings.x_axis, in_full)
             n_missing = len(request.runs) + len(request.coarse_runs)
             if n_missing:
                 requests.append(request)
@@ -102,9 +110,27 @@ class ChartPage(SeriesContainer):
         self.read_missing(requests, self.settings.x_axis)
         self.draw()
 
+    def run_display(self, display: Display | None = None) -> ResolvedDisplay:
+        """Return the display of the runs, by default the one that was chosen, with `auto` resolved."""
+        return resolve_display(display or self.settings.display, len(self._runs))
+
+    def _find_slots(self) -> Mapping[str, int]:
+        """Return the slots of the marks, or of the best groups; the highlighted run has slot 0 if it has no other."""
+        metric = self._default_metric or self.chosen_metric
+        if self.run_display() != "groups" or metric is None or metric not in self.goals:
+            return self._marks
+        key = [(run.key, run.attempt, run.summary.get(metric)) for run in self._runs], self.goals[metric]
+        if self._leaders[0] != key:
+            self._leaders = (key, leader_slots(self._runs, metric, self.goals[metric]))
+        slots = self._leaders[1]
+        if self._highlighted is None or slots.get(self._highlighted, 0) != OTHER_SLOT:
+            return slots
+        return {**slots, self._highlighted: 0}
+
     def _in_full(self) -> set[str]:
-        """Return the keys of the runs that are read in full even among very many runs."""
-        return set() if self._highlighted is None else {self._highlighted}
+        """Return the keys of the runs that are read in full even among very many runs: those with a colour."""
+        colored = [key for key, slot in self.slots.items() if slot != OTHER_SLOT]
+        return {key for key in (self._highlighted, *colored[:_MAX_LEADERS_IN_FULL]) if key is not None}
 
     def set_x_axis(self, axis: XAxis) -> None:
         """Draw all charts over another x axis, without zoom."""
@@ -114,14 +140,15 @@ class ChartPage(SeriesContainer):
 
     def _build_lines(self, metric: str, axis: XAxis) -> None:
         """Build the lines of a metric from its cached series."""
-        self._lines[metric] = self.series_cache.lines(self._runs, self._marks, metric, axis)
+        self._lines[metric] = self.series_cache.lines(self._runs, self.slots, metric, axis)
 
     def draw(self) -> None:
         """Redraw the charts after a change of the settings."""
         whole, glyphs = self.full_x_range(), self.app.no_color
         is_alone = len(self.shown_metrics()) == 1
         all_lines = {line.key: line for metric in self.shown_metrics() for line in self._lines.get(metric, ())}
-        self.query_one(PageLegend).show([] if is_alone else list(all_lines.values()), self._highlighted)
+        legend = [] if is_alone else list(all_lines.values())
+        self.query_one(PageLegend).show(legend, self._highlighted, is_grouped=self.run_display() == "groups")
         for chart, metric in zip(self.charts(), self.shown_metrics(), strict=False):
             if metric not in self._lines:
                 continue
@@ -130,15 +157,23 @@ class ChartPage(SeriesContainer):
             )
             view = replace(view, crosshair=self.crosshair, glyphs=glyphs, box=self._box_on(chart), names=is_alone)
             lines = self._lines[metric]
-            groups = len({line.group or line.label for line in lines})
-            description = self.settings.describe(
-                metric, view, resolve_display(view.display, len(lines), groups), len(lines), groups
-            )
+            description = self.settings.describe(metric, view, self._describe_display(lines))
             chart.show(lines, view, metric=metric, description=description)
             chart.set_class(metric == self.chosen_metric and not is_alone, "-chosen")
         window, axis = self.settings.visible_range(whole), self.settings.x_axis
         if window is not None and axis is not None:
             self.request_finer(self.shown_metrics(), self._runs, axis, window, dots=2 * self.size.width)
+
+    def _describe_display(self, lines: Sequence[Line]) -> str:
+        """Return the display of many runs as text."""
+        if self.run_display() == "density":
+            return f"density of {len(lines)} runs"
+        if self.run_display() == "runs":
+            return ""
+        groups = {line.group or line.label for line in lines}
+        leaders = {line.group or line.label for line in lines if line.slot > 0}
+        best = f"best {len(leaders)} of " if len(leaders) < len(groups) else ""
+        return f"{best}{len(groups)} groups, {self.settings.spread}"
 
     def shown_metrics(self) -> list[str]:
         """Return the metrics on the page, in order."""

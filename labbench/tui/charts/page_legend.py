@@ -9,8 +9,7 @@ from textual.content import Content
 from textual.widgets import Static
 
 from labbench import text
-from labbench.charts.glyphs import SERIES_GLYPHS, SLOT_COUNT
-from labbench.charts.view import MAX_SEPARATE_LINES
+from labbench.charts.glyphs import OTHER_GLYPH, OTHER_SLOT, SERIES_GLYPHS
 from labbench.tui.theme import series_colours
 
 if TYPE_CHECKING:  # numpy is not imported before the first paint
@@ -32,11 +31,12 @@ class PageLegend(Static):
         super().__init__(markup=False)
         self._lines: Sequence[Line] = ()
         self._highlighted: str | None = None
+        self._is_grouped = False
 
-    def show(self, lines: Sequence[Line], highlighted: str | None) -> None:
-        """Show these lines, or hide the legend without any."""
-        if (list(lines), highlighted) != (list(self._lines), self._highlighted):
-            self._lines, self._highlighted = lines, highlighted
+    def show(self, lines: Sequence[Line], highlighted: str | None, *, is_grouped: bool) -> None:
+        """Show these lines, or their groups if `is_grouped`; hide the legend without any."""
+        if (list(lines), highlighted, is_grouped) != (list(self._lines), self._highlighted, self._is_grouped):
+            self._lines, self._highlighted, self._is_grouped = lines, highlighted, is_grouped
             self.display = bool(lines)
             self._update()
 
@@ -64,10 +64,15 @@ class PageLegend(Static):
         self.update(Content.assemble(*parts))
 
     def _entries(self) -> list[tuple[str, str, str, bool]]:
-        """Return glyph, colour, name and brightness of each line, or of each group of many lines."""
+        """Return glyph, colour, name and brightness of each line, or of each group and of all others together."""
         colours = series_colours(self.app)
-        if len(self._lines) <= MAX_SEPARATE_LINES:
+        if not self._is_grouped:
             return [(line.glyph, colours[line.slot], line.label, line.key == self._highlighted) for line in self._lines]
-        groups = dict.fromkeys(line.group or line.label for line in self._lines)
-        slots = (1 + index % SLOT_COUNT for index in range(len(groups)))
-        return [(SERIES_GLYPHS[slot], colours[slot], name, False) for slot, name in zip(slots, groups, strict=False)]
+        from labbench.charts.lines import group_lines  # imports numpy, which the lines have loaded by now
+
+        groups = sorted((slot, label) for label, (slot, _) in group_lines(self._lines).items())
+        entries = [
+            (SERIES_GLYPHS[slot], colours[slot], label, slot == 0) for slot, label in groups if slot != OTHER_SLOT
+        ]
+        n_others = len(groups) - len(entries)
+        return [*entries, (OTHER_GLYPH, "$secondary", f"{n_others} others", False)] if n_others else entries

@@ -25,7 +25,6 @@ from labbench.charts.view import (
     ResolvedDisplay,
     change_on_axis,
     pan_window,
-    resolve_display,
     zoom_window,
 )
 from labbench.tui.charts.keys import PANEL_BINDINGS
@@ -155,13 +154,12 @@ class ChartPanel(Container, can_focus=True):
             self.page.set_x_axis(axes[(index + 1) % len(axes)])
 
     def action_display(self) -> None:
-        lines = self.page.lines_of(self.page.chosen_metric)
-        groups = len({line.group for line in lines})
         order: tuple[ResolvedDisplay, ...] = ("runs", "groups", "density")
-        current = resolve_display(self.settings.display, len(lines), groups)
-        following = order[(order.index(current) + 1) % len(order)]
-        self.settings.display = "auto" if following == resolve_display("auto", len(lines), groups) else following
-        self.page.draw()
+        following = order[(order.index(self.page.run_display()) + 1) % len(order)]
+        self.settings.display = following
+        if self.page.run_display() == self.page.run_display("auto"):
+            self.settings.display = "auto"
+        self.page.load_and_draw()
 
     def action_spread(self) -> None:
         self.settings.spread = SPREADS[(SPREADS.index(self.settings.spread) + 1) % len(SPREADS)]

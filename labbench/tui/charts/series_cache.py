@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from labbench.charts.glyphs import SERIES_GLYPHS
+from labbench.charts.glyphs import OTHER_GLYPH, OTHER_SLOT, SERIES_GLYPHS
 from labbench.charts.view import Range, XAxis
 from labbench.records import RunRecord
 from labbench.tui.charts.labels import group_labels, run_labels
@@ -103,7 +103,7 @@ class SeriesCache:
             if entry is not None and entry.whole is requested[key][1]:
                 entry.finer = series
 
-    def lines(self, runs: Sequence[RunRecord], marks: Mapping[str, int], metric: str, x_axis: XAxis) -> list[Line]:
+    def lines(self, runs: Sequence[RunRecord], slots: Mapping[str, int], metric: str, x_axis: XAxis) -> list[Line]:
         """Return the cached series of these runs as lines of a chart."""
         from labbench.charts.lines import Line
 
@@ -113,11 +113,22 @@ class SeriesCache:
             entry = self._entries.get((run.key, metric, x_axis))
             series = None if entry is None else entry.finer or entry.whole
             if series is not None and len(series):
-                slot = marks.get(run.key, 0)
+                slot = slots.get(run.key, 0)
                 note = "by step: " if series.is_by_step else ""
                 label, group = note + names[run.key], note + groups[run.key]
                 last = run.summary[metric].last if metric in run.summary else None
-                lines.append(Line(run.key, label, series, slot, SERIES_GLYPHS[slot], run.status, group, last))
+                lines.append(
+                    Line(
+                        run.key,
+                        label,
+                        series,
+                        slot,
+                        OTHER_GLYPH if slot == OTHER_SLOT else SERIES_GLYPHS[slot],
+                        run.status,
+                        group,
+                        last,
+                    )
+                )
         return lines
 
     def _names_and_groups(self, runs: Sequence[RunRecord]) -> tuple[dict[str, str], dict[str, str]]:

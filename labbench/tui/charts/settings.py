@@ -8,7 +8,7 @@ from typing import Any
 
 from labbench.charts.smoothing_spec import is_smoothing
 from labbench.charts.ticks import MAX_AXIS_VALUE, clamp
-from labbench.charts.view import DISPLAYS, X_AXES, ChartView, Display, Range, ResolvedDisplay, XAxis
+from labbench.charts.view import DISPLAYS, X_AXES, ChartView, Display, Range, XAxis
 from labbench.records import Goal
 
 SMOOTHING_PRESETS = ("", "ema 0.6", "ema 0.9", "ema 0.97")
@@ -106,15 +106,14 @@ class ChartState:
         width = min(right - left, whole[1] - whole[0])
         return (whole[1] - width, whole[1]) if width > 0 else None
 
-    def describe(self, metric: str, view: ChartView, display: ResolvedDisplay, lines: int, groups: int) -> str:
-        """Return the settings as text for the title of a chart."""
-        displayed = {"runs": "", "groups": f"{groups} groups, {self.spread}", "density": f"density of {lines} runs"}
+    def describe(self, metric: str, view: ChartView, displayed: str) -> str:
+        """Return the settings as text for the title of a chart; `displayed` describes the display of many runs."""
         words = [
             "log y" if view.log else "",
             "log x" if self.log_x else "",
             self.smoothing,
             f"by {self.x_axis or 'step'}",
-            displayed[display],
+            displayed,
             "following" if self.follow else "zoomed" if self.window or metric in self.heights else "",
         ]
         return " · ".join(filter(None, words))

@@ -27,6 +27,8 @@ if TYPE_CHECKING:  # numpy is not imported before the first paint
 
 _FADE_SHARES = {palette.BAND: 0.66, palette.LINE: 0.12, palette.BRIGHT: 0.0}
 """Share of the background in a line's colour, by style."""
+_OTHER_SHARE = 0.35
+"""Share of grey in the colour of the runs that do not stand out."""
 _THEME_COLOURS = {
     palette.AXIS: "border",
     palette.LABEL: "secondary",
@@ -163,6 +165,8 @@ class Chart(Widget):
             slot, style = line
             colour = Color.parse(series_colours(self.app)[slot]).blend(background, _FADE_SHARES[style])
             return Style(color=colour.rich_color, bold=style == palette.BRIGHT)
+        if ink == palette.OTHER:
+            return Style(color=background.blend(self._theme_colour("secondary"), _OTHER_SHARE).rich_color)
         if ink in palette.DENSITY:
             fraction = (1 + palette.DENSITY.index(ink)) / len(palette.DENSITY)
             return Style(color=background.blend(self._theme_colour("primary"), fraction).rich_color)

@@ -234,6 +234,7 @@ class RunsScreen(EditScreen[Snapshot]):
             metric=metric,
             metrics=self.snapshot.metrics,
         )
+        self._show_group_slots()
         if metric is not None and any(column.id == "metric:spark" for column in self.table.columns):
             missing = self._sparkline_cache.missing(self.table.records_on_screen(), metric)
             if missing:
@@ -244,6 +245,14 @@ class RunsScreen(EditScreen[Snapshot]):
         if self.session.marks or self.snapshot is None:
             return self.session.marks
         return {key: slot for slot, key in enumerate(self.snapshot.leaders, start=1)}
+
+    def _show_group_slots(self) -> None:
+        """Give the rows of very many marked runs the colours of their groups on the charts."""
+        page = self._panel.page
+        if self.session.marks and page.run_display() == "groups" and self.table.drawn != page.slots:
+            changed = [key for key, slot in page.slots.items() if self.table.drawn.get(key) != slot]
+            self.table.drawn = page.slots
+            self.table.redraw(changed)
 
     @work(thread=True, exclusive=True, group="sparks", description="read sparklines")
     def _read_sparklines(self, runs: Sequence[RunRecord], metric: str) -> None:

@@ -12,7 +12,7 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from labbench import text
-from labbench.charts.glyphs import SERIES_GLYPHS, SPINNER_GLYPHS, STATUS_GLYPHS
+from labbench.charts.glyphs import OTHER_GLYPH, OTHER_SLOT, SERIES_GLYPHS, SPINNER_GLYPHS, STATUS_GLYPHS
 from labbench.records import RunRecord, Status
 from labbench.tui.groups import RunGroup
 from labbench.tui.theme import series_colours
@@ -133,6 +133,8 @@ class RowPainter:
         plain = self._row_style("foreground", state)
         if state.slot is None:
             return Segment(" ", plain)
+        if state.slot == OTHER_SLOT:
+            return Segment(OTHER_GLYPH, self._row_style("secondary", state))
         colour = Color.parse(series_colours(self._widget.app)[state.slot])
         if not state.is_marked:
             colour = colour.blend(self._widget.background_colors[1], 0.5)

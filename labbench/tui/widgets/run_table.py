@@ -86,7 +86,7 @@ class RunsTable(ScrollView, can_focus=True):
         self.marks: Mapping[str, int] = {}
         """Colour slots of the marked runs."""
         self.drawn: Mapping[str, int] = {}
-        """Colour slots of the runs that are drawn without being marked."""
+        """Colour slots of the drawn runs, where they differ from those of the marks."""
         self.stars: Collection[tuple[str, str]] = ()
         """(metric, run key or group id) of the best value of each metric."""
         self.baseline: str | None = None
@@ -323,7 +323,7 @@ class RunsTable(ScrollView, can_focus=True):
             return strip
         state = RowState(
             highlighted,
-            self.marks.get(key, self.drawn.get(key)),
+            self.drawn.get(key, self.marks.get(key)),
             key in self.marks,
             [metric for metric, row in self.stars if row == key],
             key == self.baseline,

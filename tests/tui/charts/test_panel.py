@@ -12,6 +12,7 @@ from textual.pilot import Pilot
 from helpers.golden import SIZES, compare, press, screen, settle, type_in, use, wait_for_words
 from helpers.store_samples import points
 from labbench.charts.ticks import MAX_AXIS_VALUE, MIN_AXIS_EXTENT
+from labbench.charts.view import resolve_display
 from labbench.records import Finished, NewRun, Points, Started, Submission
 from labbench.store.writer import Writer
 from labbench.tui.charts.panel import ChartPanel
@@ -285,13 +286,10 @@ def test_groups_over_seeds_have_a_mean_a_band_and_a_count(database: Path) -> Non
     use(database, look)
 
 
-def test_many_runs_are_drawn_as_groups_or_density_by_default(tmp_path: Path) -> None:
-    from labbench.charts.view import resolve_display
-
-    assert resolve_display("auto", 30, 30) == "runs"
-    assert resolve_display("auto", 31, 10) == "groups"
-    assert resolve_display("auto", 31, 31) == "density"
-    assert resolve_display("runs", 500, 500) == "runs"
+def test_many_runs_are_drawn_as_groups_by_default() -> None:
+    assert resolve_display("auto", 30) == "runs"
+    assert resolve_display("auto", 31) == "groups"
+    assert resolve_display("runs", 500) == "runs"
 
 
 def test_the_status_glyph_marks_the_end_of_a_run(database: Path) -> None:
