@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import io
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, cast
 
 import click
 
 from labbench.cli.help import FILTER_HELP, examples
-from labbench.cli.options import FILE_PATH, database, filters
-from labbench.cli.output import printable
+from labbench.cli.options import PATH, database, filters
+from labbench.cli.output import echo, printable
 from labbench.errors import InputError
+from labbench.text import format_count
 
 if TYPE_CHECKING:
+    from labbench.filters.parser import RunFilter
     from labbench.store.queries.export_tables import TableShape
+    from labbench.store.reader import Reader
 
 
 class _PrintableText(io.TextIOBase):
@@ -62,7 +67,7 @@ def _open_text(path: Path | None) -> Iterator[TextIO]:
 @click.option(
     "--format",
     "file_format",
-    type=click.Choice(["csv", "jsonl", "parquet"]),
+    type=click.Choice(["csv", "jsonl", "parquet", "tensorboard"]),
     help="File format; default: the ending of FILE, else csv.",
 )
 @click.option("--long", "shape", flag_value="long", default="long", help="One row per point.  [default]")
@@ -73,8 +78,8 @@ def _open_text(path: Path | None) -> Iterator[TextIO]:
     "-o",
     "output",
     metavar="FILE",
-    type=FILE_PATH,
-    help="Write to FILE instead of stdout.",
+    type=PATH,
+    help="Write to FILE instead of stdout, or to a folder with tensorboard.",
 )
 @database
 def export(
@@ -86,31 +91,62 @@ def export(
     metrics: Sequence[str],
     output: Path | None,
 ) -> None:
-    """Write the metrics of matching runs as CSV, JSON or Parquet.
+    """Write the metrics of matching runs for other programs.
 
-    Every digit is kept, and so are nan and inf.
+    CSV, JSON lines and Parquet keep every digit, nan and inf. TensorBoard's event files keep 32-bit numbers.
     \f
     Raises:
-        InputError: Parquet without -o.
+        InputError: Parquet or tensorboard without -o.
     """
     from labbench.cli.output import print_name_notes
-    from labbench.export import write_csv, write_jsonl, write_parquet
-    from labbench.files import require_not_database, write_atomically
+    from labbench.files import require_not_database
     from labbench.filters.parser import parse
     from labbench.store.reader import Reader
 
-    run_filter, metric_names = parse(filters), metrics or None
     file_format = file_format or _format_by_ending(output)
+    if output is None and file_format in _FILE_FORMATS:
+        raise InputError(f"{file_format} cannot be written to stdout: add -o {_FILE_FORMATS[file_format]}")
     if output is not None:
         require_not_database(output)
     with Reader(db) as reader:
-        print_name_notes(reader.check_names(run_filter))
-        if file_format == "parquet":
-            if output is None:
-                raise InputError("Parquet cannot be written to stdout: add -o FILE")
-            with write_atomically(output) as file:
-                write_parquet(reader, run_filter, Path(file.name), shape=shape, metrics=metric_names)
-            return
-        write = write_csv if file_format == "csv" else write_jsonl
-        with _open_text(output) as text:
-            write(reader, run_filter, text, shape=shape, metrics=metric_names)
+        selection = Selection(reader, parse(filters), metrics or None)
+        print_name_notes(reader.check_names(selection.filter))
+        if output is not None and file_format == "tensorboard":
+            _write_event_files(selection, output)
+        elif output is not None and output.is_dir():
+            raise InputError(f"{output} is a folder: pass the name of a file to -o")
+        else:
+            _write_table(selection, file_format, shape, output)
+
+
+_FILE_FORMATS = {"parquet": "FILE", "tensorboard": "FOLDER"}
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What is exported."""
+
+    reader: Reader
+    filter: RunFilter
+    metrics: Sequence[str] | None
+
+
+def _write_event_files(selection: Selection, folder: Path) -> None:
+    from labbench.export.event_files import write_event_files
+
+    n_runs = write_event_files(selection.reader, selection.filter, folder, metrics=selection.metrics)
+    echo(f"{format_count(n_runs, 'run')} in {folder}: tensorboard --logdir {shlex.quote(str(folder))}", err=True)
+
+
+def _write_table(selection: Selection, file_format: str, shape: TableShape, output: Path | None) -> None:
+    from labbench.export.tables import write_csv, write_jsonl, write_parquet
+    from labbench.files import write_atomically
+
+    reader, run_filter, metrics = selection.reader, selection.filter, selection.metrics
+    if output is not None and file_format == "parquet":
+        with write_atomically(output) as file:
+            write_parquet(reader, run_filter, Path(file.name), shape=shape, metrics=metrics)
+        return
+    write = write_csv if file_format == "csv" else write_jsonl
+    with _open_text(output) as text:
+        write(reader, run_filter, text, shape=shape, metrics=metrics)

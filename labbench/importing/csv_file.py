@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from labbench.errors import InputError
-from labbench.export import unescape_formula
+from labbench.export.tables import unescape_formula
 from labbench.importing.file_types.csv_table import MISSING, open_csv
 from labbench.store.maintenance.external_runs import Import, ImportedRun
 from labbench.store.maintenance.keeper import MaintenanceWriter

@@ -18,7 +18,7 @@ from typing import Any
 
 from labbench.configs import flatten
 from labbench.errors import InputError, did_you_mean
-from labbench.export import unescape_formula
+from labbench.export.tables import unescape_formula
 from labbench.importing.file_types.csv_table import MISSING, open_csv
 from labbench.importing.source_run import FoundRun, RunCollector, SourceRun
 

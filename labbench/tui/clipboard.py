@@ -15,7 +15,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from labbench.export import csv_writer, escape_formula
+from labbench.export.tables import csv_writer, escape_formula
 from labbench.files import database_command, expand_home
 from labbench.filters.lexer import compact_json
 from labbench.records import GRID_COMMAND, RunRecord

@@ -13,7 +13,7 @@ from click.testing import Result
 
 from helpers.event_files import write_event_file
 from labbench.errors import InputError
-from labbench.importing.file_types.event_file import masked_crcs
+from labbench.export.event_records import masked_crcs
 from labbench.importing.import_runs import follow_runs
 from labbench.importing.tensorboard import find_runs
 from labbench.store.reader import Reader

@@ -1,8 +1,4 @@
-"""Records of TensorBoard event files, with their checksums (TFRecord framing).
-
-Each record is its length (8 bytes), the masked CRC-32C of the length (4 bytes), the data, and the masked CRC-32C of the
-data (4 bytes), little-endian. Source: https://www.tensorflow.org/tutorials/load_data/tfrecord
-"""
+"""Records of TensorBoard event files, with their checksums (TFRecord framing)."""
 
 from __future__ import annotations
 
@@ -11,32 +7,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from labbench.errors import InputError
+from labbench.export.event_records import masked_crcs
 
 _CHUNK_BYTES = 1 << 24
 _MAX_RECORD_BYTES = 1 << 30
 _LENGTH = struct.Struct("<Q")
-
-
-def _crc_table() -> NDArray[np.uint32]:
-    table = list(range(256))
-    for _ in range(8):
-        table = [crc >> 1 ^ 0x82F6_3B78 * (crc & 1) for crc in table]
-    return np.array(table, dtype=np.uint32)
-
-
-_CRC_TABLE = _crc_table()
-
-
-def masked_crcs(records: NDArray[np.uint8]) -> NDArray[np.uint32]:
-    """Return the masked CRC-32C of each of N records of L bytes, shape (N, L)."""
-    crcs = np.full(len(records), 0xFFFF_FFFF, dtype=np.uint32)
-    for column in records.T:
-        crcs = _CRC_TABLE[(crcs ^ column) & 0xFF] ^ (crcs >> 8)
-    crcs ^= np.uint32(0xFFFF_FFFF)
-    return (((crcs >> 15) | (crcs << 17)) + np.uint32(0xA282_EAD8)).astype(np.uint32)
 
 
 def read_records(path: Path) -> Iterator[bytes]:
