@@ -24,6 +24,7 @@ from labbench.train.data.samples import Samples, arguments_of, concatenate, coun
 from labbench.train.dtypes import place
 from labbench.train.engine.cpu.backprop import Backprop
 from labbench.train.engine.cpu.kernels import LayerArrays
+from labbench.train.engine.cpu.tile_width import TileWidthTuner
 from labbench.train.engine.cpu.vmap_convolution import stack_convolutions
 from labbench.train.engine.cpu.vmap_normalization import stack_normalizations
 from labbench.train.engine.cuda.gpu_layers import GPU_LAYER_FORWARDS
@@ -41,7 +42,6 @@ from labbench.train.engine.optimizers import StackOptimizer
 from labbench.train.engine.recurrent import stack_recurrent_layers
 from labbench.train.engine.schedules import Schedule, StepCounter, TaskSchedules, load_state_dicts, save_state_dicts
 from labbench.train.engine.stepper import StepResult, TrainingState, Workload, initial_state
-from labbench.train.engine.tile_width import TileWidthTuner
 from labbench.train.engine.weight_averages import WeightAverages
 from labbench.train.tasks.loss_config import LossConfigs, loss_configs
 from labbench.train.tasks.penalties import StackedPenalty, add_gradients

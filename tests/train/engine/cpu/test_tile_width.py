@@ -6,7 +6,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from labbench.train.engine.tile_width import TileWidthTuner
+from labbench.train.engine.cpu.tile_width import TileWidthTuner
 
 
 def tune(tuner: TileWidthTuner, seconds: dict[int, float]) -> list[int]:
