@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from math import prod
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 ALIGNMENT = 64
 """Divisor of the row length, so that every row is processed by the same vector instructions."""
@@ -53,3 +53,13 @@ class FlatParameters:
         for name, view in self.views(rows).items():
             view.copy_(torch.stack([run[name].detach() for run in runs]))
         return rows
+
+
+def canonical_names(model: nn.Module) -> dict[str, str]:
+    """Map each name in a state_dict to its tensor's first name.
+
+    Tied parameters have several names; `named_parameters` lists the first one.
+    """
+    listed = [*model.named_parameters(), *model.named_buffers()]
+    by_tensor = {id(tensor): name for name, tensor in listed}
+    return {name: by_tensor[id(tensor)] for name, tensor in model.state_dict(keep_vars=True).items()}

@@ -10,17 +10,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor, nn, vmap
-from torch.func import functional_call
+from torch import Tensor, nn
 
 from labbench.records import Config
 from labbench.train.data.dataset import Split
-from labbench.train.data.samples import Samples, arguments_of, concatenate, count_samples, map_tensors, split_samples
+from labbench.train.data.samples import Samples, concatenate, count_samples, map_tensors, split_samples
 from labbench.train.dtypes import place
 from labbench.train.engine.cpu.backprop import Backprop
 from labbench.train.engine.cpu.kernels import LayerArrays
@@ -35,14 +33,14 @@ from labbench.train.engine.dropout import (
     dropout_probabilities,
     replace_dropout,
 )
-from labbench.train.engine.flat_params import FlatParameters
+from labbench.train.engine.flat_params import FlatParameters, canonical_names
 from labbench.train.engine.freezing import set_mode
 from labbench.train.engine.layers import LAYER_FORWARDS, StackedSequential
-from labbench.train.engine.optimizers import StackOptimizer
 from labbench.train.engine.recurrent import stack_recurrent_layers
-from labbench.train.engine.schedules import Schedule, StepCounter, TaskSchedules, load_state_dicts, save_state_dicts
+from labbench.train.engine.schedules import StepCounter
+from labbench.train.engine.stack_update import StackUpdate
 from labbench.train.engine.stepper import StepResult, TrainingState, Workload, initial_state
-from labbench.train.engine.weight_averages import WeightAverages
+from labbench.train.engine.vmap_calls import map_forward
 from labbench.train.tasks.loss_config import LossConfigs, loss_configs
 from labbench.train.tasks.penalties import StackedPenalty, add_gradients
 from labbench.train.tasks.sample_metrics import (
@@ -52,7 +50,6 @@ from labbench.train.tasks.sample_metrics import (
 )
 from labbench.train.tasks.task import optional_parts
 
-TensorsByName: TypeAlias = Mapping[str, Tensor]
 ForwardResult: TypeAlias = tuple[Tensor, Any, Samples]
 """Losses (S, N), outputs (S, N, ...) and targets (S, N, ...) of a tile."""
 MakeMasks: TypeAlias = Callable[[Sequence[int], Sequence[float], int], DropoutMasks]
@@ -118,12 +115,7 @@ class StackedStepper:
     ) -> None:
         """Take ownership of `model`, a model of the members' structure."""
         self.engine, self.model, self.task, self.step_counter = engine, model, workload.task, step_counter
-        self._loop_config = workload.loop_config
-        self.data, self._steps_per_epoch, self._batch_size = (
-            workload.data,
-            workload.steps_per_epoch,
-            workload.batch_size,
-        )
+        self._workload, self.data = workload, workload.data
         self.names = canonical_names(model)
         trained = {name: p.shape for name, p in model.named_parameters() if p.requires_grad}
         self.flat_parameters = FlatParameters(trained)
@@ -150,60 +142,25 @@ class StackedStepper:
         """Load these runs, all at the same step."""
         configs, states = [member.config for member in members], [member.state for member in members]
         self._configs, self._probabilities = configs, [member.dropouts for member in members]
-        settings = [self._loop_config(config) for config in configs]
         self._loss_configs = loss_configs(self.task, configs, self.data.dtype, self.data.device)
+        self.updates = StackUpdate(self._workload, self.flat_parameters, configs, states)
         tensors = [state.tensors for state in states]
-        self.parameters = self.flat_parameters.pack(
-            tensors, torch.empty(0, device=self.data.device, dtype=self.data.dtype)
-        )  # (S, P)
-        self.gradients = torch.zeros_like(self.parameters)  # (S, P)
         self.fixed = {
             name: place(torch.stack([run[name] for run in tensors]), self.data.device, self.data.dtype)
             for name in tensors[0]
             if name not in self.flat_parameters.shapes
         }
-        self.optimizer = StackOptimizer(settings, self.flat_parameters, self.parameters, self.gradients)
-        self.optimizer.load([state.optimizer_state for state in states])
-        self._ema_decays: list[float | None] = [run["ema_decay"] for run in settings]
-        self._averages = self._make_averages(states)
-        self.schedule = self._make_schedule(settings, states)
-        self._rates = self._as_column(self.schedule.rates_at(self.step_counter.step))  # (S, 1)
-        smoothing = [run["label_smoothing"] for run in settings]
-        self._smoothing = self._as_column(smoothing) if any(smoothing) else None
-        clips = [run["clip"] for run in settings]
-        self._clips = self._as_column([clip or torch.inf for clip in clips]) if any(clips) else None
         if self._uses_kernels:
             self._tuner = (
                 self._tuner.for_runs(len(configs)) if self._tuner is not None else TileWidthTuner(len(configs))
             )
         self._split_into_tiles(self._tuner.width if self._tuner is not None else len(configs))
 
-    def _make_schedule(self, settings: Sequence[Config], states: Sequence[TrainingState]) -> Schedule | TaskSchedules:
-        """Return the learning rates of the runs, given the settings of the training loop."""
-        parts = optional_parts(self.task)
-        if parts.scheduler is None:
-            return Schedule(settings, self._steps_per_epoch)
-        schedules = TaskSchedules(parts, settings, self._configs)
-        for scheduler, state in zip(schedules.schedulers, states, strict=True):
-            if state.state_dicts is not None:
-                scheduler.load(load_state_dicts(state.state_dicts)["scheduler"])
-        return schedules
-
-    def _make_averages(self, states: Sequence[TrainingState]) -> WeightAverages | None:
-        """Return the moving averages of the runs; the average of a run without decay equals its weights."""
-        if all(decay is None for decay in self._ema_decays):
-            return None
-        averages = WeightAverages([self.parameters], self._as_column([decay or 0.0 for decay in self._ema_decays]))
-        started = torch.tensor([[bool(state.averages)] for state in states], device=self.data.device)  # (S, 1)
-        rows = [state.averages or state.tensors for state in states]
-        averages.load([self.flat_parameters.pack(rows, self.parameters)], started)
-        return averages
-
     def _split_into_tiles(self, width: int) -> None:
         """Split the stack into tiles of `width` runs."""
         self._width, runs = width, len(self._configs)
         self._backprop = (
-            Backprop(self.model, self.flat_parameters.shapes, self._batch_size) if self._uses_kernels else None
+            Backprop(self.model, self.flat_parameters.shapes, self._workload.batch_size) if self._uses_kernels else None
         )
         self._tiles = [self._make_tile(slice(start, min(start + width, runs))) for start in range(0, runs, width)]
 
@@ -217,9 +174,10 @@ class StackedStepper:
         )
         seeds = [config["seed"] for config in self._configs[rows]]
         leaves = {
-            n: view.detach().requires_grad_() for n, view in self.flat_parameters.views(self.parameters[rows]).items()
+            n: view.detach().requires_grad_()
+            for n, view in self.flat_parameters.views(self.updates.parameters[rows]).items()
         }
-        gradients = self.flat_parameters.views(self.gradients[rows])
+        gradients = self.flat_parameters.views(self.updates.gradients[rows])
         fixed = {name: tensor[rows] for name, tensor in self.fixed.items()}
         masks_by_layer = [
             make(seeds, [run[layer] for run in self._probabilities[rows]], layer)
@@ -241,11 +199,8 @@ class StackedStepper:
         if self._tuner is not None and self._tuner.width != self._width:
             self._split_into_tiles(self._tuner.width)
         start = time.thread_time()  # CPU time, which other processes do not change
-        if not self.schedule.constant:
-            self._rates = self._as_column(self.schedule.rates_at(self.step_counter.step))
-        result = self.update(self._tiles, batch, self._rates)
-        if isinstance(self.schedule, TaskSchedules):
-            self.schedule.end_step()
+        result = self.update(self._tiles, batch, self.updates.rates_at(self.step_counter.step))
+        self.updates.end_step()
         self.step_counter.step += 1
         if self._tuner is not None:
             self._tuner.record_step(time.thread_time() - start, batch.shape[1])
@@ -258,12 +213,7 @@ class StackedStepper:
         graph can capture it.
         """
         results = [self._forward_backward(tile, batch[tile.rows]) for tile in tiles]
-        if self._clips is not None:
-            norms = self.gradients.norm(dim=1, keepdim=True)  # (S, 1)
-            self.gradients.mul_((self._clips / (norms + 1e-6)).clamp(max=1))  # as clip_grad_norm_ does
-        self.optimizer.step(rates)
-        if self._averages is not None:
-            self._averages.update()
+        self.updates.apply(rates)
         return self._step_result(results)
 
     def tensors(self) -> list[Tensor]:
@@ -271,8 +221,7 @@ class StackedStepper:
 
         The list has the parameters (S, P), the buffers (S, ...), the optimizer state and the moving averages.
         """
-        averages = [] if self._averages is None else self._averages.tensors()
-        return [self.parameters, *self.fixed.values(), *self.optimizer.tensors(), *averages]
+        return [*self.updates.tensors(), *self.fixed.values()]
 
     def _forward_backward(self, tile: Tile, batch: Tensor) -> ForwardResult:
         """Write the gradients of a tile; `batch` has shape (R, N)."""
@@ -280,7 +229,8 @@ class StackedStepper:
         inputs, targets = (
             map_tensors(lambda x: x.unflatten(0, (S, N)), part) for part in self.data.gather(batch.flatten())
         )
-        smoothing = None if self._smoothing is None else self._smoothing[tile.rows]
+        smoothing = self.updates.smoothing
+        smoothing = None if smoothing is None else smoothing[tile.rows]
         self._use_masks(tile)
         if self._backprop is not None:
             outputs = self._backprop.forward(tile.layer_arrays, inputs)
@@ -297,9 +247,9 @@ class StackedStepper:
                 losses = losses + self._compute_penalties(tile, inputs)
             leaves, ones = list(tile.leaves.values()), torch.full_like(losses, 1 / N)
             gradients = torch.autograd.grad(losses, leaves, ones, allow_unused=True)
-            self.flat_parameters.write(self.gradients[tile.rows], gradients)
+            self.flat_parameters.write(self.updates.gradients[tile.rows], gradients)
             if unused := [name for name, g in zip(tile.leaves, gradients, strict=True) if g is None]:
-                self.optimizer.skip_weight_decay(unused)
+                self.updates.optimizer.skip_weight_decay(unused)
         return losses.detach(), outputs, targets
 
     @torch.no_grad()
@@ -364,46 +314,25 @@ class StackedStepper:
         losses, outputs, targets = concatenate(results)
         return losses, compute_stacked_metrics(self.task, outputs, targets, self._loss_configs)
 
-    def _tensors(self, index: int) -> dict[str, Tensor]:
-        """Return a copy of one run's parameters and buffers."""
-        parameters = self.flat_parameters.views(self.parameters[index : index + 1])
-        tensors = {name: view[0] for name, view in parameters.items()}
-        tensors |= {name: tensor[index] for name, tensor in self.fixed.items()}
-        return {name: tensor.detach().clone() for name, tensor in tensors.items()}
-
-    def _average_tensors(self, index: int) -> dict[str, Tensor]:
-        """Return a copy of the moving averages of one run; empty if it has none yet."""
-        if self._averages is None or self._ema_decays[index] is None or not self.step_counter.step:
-            return {}
-        views = self.flat_parameters.views(self._averages.averages[0][index : index + 1])
-        return {name: view[0].clone() for name, view in views.items()}
+    def _fixed_tensors(self, index: int) -> dict[str, Tensor]:
+        """Return a copy of one run's buffers and frozen parameters."""
+        return {name: tensor[index].detach().clone() for name, tensor in self.fixed.items()}
 
     def train(self, mode: bool) -> None:
         set_mode(self.model, mode)
-        if self._averages is not None:
-            self._averages.use(not mode)
-
-    def _using(self, *, averaged: bool) -> AbstractContextManager[None]:
-        """Return a context in which the runs have the moving averages of their weights, or the weights."""
-        return nullcontext() if self._averages is None else self._averages.using(averaged=averaged)
+        self.updates.use_averages(not mode)
 
     def end_epoch(self, index: int, measured: Mapping[str, float]) -> Mapping[str, float]:
-        return self.schedule.end_epoch(index, measured) if isinstance(self.schedule, TaskSchedules) else {}
+        return self.updates.end_epoch(index, measured)
 
     def state(self, index: int) -> TrainingState:
-        optimizer_state = {name: value.clone() for name, value in self.optimizer.state(index).items()}
-        with self._using(averaged=False):
-            tensors, averages = self._tensors(index), self._average_tensors(index)
-        state_dicts = None
-        if isinstance(self.schedule, TaskSchedules):
-            state_dicts = save_state_dicts({"scheduler": self.schedule.schedulers[index].state()})
-        return TrainingState(tensors, optimizer_state, state_dicts=state_dicts, averages=averages)
+        return self.updates.state(index, self._fixed_tensors(index), has_updated=self.step_counter.step > 0)
 
     def load(self, states: Sequence[TrainingState]) -> None:
         self._set_up(list(map(StackMember, self._configs, self._probabilities, states)))
 
     def keep(self, indices: Sequence[int]) -> None:
-        with self._using(averaged=False):  # else each state would swap weights and averages
+        with self.updates.using(averaged=False):  # else each state would swap weights and averages
             states = [self.state(index) for index in indices]
         kept = zip(indices, states, strict=True)
         self._set_up([StackMember(self._configs[index], self._probabilities[index], state) for index, state in kept])
@@ -411,49 +340,14 @@ class StackedStepper:
 
     def weights(self, index: int) -> dict[str, Tensor]:
         """Return a copy of one run's state_dict; see `Stepper.weights`."""
-        with self._using(averaged=True):
-            tensors = self._tensors(index)
+        with self.updates.using(averaged=True):
+            tensors = {**self.updates.weights(index), **self._fixed_tensors(index)}
         return {name: tensors[canonical].clone() for name, canonical in self.names.items()}
 
-    def _as_column(self, values: Any) -> Tensor:
-        """Return S numbers as a tensor of shape (S, 1)."""
-        return torch.as_tensor(values, dtype=self.data.dtype, device=self.data.device).unsqueeze(1)
 
-
-def make_forward(engine: str, model: nn.Module, workload: Workload) -> Callable[[TensorsByName, Any], Any]:
+def make_forward(engine: str, model: nn.Module, workload: Workload) -> Callable[[Mapping[str, Tensor], Any], Any]:
     """Return the forward of S runs as a function of stacked tensors (S, ...) and inputs (S, N, ...)."""
     if engine == "vmap":
-        return vmap_model(model)
+        stack_recurrent_layers(model)
+        return map_forward(model)
     return StackedSequential(model, GPU_LAYER_FORWARDS if workload.uses_gpu_layers else LAYER_FORWARDS)
-
-
-def canonical_names(model: nn.Module) -> dict[str, str]:
-    """Map each name in a state_dict to its tensor's first name.
-
-    Tied parameters have several names; `named_parameters` lists the first one.
-    """
-    listed = [*model.named_parameters(), *model.named_buffers()]
-    by_tensor = {id(tensor): name for name, tensor in listed}
-    return {name: by_tensor[id(tensor)] for name, tensor in model.state_dict(keep_vars=True).items()}
-
-
-def vmap_model(model: nn.Module) -> Callable[[TensorsByName, Samples], Any]:
-    """Return the module's forward, mapped over runs.
-
-    The result maps tensors (S, ...) and inputs (S, N, ...) to outputs (S, N, ...).
-    """
-
-    stack_recurrent_layers(model)
-
-    def forward(tensors: TensorsByName, inputs: Samples) -> Any:
-        return functional_call(model, dict(tensors), *arguments_of(inputs))
-
-    def forward_of_runs(tensors: TensorsByName, inputs: Samples) -> Any:
-        fastpath = torch.backends.mha.get_fastpath_enabled()  # its fused kernel cannot be mapped
-        torch.backends.mha.set_fastpath_enabled(False)
-        try:
-            return vmap(forward)(tensors, inputs)
-        finally:
-            torch.backends.mha.set_fastpath_enabled(fastpath)
-
-    return forward_of_runs

@@ -1,4 +1,4 @@
-"""Calls of functions of stacked tensors from inside `vmap`.
+"""Forward passes mapped over runs by `vmap`, and calls of functions of stacked tensors from inside it.
 
 Inside `vmap` a module sees the tensors of one run. A function that is faster, or only possible, for the tensors of all
 runs at once is called here with a leading dimension of S runs.
@@ -6,11 +6,14 @@ runs at once is called here with a leading dimension of S runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn, vmap
+from torch.func import functional_call
+
+from labbench.train.data.samples import Samples, arguments_of
 
 
 def call_stacked(function: Callable[..., Tensor], *tensors: Tensor | None) -> Tensor:
@@ -47,3 +50,23 @@ class _StackedCall(torch.autograd.Function):
             for tensor, dim in zip(tensors, dims[1:], strict=True)
         ]
         return function(*stacked), 0
+
+
+def map_forward(model: nn.Module) -> Callable[[Mapping[str, Tensor], Samples], Any]:
+    """Return the module's forward, mapped over runs.
+
+    The result maps tensors (S, ...) and inputs (S, N, ...) to outputs (S, N, ...).
+    """
+
+    def forward(tensors: Mapping[str, Tensor], inputs: Samples) -> Any:
+        return functional_call(model, dict(tensors), *arguments_of(inputs))
+
+    def forward_of_runs(tensors: Mapping[str, Tensor], inputs: Samples) -> Any:
+        fastpath = torch.backends.mha.get_fastpath_enabled()  # its fused kernel cannot be mapped
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            return vmap(forward)(tensors, inputs)
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fastpath)
+
+    return forward_of_runs

@@ -202,7 +202,7 @@ def try_cuda_graph(stack: StackedStepper, workload: Workload) -> tuple[Stepper, 
     """
     if not can_capture(workload):
         return stack, None
-    if isinstance(stack.schedule, TaskSchedules) and stack.schedule.changes_within_epochs:
+    if isinstance(stack.updates.schedule, TaskSchedules) and stack.updates.schedule.changes_within_epochs:
         return stack, "stepped without a CUDA graph, because the task's scheduler is stepped after each optimizer step"
     try:
         stack.train(True)

@@ -47,7 +47,7 @@ class CudaGraphStepper:
 
     def _set_up(self) -> None:
         """Allocate the tensors with fixed addresses for the current runs."""
-        device, runs = self.data.device, len(self.stack.parameters)
+        device, runs = self.data.device, len(self.stack.updates.parameters)
         self._batch = torch.zeros(runs, self._samples, dtype=torch.int64, device=device)  # (S, N)
         self._counter = torch.zeros(1, dtype=torch.int64, device=device)  # (1,), steps since the tables' first step
         self._rates = torch.zeros(TABLE_STEPS, runs, dtype=self.data.dtype, device=device)  # (T, S)
@@ -101,7 +101,7 @@ class CudaGraphStepper:
     def _fill_tables(self, step: int) -> None:
         """Fill the tables for `TABLE_STEPS` steps from `step` on."""
         self._first_step, self._next_step = step, -1
-        rates = [self.stack.schedule.rates_at(s).tolist() for s in range(step, step + TABLE_STEPS)]
+        rates = [self.stack.updates.schedule.rates_at(s).tolist() for s in range(step, step + TABLE_STEPS)]
         self._rates.copy_(torch.tensor(rates, dtype=self._rates.dtype, device=self._rates.device))
         for masks in self._masks:
             masks.restart(step)

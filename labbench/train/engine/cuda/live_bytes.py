@@ -65,7 +65,7 @@ class LiveBytes(TorchDispatchMode):
 
 def state_bytes(stack: StackedStepper) -> int:
     """Return the bytes of parameters, buffers, gradients, and state and direction of the optimizer."""
-    return sum(tensor.nbytes for tensor in stack.tensors()) + 2 * stack.gradients.nbytes
+    return sum(tensor.nbytes for tensor in stack.tensors()) + 2 * stack.updates.parameters.nbytes
 
 
 def step_bytes(stack: StackedStepper, batch: Tensor, held_out: Split) -> int:
