@@ -115,13 +115,12 @@ class StackedStepper:
     ) -> None:
         """Take ownership of `model`, a model of the members' structure."""
         self.engine, self.model, self.task, self.step_counter = engine, model, workload.task, step_counter
-        self._workload, self.data = workload, workload.data
+        self._workload, self.data, self._precision = workload, workload.data, workload.precision
         self.names = canonical_names(model)
         trained = {name: p.shape for name, p in model.named_parameters() if p.requires_grad}
         self.flat_parameters = FlatParameters(trained)
         kind = VmapDropout if engine == "vmap" else SeededDropout
         self._dropouts = replace_dropout(model, kind, lambda layer: DropoutMasks([], [], layer, step_counter))
-        self._precision = workload.precision
         self._precision.adapt_batch_norm(model)
         self._forward = self._precision.maybe_compile(make_forward(engine, model, workload))
         self._max_evaluated = (
