@@ -77,7 +77,7 @@ def capture(stack: StackedStepper) -> CudaGraphStepper:
 
 def batch_of(stack: StackedStepper) -> Tensor:
     """Return the indices of a batch of each run, shape (S, N)."""
-    runs = len(stack.parameters)
+    runs = len(stack.updates.parameters)
     return stack.data.first_batch(list(range(runs)), BATCH_SIZE)
 
 

@@ -49,8 +49,7 @@ class StackUpdate:
         clips = [run["clip"] for run in settings]
         self._clips = self._as_column([clip or torch.inf for clip in clips]) if any(clips) else None
         smoothing = [run["label_smoothing"] for run in settings]
-        self.smoothing = self._as_column(smoothing) if any(smoothing) else None
-        """Label smoothing of the runs, shape (S, 1), if any run has it."""
+        self._smoothing = self._as_column(smoothing) if any(smoothing) else None
         self._ema_decays: list[float | None] = [run["ema_decay"] for run in settings]
         self._averages = self._make_averages(states)
 
@@ -63,6 +62,10 @@ class StackUpdate:
         rows = [state.averages or state.tensors for state in states]
         averages.load([self._flat_parameters.pack(rows, self.parameters)], started)
         return averages
+
+    def smoothing_of(self, rows: slice) -> Tensor | None:
+        """Return the label smoothing of R runs, shape (R, 1), or None if no run of the stack has any."""
+        return None if self._smoothing is None else self._smoothing[rows]
 
     def rates_at(self, step: int) -> Tensor:
         """Return the learning rates, shape (S, 1), of the update that follows `step` updates."""

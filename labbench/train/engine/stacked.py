@@ -117,8 +117,7 @@ class StackedStepper:
         self.engine, self.model, self.task, self.step_counter = engine, model, workload.task, step_counter
         self._workload, self.data, self._precision = workload, workload.data, workload.precision
         self.names = canonical_names(model)
-        trained = {name: p.shape for name, p in model.named_parameters() if p.requires_grad}
-        self.flat_parameters = FlatParameters(trained)
+        self.flat_parameters = FlatParameters({n: p.shape for n, p in model.named_parameters() if p.requires_grad})
         kind = VmapDropout if engine == "vmap" else SeededDropout
         self._dropouts = replace_dropout(model, kind, lambda layer: DropoutMasks([], [], layer, step_counter))
         self._precision.adapt_batch_norm(model)
@@ -228,8 +227,7 @@ class StackedStepper:
         inputs, targets = (
             map_tensors(lambda x: x.unflatten(0, (S, N)), part) for part in self.data.gather(batch.flatten())
         )
-        smoothing = self.updates.smoothing
-        smoothing = None if smoothing is None else smoothing[tile.rows]
+        smoothing = self.updates.smoothing_of(tile.rows)
         self._use_masks(tile)
         if self._backprop is not None:
             outputs = self._backprop.forward(tile.layer_arrays, inputs)
