@@ -40,6 +40,8 @@ PARTS = {
     "crash": Part("bench.trust.crash", 30, 12),
     "faults": Part("bench.trust.faults", 30, 40),
     "truth": Part("bench.trust.truth", 15, 3),
+    "fuzz-parsers": Part("bench.trust.fuzz_parsers", 12, 10),
+    "fuzz-files": Part("bench.trust.fuzz_files", 10, 20),
     "fuzz-databases": Part("bench.trust.fuzz_databases", 20, 4),
 }
 

@@ -226,14 +226,14 @@ def _fault_of_command(command: str, database: Path, keys: tuple[str, str]) -> st
     before = Path.cwd()
     os.chdir(database.parent)
     try:
-        with _time_limit():
+        with time_limit():
             result = CliRunner().invoke(main, ["--db", str(target), *words])
     except Hang:
         return f"{command}: longer than {MAX_SECONDS:g} s"
     finally:
         os.chdir(before)
     if result.exc_info is not None and not isinstance(result.exception, SystemExit | None):
-        return f"{command}: {_describe_error(result.exception)}"
+        return f"{command}: {describe_error(result.exception)}"
     if "internal error" in result.output or result.exit_code not in (0, 1, 2):
         return f"{command}: exit status {result.exit_code}: {result.output[-100:]!r}"
     return None
@@ -262,10 +262,10 @@ def _fault_of_screens(database: Path) -> str | None:
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
             raise
-        return f"at key {len(pressed)} ({pressed[-1:]}): {_describe_error(error)}"
+        return f"at key {len(pressed)} ({pressed[-1:]}): {describe_error(error)}"
 
 
-def _describe_error(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """Return an error with the innermost lines of labbench that it passed."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
@@ -276,7 +276,7 @@ def _describe_error(error: BaseException) -> str:
 
 
 @contextmanager
-def _time_limit() -> Iterator[None]:
+def time_limit() -> Iterator[None]:
     """Raise Hang in the block after `MAX_SECONDS`."""
 
     def stop(*_: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,6 +22,16 @@ class Outcome:
     """Fault in one line; None: survived."""
     figure: float | None = None
     """Figure in the unit that `what` names, such as seconds; the table shows the largest."""
+
+
+CORPUS = Path("trust-corpus")
+"""Folder of the inputs that were lost."""
+
+
+def keep_input(kind: str, data: bytes) -> None:
+    """Write an input to the corpus."""
+    CORPUS.mkdir(exist_ok=True)
+    (CORPUS / f"{kind}-{hashlib.sha256(data).hexdigest()[:16]}").write_bytes(data)
 
 
 class Results:

@@ -32,6 +32,7 @@ from labbench.records import (
 )
 from labbench.store.liveness import ProcessIdentity
 from labbench.store.recording.events import ensure_metric, record_event
+from labbench.store.row_checks import COLUMNS, invalid_condition
 from labbench.store.scripts.script_run import (
     PrintedText,
     ScriptRun,
@@ -209,7 +210,18 @@ def _write_rows(connection: sqlite3.Connection, lines: Iterable[Mapping[str, Any
             record_event(connection, run_id, _decode_event(line["event"]))
         else:
             write_printed(connection, run_id, run.attempt, [PrintedText(**line["printed"])])
+    _require_valid_rows(connection, run_id)
     return True
+
+
+def _require_valid_rows(connection: sqlite3.Connection, run_id: int) -> None:
+    """Raise ValueError if the rows of a run have a value that labbench does not write: it came from a damaged file."""
+    for table, id_column in (("runs", "id"), ("points", "run_id"), ("logs", "run_id"), ("artifacts", "run_id")):
+        columns = [column for column in COLUMNS[table] if column != "experiment"]  # of a joined table
+        invalid = " OR ".join(f"({invalid_condition(table, column)})" for column in columns)
+        query = f"SELECT count(*) FROM {table} WHERE {id_column} = ? AND ({invalid})"
+        if connection.execute(query, (run_id,)).fetchone()[0]:
+            raise ValueError(f"it has a value that labbench does not write, for the table {table}")
 
 
 def _encode_points(points: Points) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import pytest
 
 from helpers import scripts
 from labbench.records import Points
+from labbench.store.reader import Reader
 from labbench.store.script_writer import ScriptWriter
 from labbench.store.scripts.script_run import new_script_run
 from labbench.store.scripts.spill import Spill
@@ -73,6 +74,21 @@ def test_damaged_spill_file_stays_and_causes_a_warning(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="damaged spill file, not merged into the database"):
         scripts.merge_spill_files(tmp_path)
     assert path.exists()
+
+
+@pytest.mark.parametrize(("column", "value"), [("finished", "late"), ("status", "odd"), ("reason", [1])])
+def test_spill_file_with_a_value_of_another_type_stays_and_changes_nothing(
+    tmp_path: Path, column: str, value: object
+) -> None:
+    path = write_spill_file(tmp_path)
+    first, *others = [json.loads(line) for line in path.read_text().splitlines()]
+    first["run"][column] = value
+    path.write_text("".join(json.dumps(line) + "\n" for line in (first, *others)))
+    with pytest.warns(UserWarning, match="damaged spill file, not merged into the database"):
+        scripts.merge_spill_files(tmp_path)
+    assert path.exists()
+    with Reader(tmp_path / "runs.db") as reader:
+        assert reader.count() == 0
 
 
 def test_spill_file_that_a_process_still_writes_is_skipped(tmp_path: Path) -> None:
