@@ -42,6 +42,10 @@ PARTS = {
     "truth": Part("bench.trust.truth", 15, 3),
     "fuzz-parsers": Part("bench.trust.fuzz_parsers", 12, 10),
     "fuzz-files": Part("bench.trust.fuzz_files", 10, 20),
+    "paths": Part("bench.trust.paths", 6, 30),
+    "tasks": Part("bench.trust.tasks", 12, 3),
+    "upgrade": Part("bench.trust.upgrade", 3, 3),
+    "load": Part("bench.trust.load", 20, 3),
     "fuzz-databases": Part("bench.trust.fuzz_databases", 20, 4),
 }
 

@@ -1,0 +1,153 @@
+"""Second paths: every command through links, relative paths, odd names and another process namespace; writers x faults.
+
+A command must print the same as with the plain path, and put every file where it belongs.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.trust.checks import database_fault, first_fault, leftover_fault, points_fault, read_points
+from bench.trust.processes import Ended, Place, labbench_words
+from bench.trust.results import Outcome
+from bench.trust.samples import write_sample
+from labbench.files import files_folder
+from labbench.store.reader import Reader
+
+COMMANDS = (
+    "ls", "ls --json", "show KEY", "compare KEY OTHER", "why val/loss", "plot val/loss", "export", "export --wide",
+    "export --summary", "doctor", "doctor --fix", "tag KEY --add seen", "note KEY x", "archive KEY", "rm KEY --yes",
+    "define val/loss max", "rename sample renamed", "vacuum", "backup BACKUP", "import labbench SECOND", "SCRIPT", "RUN",
+)  # fmt: skip
+
+ODD_NAMES = (
+    "a b.db", "é 損.db", "-x.db", "x?y#z%41.db", "'q\"$(x).db", "x.db.files", "[x].db", "run\nx.db", "~.db", ":memory:",
+)  # fmt: skip
+
+SCRIPT = """
+import labbench
+with labbench.start("script", experiment="s", db={db!r}, system_metrics=False) as run:
+    run.log({{"a": 1}})
+"""
+
+GRID = 'name = "g"\ntask = "digits"\n[params]\nepochs = 1\nhidden = [4]\ntrain_size = 64\n[runtime]\nkeep = "last"\n'
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """Way to name the database `real/DATABASE` of a trial."""
+
+    name: str
+    database: str
+    """Path of the file, relative to the folder of the trial."""
+    argument: str
+    """Path as it is passed, relative to the working directory."""
+    cwd: str = "."
+    link: tuple[str, str] | None = None
+    """Symbolic link and its target, relative to the folder of the trial."""
+    prefix: tuple[str, ...] = ()
+
+
+WAYS = (
+    Way("link to the file", "real/x.db", "link.db", link=("link.db", "real/x.db")),
+    Way("link to the folder", "real/x.db", "folder/x.db", link=("folder", "real")),
+    Way("relative path from elsewhere", "real/x.db", "../real/x.db", cwd="elsewhere"),
+    Way("dots in the path", "real/x.db", "elsewhere/.././real//x.db"),
+    Way("other process namespace", "real/x.db", "real/x.db",
+        prefix=("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")),
+    *(Way("odd file name", f"real/{name}", f"real/{name}") for name in ODD_NAMES),
+)  # fmt: skip
+
+TRIALS = [(way, command) for way in WAYS for command in COMMANDS]
+N_TRIALS = len(TRIALS)
+
+
+def prepare(folder: Path) -> Callable[[int, int], Iterator[Outcome]]:
+    """Return the function that runs one trial: one command in one way."""
+    samples = [write_sample(folder / f"{name}.db", runs=3, points=30, experiment=name) for name in ("sample", "other")]
+    can_unshare = not subprocess.run([*WAYS[4].prefix, "true"], capture_output=True, check=False).returncode
+    if not can_unshare:
+        print("paths: this user cannot create a process namespace; these trials are left out", flush=True)
+
+    def run_trial(seed: int, number: int) -> Iterator[Outcome]:
+        way, command = TRIALS[(number * 37 + seed) % len(TRIALS)]  # 37 is no divisor: all ways early
+        if way.prefix and not can_unshare:
+            return
+        place = Place(folder / "work").make()
+        for name in ("real", "elsewhere"):
+            (place.folder / name).mkdir()
+        fault = _fault_of_way(place, samples, way, command)
+        yield Outcome(way.name, fault and f"{way.argument!r} {command}: {fault}")
+        place.survivors(seconds=0)
+        shutil.rmtree(place.folder)
+
+    return run_trial
+
+
+def _fault_of_way(place: Place, samples: list[Path], way: Way, command: str) -> str | None:
+    """Run a command on the plain path and in a way; return what differs, in one line."""
+    plain, database = place.folder / "plain" / "x.db", place.folder / way.database
+    plain.parent.mkdir()
+    for path in (plain, database):
+        shutil.copy(samples[0], path)
+        shutil.copytree(files_folder(samples[0]), files_folder(path))
+    if way.link is not None:
+        link, target = way.link
+        (place.folder / link).symlink_to(place.folder / target)
+    with Reader(plain) as reader:
+        keys = reader.keys()
+    expected = _run(place, command, str(plain), samples[1], keys, place.folder / "plain", ())
+    actual = _run(place, command, way.argument, samples[1], keys, place.folder / way.cwd, way.prefix)
+    differing = "the output differs" if _normal(expected.out, place) != _normal(actual.out, place) else None
+    fault = expected.fault((0,)) or actual.fault((0,))
+    if fault is None and command not in ("SCRIPT", "RUN", "vacuum") and not command.startswith("backup"):
+        fault = differing
+    return fault or first_fault(
+        check()
+        for check in (
+            lambda: database_fault(database),
+            lambda: None if command == "RUN" else points_fault(database, read_points(plain)),
+            lambda: leftover_fault(place, database),
+            lambda: _fault_of_files(place, plain, database),
+        )
+    )
+
+
+def _run(
+    place: Place, command: str, database: str, other: Path, keys: list[str], cwd: Path, prefix: tuple[str, ...]
+) -> Ended:
+    if command == "SCRIPT":
+        script = cwd / "train.py"
+        script.write_text(SCRIPT.format(db=database))
+        return place.run([*prefix, sys.executable, "train.py"], cwd=cwd)
+    if command == "RUN":
+        (cwd / "g.toml").write_text(GRID)
+        words = ["run", "g.toml", "--workers", "0"]
+        return place.run([*prefix, *labbench_words(*words, f"--db={database}")], cwd=cwd, timeout=120)
+    values = {"KEY": keys[0], "OTHER": keys[1], "SECOND": str(other), "BACKUP": str(cwd / "copy.db")}
+    words = [values.get(word, word) for word in command.split()]
+    return place.run([*prefix, *labbench_words(f"--db={database}", *words)], cwd=cwd)
+
+
+def _normal(text: str, place: Place) -> str:
+    """Return output without paths and times."""
+    return re.sub(r"\S*\.db\S*|\d+\.\d+ ?s", "", text.replace(str(place.folder), ""))
+
+
+def _fault_of_files(place: Place, plain: Path, database: Path) -> str | None:
+    """Check that the files of the runs lie beside the database and nowhere else."""
+    counts = [len(list(files_folder(path).rglob("*.safetensors"))) for path in (plain, database)]
+    if counts[0] != counts[1]:
+        return f"{counts[1]} models beside the database, {counts[0]} beside the plain one"
+    strays = [
+        path
+        for path in place.folder.rglob("*.files")
+        if path not in (files_folder(plain), files_folder(database), database)
+    ]
+    return f"stray folders: {strays}" if strays else None
