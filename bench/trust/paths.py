@@ -23,7 +23,8 @@ from labbench.store.reader import Reader
 COMMANDS = (
     "ls", "ls --json", "show KEY", "compare KEY OTHER", "why val/loss", "plot val/loss", "export", "export --wide",
     "export --summary", "doctor", "doctor --fix", "tag KEY --add seen", "note KEY x", "archive KEY", "rm KEY --yes",
-    "define val/loss max", "rename sample renamed", "vacuum", "backup BACKUP", "import labbench SECOND", "SCRIPT", "RUN",
+    "define val/loss max", "rename sample renamed", "vacuum", "backup BACKUP", "import labbench SECOND", "SCRIPT",
+    "RUN",
 )  # fmt: skip
 
 ODD_NAMES = (
