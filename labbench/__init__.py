@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from labbench.errors import LabbenchError
     from labbench.params.param import Param
     from labbench.store.reader import Reader
+    from labbench.tracking.images import Image
     from labbench.tracking.run import Run
     from labbench.tracking.start import start
     from labbench.tracking.wandb_compat import finish, init, log
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Data",
     "Datasets",
+    "Image",
     "LabbenchError",
     "Param",
     "Run",
@@ -45,6 +47,7 @@ __all__ = [
 _MODULES = {
     "Data": "train.data.dataset",
     "Datasets": "train.data.loading",
+    "Image": "tracking.images",
     "LabbenchError": "errors",
     "Param": "params.param",
     "Run": "tracking.run",

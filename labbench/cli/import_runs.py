@@ -272,6 +272,7 @@ def _summary_lines(report: ImportReport, *, dry_run: bool = False) -> Iterator[s
     verb = "would import" if dry_run else "imported"
     new, points = format_count(report.n_new, "new run"), format_count(report.n_points, "point")
     present = "" if dry_run else f"; {report.n_grown} grown, {report.n_unchanged} already present"
-    yield f"{verb} {new}, {points}{present}"
+    images = f", {format_count(report.n_images, 'image')}" if report.n_images else ""
+    yield f"{verb} {new}, {points}{images}{present}"
     if report.skipped:
         yield "not imported: " + ", ".join(f"{count} {kind}" for kind, count in report.skipped.most_common())

@@ -131,6 +131,7 @@ def show(db: Path, runs: Sequence[str], all_output: bool, as_json: bool) -> None
                 click.echo()
             print_run(record, goals)
             print_output(reader, record, f"{database_command(db)} show {record.key} --all", all_output=all_output)
+            print_images(reader, record)
             for line in portrait_lines(db, record):
                 click.echo(line, color=True)
 
@@ -168,6 +169,31 @@ def print_output(reader: Reader, record: RunRecord, command: str, *, all_output:
         note = f"({hidden:,} more lines: {command})"
         output = [*output[:FIRST_OUTPUT_LINES], note, *output[-LAST_OUTPUT_LINES:]]
     echo("\n".join(output))
+
+
+def print_images(reader: Reader, record: RunRecord) -> None:
+    """Print the names, steps and folders of the images that a run logged."""
+    artifacts = [item for item in reader.artifacts(record.key) if item.name.startswith("images/")]
+    if not artifacts:
+        return
+    from labbench.cli.run_tables import TextColumn, print_table
+    from labbench.files import files_folder, run_folder
+    from labbench.portraits.logged_images import images_by_name
+
+    images = images_by_name(artifacts)
+    folder = run_folder(files_folder(reader.path), record.key)
+    click.echo()
+    print_table(
+        [
+            TextColumn("image", [clean(name) for name in images]),
+            TextColumn("steps", [_format_steps(list(by_step)) for by_step in images.values()]),
+            TextColumn("folder", [clean(str((folder / next(iter(e.values())).path).parent)) for e in images.values()]),
+        ]
+    )
+
+
+def _format_steps(steps: Sequence[int]) -> str:
+    return str(steps[0]) if len(steps) == 1 else f"{steps[0]} to {steps[-1]} ({len(steps)})"
 
 
 def portrait_lines(db: Path, record: RunRecord) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -9,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from labbench.configs import flatten
-from labbench.errors import InputError
-from labbench.importing.source_run import FoundRun, SourceRun
+from labbench.errors import InputError, LabbenchError
+from labbench.importing.source_run import FoundRun, SourceImage, SourceRun
+from labbench.portraits.logged_images import image_path, write_image
 from labbench.store.maintenance.external_runs import ImportedRun, ImportedSeries, SourceDiffersError
 from labbench.store.maintenance.keeper import MaintenanceWriter
 
@@ -33,6 +35,8 @@ class ImportReport:
     """Number of known runs without new points."""
     n_points: int = 0
     """Number of added points."""
+    n_images: int = 0
+    """Number of added images."""
     problems: dict[str, str] = field(default_factory=dict)
     """Reason by label for runs that are not imported or not updated."""
     skipped: Counter[str] = field(default_factory=Counter)
@@ -81,6 +85,7 @@ def preview(runs: Iterable[FoundRun]) -> ImportReport:
             continue
         report.n_new += 1
         report.n_points += sum(len(points.steps) for points in run.series.values())
+        report.n_images += len(run.images)
         report.skipped.update(run.skipped)
     return report
 
@@ -110,7 +115,7 @@ def follow_runs(
         changed = [run for run in find() if sizes.get(run.label) != _size(run)]
         sizes |= {run.label: _size(run) for run in changed}
         report = import_runs(database, changed, source, experiment=experiment)
-        if report.n_points:
+        if report.n_points or report.n_images:
             yield report
 
 
@@ -156,10 +161,30 @@ def _import_run(
         importer.set_output(run_id, run.output)
         importer.set_goals(run.goals)
     n_points = _add_points(writer, run_id, missing)
+    _add_images(writer, run_id, run.images, report)
     report.n_points += n_points
     report.n_new += is_new
     report.n_grown += not is_new and n_points > 0
     report.n_unchanged += not is_new and n_points == 0
+
+
+def _add_images(writer: MaintenanceWriter, run_id: int, images: Sequence[SourceImage], report: ImportReport) -> None:
+    """Write the images that the run does not have, and record them as artifacts."""
+    if not images:
+        return
+    with writer.importing() as importer:
+        key, hashes = importer.run_key(run_id), importer.artifact_hashes(run_id)
+        for image in images:
+            stored = hashes.get(image_path(image.metric, image.step))
+            if stored == hashlib.sha256(image.content).hexdigest():
+                continue
+            try:
+                artifact = write_image(writer.path, key, image.metric, image.step, image.content)
+            except (OSError, LabbenchError) as error:
+                report.skipped[f"images ({error})"] += 1
+            else:
+                importer.add_artifact(run_id, artifact)
+                report.n_images += 1
 
 
 def _add_points(writer: MaintenanceWriter, run_id: int, series: Mapping[str, ImportedSeries]) -> int:

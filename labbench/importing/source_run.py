@@ -17,6 +17,19 @@ _LARGEST_STEP = 2**53
 _LONGEST_SECONDS = 2**40
 
 
+MAX_IMAGE_BYTES = 8 << 20
+"""Largest PNG file that is imported."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceImage:
+    """PNG file of a metric at a step."""
+
+    metric: str
+    step: int
+    content: bytes
+
+
 @dataclass(frozen=True, slots=True)
 class SourceRun:
     """Content of a run in an external source."""
@@ -40,6 +53,7 @@ class SourceRun:
     """Printed lines, with their line ends."""
     goals: Mapping[str, Literal["min", "max"]] = field(default_factory=dict)
     """Declared goals by metric."""
+    images: Sequence[SourceImage] = ()
     skipped: Mapping[str, int] = field(default_factory=dict)
     """Number of entries that are not imported, by kind, such as `histograms`."""
 

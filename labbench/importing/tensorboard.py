@@ -1,4 +1,4 @@
-"""Import of TensorBoard event files: scalars of both versions and the hyperparameters of the HParams plugin.
+"""Import of TensorBoard event files: scalars and images of both versions, hyperparameters of the HParams plugin.
 
 The messages are `Event`, `Summary` and `HParamsPluginData`. Sources:
 https://github.com/tensorflow/tensorboard/blob/master/tensorboard/compat/proto/summary.proto and
@@ -11,7 +11,7 @@ import math
 import os
 import re
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -31,7 +31,9 @@ from labbench.importing.file_types.protobuf import (
     to_text,
 )
 from labbench.importing.file_types.yaml_file import read_yaml_mapping
-from labbench.importing.source_run import FoundRun, RunCollector, SourceRun
+from labbench.importing.source_run import MAX_IMAGE_BYTES, FoundRun, RunCollector, SourceImage, SourceRun
+from labbench.portraits.logged_images import MAX_IMAGES
+from labbench.portraits.png_file import is_png
 
 _TIME_FOLDER = re.compile(r"\d{9,11}\.\d+")
 """Name of the folder that torch's `SummaryWriter.add_hparams` creates beneath the folder of the run."""
@@ -102,6 +104,8 @@ class _Events:
     points: RunCollector = field(default_factory=RunCollector)
     config: dict[str, Any] = field(default_factory=dict)
     status: Literal["finished", "failed", "stopped"] = "finished"
+    images: dict[tuple[str, int], SourceImage] = field(default_factory=dict)
+    """The last image of each tag and step."""
     plugins: dict[str, str] = field(default_factory=dict)
     """Name of the plugin by tag: only the first summary of a tag needs to name it."""
 
@@ -126,6 +130,7 @@ def _read_run(root: Path, files: Sequence[Path], children: dict[Path, list[Path]
         status=events.status,
         started=started,
         finished=events.points.finished,
+        images=list(events.images.values()),
         skipped=events.points.skipped,
     )
 
@@ -196,10 +201,27 @@ def _read_value(
             events.points.skipped["tensors"] += 1
         else:
             events.points.add(metric, step, number, wall)
+    elif 4 in value or plugin == "images":
+        _read_images(tag, step, value, events)
     else:
-        kinds = {4: "images", 5: "histograms", 6: "sounds"}
+        kinds = {5: "histograms", 6: "sounds"}
         kind = next((kind for key, kind in kinds.items() if key in value), plugin or "other summaries")
         events.points.skipped[kind] += 1
+
+
+def _read_images(tag: str, step: int, value: Mapping[int, Sequence[int | bytes]], events: _Events) -> None:
+    """Add the PNG files of an image (`Summary.Image`) or of a batch of images (a tensor of strings)."""
+    if 4 in value:
+        contents = read_message(to_bytes(value[4][0])).get(4, [])
+    else:  # width, height and the files
+        contents = read_message(to_bytes(value[8][0])).get(8, [])[2:] if 8 in value else []
+    for index, content in enumerate(map(to_bytes, contents)):
+        name = f"{tag}/{index}" if len(contents) > 1 else tag
+        is_stored = (name, step) in events.images or len(events.images) < MAX_IMAGES
+        if is_png(content) and len(content) <= MAX_IMAGE_BYTES and is_stored:
+            events.images[name, step] = SourceImage(name, step, content)
+        else:
+            events.points.skipped["images (no PNG, too large or too many)"] += 1
 
 
 def _read_metadata(message: bytes) -> tuple[str, bytes]:

@@ -1,4 +1,4 @@
-"""Replacement of `torch.utils.tensorboard.SummaryWriter` that records scalars in a labbench run."""
+"""Replacement of `torch.utils.tensorboard.SummaryWriter` that records scalars and images in a labbench run."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from labbench.errors import InputError
+from labbench.tracking.images import Image
 from labbench.tracking.messages import warn_once
 from labbench.tracking.run import Run
 from labbench.tracking.start import start
 
 
 class SummaryWriter:
-    """Record `add_scalar`, `add_scalars` and `add_hparams`; the other methods do nothing, with one warning.
+    """Record scalars, images, figures and hyperparameters; the other methods do nothing, with one warning.
 
     Args:
         log_dir: Its last part is the name of the run.
@@ -43,6 +45,29 @@ class SummaryWriter:
         self._step = self._step if global_step is None else int(global_step)
         self.run.log({f"{main_tag}/{tag}": value for tag, value in tag_scalar_dict.items()}, self._step)
 
+    def add_image(
+        self,
+        tag: str,
+        img_tensor: Any,
+        global_step: int | None = None,
+        walltime: Any = None,
+        dataformats: str = "CHW",
+    ) -> None:
+        """Log an image of shape (C, H, W), or in the order of `dataformats`: "HWC" or "HW"."""
+        pixels = img_tensor.detach().cpu().numpy() if hasattr(img_tensor, "detach") else img_tensor
+        self._log_image(tag, pixels.transpose(1, 2, 0) if dataformats == "CHW" else pixels, global_step)
+
+    def add_figure(self, tag: str, figure: Any, global_step: int | None = None, *_: Any, **__: Any) -> None:
+        """Log a figure of matplotlib as an image."""
+        self._log_image(tag, figure, global_step)
+
+    def _log_image(self, tag: str, data: Any, step: int | None) -> None:
+        self._step = self._step if step is None else int(step)
+        try:
+            self.run.log({tag: Image(data)}, self._step)
+        except InputError as error:
+            warn_once(f"the image `{tag}` is not recorded: {error}")
+
     def add_hparams(self, hparam_dict: Mapping[str, Any], metric_dict: Mapping[str, Any], *_: Any, **__: Any) -> None:
         """Add hyperparameters to the config of the run, and log the metrics."""
         self.run.config.update(hparam_dict)
@@ -69,4 +94,6 @@ class SummaryWriter:
     def __getattr__(self, name: str) -> Callable[..., None]:
         if not name.startswith("add_"):
             raise AttributeError(name)
-        return lambda *_, **__: warn_once(f"SummaryWriter of labbench records numbers only: {name}() does nothing")
+        return lambda *_, **__: warn_once(
+            f"SummaryWriter of labbench records numbers and images only: {name}() does nothing"
+        )

@@ -11,10 +11,11 @@ from dataclasses import replace
 from itertools import chain
 from typing import Any, TypeAlias
 
-from labbench.records import Points
+from labbench.records import Artifact, Points
 from labbench.store.scripts.script_run import ScriptRun
 from labbench.system.clock import now
 from labbench.tracking.console import PrintedOutput
+from labbench.tracking.images import Image, ImageWriter
 from labbench.tracking.messages import warn, warn_once
 from labbench.tracking.storage import Batch, DiscardingStorage, Storage
 from labbench.tracking.values import Value, storable_name
@@ -48,6 +49,8 @@ class MetricBatcher:
         self._run, self._attempt, self._start_ns = run, attempt, start_ns
         self._names: dict[str, str] = {}
         self.last: dict[str, float] = {}
+        self.images: list[tuple[str, int, Image]] = []
+        """Name, step and image of the images in the calls that were converted."""
 
     def series(self, calls: Iterable[Call]) -> list[Points]:
         """Return one `Points` per key, in the order of the calls."""
@@ -55,7 +58,7 @@ class MetricBatcher:
         for step, time_ns, metrics in calls:
             milliseconds = (time_ns - self._start_ns) // 1_000_000
             for key, value in metrics.items():
-                number = value if value.__class__ is float else _fetch_number(key, value)
+                number = value if value.__class__ is float else self._fetch_number(key, step, value)
                 if number is None:
                     continue
                 column = columns.get(key)
@@ -78,15 +81,18 @@ class MetricBatcher:
                 )
         return name
 
-
-def _fetch_number(key: str, value: Value) -> float | None:
-    if isinstance(value, float):
-        return value
-    try:
-        return value.number()
-    except RuntimeError as error:
-        warn_once(f"a value of `{key}` could not be read from its device and was not recorded: {error}")
-        return None
+    def _fetch_number(self, key: str, step: int, value: Value) -> float | None:
+        """Return a number; None for an image, which is kept in `images`, and for one that cannot be read."""
+        if isinstance(value, Image):
+            self.images.append((self._name(key), step, value))
+            return None
+        if isinstance(value, float):
+            return value
+        try:
+            return value.number()
+        except RuntimeError as error:
+            warn_once(f"a value of `{key}` could not be read from its device and was not recorded: {error}")
+            return None
 
 
 class BatchWriter:
@@ -100,6 +106,7 @@ class BatchWriter:
         truncates: bool,
         first_step: int,
         on_written: Callable[[], None],
+        on_artifacts: Callable[[list[Artifact]], None],
     ) -> None:
         """Initialize without data.
 
@@ -107,6 +114,7 @@ class BatchWriter:
             truncates: Delete the points of earlier attempts at the first logged step and later.
             first_step: Step of the first log call without a step.
             on_written: Called after each batch.
+            on_artifacts: Called with the images that were written; adds them to `run`.
         """
         self.calls = Backlog()
         self.calls.asleep = True
@@ -122,7 +130,8 @@ class BatchWriter:
         self.last_heartbeat = self._last_request_check = time.monotonic()
         self._batcher = MetricBatcher(run.key, run.attempt, _start_on_monotonic_clock(run))
         self._truncates = truncates
-        self._on_written = on_written
+        self._on_written, self._on_artifacts = on_written, on_artifacts
+        self._image_writer = ImageWriter(storage.path, run.key) if isinstance(storage, Storage) else None
         self._batch: Batch | None = None
         self._written = run
 
@@ -205,6 +214,9 @@ class BatchWriter:
         if calls:
             self.step, self._truncates = calls[-1][0], False
         points = self._batcher.series(chain(calls, _pop_up_to(self.samples, MAX_BATCH)))
+        images, self._batcher.images = self._batcher.images, []
+        if images and self._image_writer is not None:
+            self._on_artifacts(self._image_writer.write(images))
         run = self.run
         if run.status != "running" and self.calls:
             run = self._written  # the final status is written last

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, SupportsFloat, TypeAlias
 
+from labbench.tracking.images import Image
 from labbench.tracking.messages import ProblemReporter, quote_value
 
 MAX_STEP = 2**62
@@ -39,13 +40,15 @@ class DeviceNumber:
             return float(self._tensor.item())
 
 
-Value: TypeAlias = float | DeviceNumber
+Value: TypeAlias = float | DeviceNumber | Image
 
 
 def flatten_metrics(
     metrics: Mapping[Any, Any], problems: ProblemReporter, prefix: str = "", depth: int = 0
 ) -> dict[str, Value]:
-    """Return the numbers as a flat copy, with the keys of nested dicts joined by `/`.
+    """Return the numbers and images as a flat copy, with the keys of nested dicts joined by `/`.
+
+    A list of images is as a dict with their indices as keys.
 
     Other values are left out and reported with their key.
     """
@@ -57,10 +60,11 @@ def flatten_metrics(
     n_values = len(metrics)
     for key, value in metrics.items():
         name = f"{prefix}{key}" if prefix else key
-        if value.__class__ is float or value.__class__ is DeviceNumber:
+        if value.__class__ is float or value.__class__ is DeviceNumber or isinstance(value, Image):
             flat[name] = value
-        elif isinstance(value, Mapping):
-            nested = flatten_metrics(value, problems, f"{name}/", depth + 1)
+        elif isinstance(value, Mapping) or _is_list_of_images(value):
+            items = value if isinstance(value, Mapping) else dict(enumerate(value))
+            nested = flatten_metrics(items, problems, f"{name}/", depth + 1)
             n_values += len(nested) - 1
             flat |= nested
         else:
@@ -134,11 +138,15 @@ def _whole_number(step: Any) -> int | None:
         return None
 
 
+def _is_list_of_images(value: Any) -> bool:
+    return isinstance(value, list | tuple) and bool(value) and all(isinstance(each, Image) for each in value)
+
+
 class _NotANumber(Exception):
     """A value cannot be recorded; the message follows its key."""
 
 
-def _to_number(value: Any) -> Value:
+def _to_number(value: Any) -> float | DeviceNumber:
     """Convert a value. Raises _NotANumber, or any exception of the value's class."""
     device = getattr(value, "device", None)
     if hasattr(value, "detach") and getattr(device, "type", "cpu") != "cpu" and value.numel() == 1:

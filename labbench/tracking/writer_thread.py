@@ -16,6 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
+from labbench.records import Artifact
 from labbench.store.liveness import this_process
 from labbench.store.scripts.script_run import ScriptRun
 from labbench.tracking.batching import HEARTBEAT_SECONDS, MAX_BACKLOG, MAX_BATCH, BatchWriter
@@ -73,7 +74,12 @@ class RunWriterThread:
         """
         self.problems = problems
         self._batches = BatchWriter(
-            storage, run, truncates=truncates, first_step=first_step, on_written=self._announce_room
+            storage,
+            run,
+            truncates=truncates,
+            first_step=first_step,
+            on_written=self._announce_room,
+            on_artifacts=self._add_artifacts,
         )
         self.calls, self.samples, self.printed = self._batches.calls, self._batches.samples, self._batches.printed
         self._is_closing = False
@@ -294,6 +300,13 @@ class RunWriterThread:
             self.calls.asleep = True
             if self._batches.has_unwritten:  # appended just before `asleep` was set, so no thread called `wake`
                 self.calls.asleep = False
+
+    def _add_artifacts(self, artifacts: list[Artifact]) -> None:
+        # not waiting for long: the thread that holds the lock may be in a signal handler that waits for this thread
+        is_locked = self._change_lock.acquire(timeout=1.0)
+        self._batches.run = replace(self.run, artifacts=(*self.run.artifacts, *artifacts))
+        if is_locked:
+            self._change_lock.release()
 
     def _announce_room(self) -> None:
         # not blocking: the thread that holds the lock may be in a signal handler that waits for this thread

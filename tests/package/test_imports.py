@@ -38,7 +38,9 @@ def test_importing_labbench_loads_only_the_standard_library() -> None:
 def test_the_package_shows_its_public_names_and_nothing_else() -> None:
     program = "import labbench; print(*dir(labbench))"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    names = "Data Datasets LabbenchError Param Run Task __version__ finish init load_model log open read_image start"
+    names = (
+        "Data Datasets Image LabbenchError Param Run Task __version__ finish init load_model log open read_image start"
+    )
     assert result.stdout.split() == names.split()
 
 

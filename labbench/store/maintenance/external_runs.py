@@ -8,13 +8,13 @@ import re
 import sqlite3
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from itertools import groupby
 from operator import itemgetter
 from typing import Literal
 
 from labbench.errors import LabbenchError
-from labbench.records import Config, Goal
+from labbench.records import Artifact, Config, Goal
 from labbench.store.queries.run_rows import IN_JSON_LIST, as_json_list, config_json, storable_text
 from labbench.store.recording.events import ensure_metric
 from labbench.store.recording.queue import add_tags, ensure_experiment, insert_run
@@ -194,6 +194,19 @@ class Import:
             rows = [(run_id, now(), storable_text(line)) for line in lines]
             query = "INSERT INTO logs (run_id, attempt, time, stream, text) VALUES (?, 1, ?, 'stdout', ?)"
             self._connection.executemany(query, rows)
+
+    def run_key(self, run_id: int) -> str:
+        """Return the key of a run."""
+        return str(self._connection.execute("SELECT key FROM runs WHERE id = ?", (run_id,)).fetchone()[0])
+
+    def artifact_hashes(self, run_id: int) -> dict[str, str]:
+        """Return the SHA-256 of the artifacts of a run by name."""
+        return dict(self._connection.execute("SELECT name, sha256 FROM artifacts WHERE run_id = ?", (run_id,)))
+
+    def add_artifact(self, run_id: int, artifact: Artifact) -> None:
+        """Record an artifact; it replaces one of the same name."""
+        query = "INSERT OR REPLACE INTO artifacts (run_id, name, path, size, sha256, created) VALUES (?, ?, ?, ?, ?, ?)"
+        self._connection.execute(query, (run_id, *astuple(artifact)))
 
     def set_goals(self, goals: Mapping[str, Goal]) -> None:
         """Declare the goals of metrics that have none."""

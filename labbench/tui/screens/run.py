@@ -90,7 +90,7 @@ class RunScreen(EditScreen["RunDetail | None"]):
             return
         self.query_one("#facts").border_title = Content(text.clean(answer.record.name) or answer.record.key)
         self._show_facts()
-        self.query_one(PortraitView).show(answer.portrait)
+        self.query_one(PortraitView).show(answer.portrait, answer.images)
         self.query_one(LogView).show(answer.output)
         self.set_class(not answer.output, "-silent")
         self._show_chart()

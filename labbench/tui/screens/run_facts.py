@@ -120,16 +120,28 @@ def _side_by_side(left: Sequence[Content], right: Sequence[Content]) -> Iterable
 
 
 def _pictures(detail: RunDetail) -> list[Content]:
-    """Return the key that shows the pictures, or the reason for their absence; [] if labbench did not train the run."""
+    """Return the key that shows each picture, or the reason for their absence; [] if labbench did not train the run."""
+    images = [
+        Content.assemble(
+            ("p", "bold $primary"),
+            (" shows the image ", "$secondary"),
+            (text.clean(image.name), "$foreground"),
+            (f" of step {image.steps[-1]}", "$secondary"),
+        )
+        for image in detail.images
+    ]
     if isinstance(detail.portrait, Portrait):
         return [
+            *images,
             Content.assemble(
                 ("p", "bold $primary"),
                 (" shows pictures of the network after ", "$secondary"),
                 (f"epoch {detail.portrait.epoch}", "$foreground"),
-            )
+            ),
         ]
-    return [Content.styled(text.clean(detail.portrait), "$secondary")] if detail.record.way and detail.portrait else []
+    if images or not detail.record.way or not detail.portrait:
+        return images
+    return [Content.styled(text.clean(detail.portrait), "$secondary")]
 
 
 def _origin(run: RunRecord) -> list[Content]:

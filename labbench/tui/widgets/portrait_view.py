@@ -1,8 +1,9 @@
-"""View of the pictures of a run's network, drawn for the available width."""
+"""View of the pictures of a run's network and of its logged images, drawn for the available width."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from functools import lru_cache
 from textwrap import wrap
 from typing import TYPE_CHECKING, ClassVar
@@ -21,11 +22,12 @@ from labbench.text import clean
 from labbench.tui.line_filters import needs_ascii
 
 if TYPE_CHECKING:
+    from labbench.portraits.logged_images import LoggedImage
     from labbench.portraits.pixels import Colour, PaintMode, StyledLine
 
 
 class PortraitView(ScrollView, can_focus=True):
-    """Scrollable portrait, or a message that explains its absence."""
+    """Scrollable portrait and images, or a message that explains their absence."""
 
     DEFAULT_CSS = """
     PortraitView { display: none; width: 100%; height: 100%; border: round $border; border-title-color: $foreground;
@@ -44,14 +46,15 @@ class PortraitView(ScrollView, can_focus=True):
     def __init__(self) -> None:
         super().__init__()
         self._portrait: Portrait | str = ""
+        self._images: Sequence[LoggedImage] = ()
         self._strips: list[Strip] = []
 
     def on_mount(self) -> None:
         self.border_title = Content("pictures")
 
-    def show(self, portrait: Portrait | str) -> None:
-        """Draw a portrait or show a message."""
-        self._portrait = portrait
+    def show(self, portrait: Portrait | str, images: Sequence[LoggedImage] = ()) -> None:
+        """Draw images and a portrait; the message in its place is shown if there are no images."""
+        self._portrait, self._images = portrait, images
         self._draw()
 
     def on_resize(self) -> None:
@@ -64,14 +67,20 @@ class PortraitView(ScrollView, can_focus=True):
         width = self.scrollable_content_region.width
         if not self.display or width <= 0:  # drawn later, in on_show
             return
-        if isinstance(self._portrait, str):
-            self._strips = [Strip([Segment(part, self.rich_style)]) for part in wrap(clean(self._portrait), width)]
-            self.border_subtitle = Content("")
-        else:
-            from labbench.portraits.draw import draw_portrait  # imports numpy: not before the first paint
+        lines: list[StyledLine] = []
+        if self._images:
+            from labbench.portraits.logged_images import draw_images  # imports numpy: not before the first paint
 
-            self._strips = [_make_strip(line) for line in draw_portrait(self._portrait, width, self._paint_mode())]
-            self.border_subtitle = Content(f"after epoch {self._portrait.epoch}")
+            lines += draw_images(self._images, width, self._paint_mode())
+        if not isinstance(self._portrait, str):
+            from labbench.portraits.draw import draw_portrait
+
+            lines += [*([[]] if lines else []), *draw_portrait(self._portrait, width, self._paint_mode())]
+        self._strips = [_make_strip(line) for line in lines]
+        if isinstance(self._portrait, str) and not lines:
+            self._strips = [Strip([Segment(part, self.rich_style)]) for part in wrap(clean(self._portrait), width)]
+        epoch = "" if isinstance(self._portrait, str) else f"after epoch {self._portrait.epoch}"
+        self.border_subtitle = Content(epoch)
         self.virtual_size = Size(width, len(self._strips))
         self.refresh()
 

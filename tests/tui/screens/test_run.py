@@ -6,9 +6,11 @@ import os
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from textual.pilot import Pilot
 
+import labbench
 from helpers.golden import SIZES, SMALL, compare, golden_name, press, settle, type_in, use, wait_for_words
 from helpers.store_samples import start
 from helpers.tui_samples import write_portraits
@@ -125,3 +127,17 @@ def test_pictures_scroll_and_a_search_returns_to_the_output(database: Path) -> N
         assert "no output was captured" in now
 
     use(database, look, size=SMALL)
+
+
+def test_logged_images_are_named_beside_the_facts_and_drawn_with_p(tmp_path: Path) -> None:
+    with labbench.start("gan", db=tmp_path / "runs.db", system_metrics=False) as run:
+        for step in (0, 50):
+            run.log({"loss": 1.0, "samples": labbench.Image(np.eye(12) * (step > 0))}, step=step)
+
+    async def look(pilot: Pilot[None]) -> None:
+        assert "p shows the image samples of step 50" in await press(pilot, "enter")
+        now = await press(pilot, "p")
+        assert "samples  step 50; 1 earlier, from step 0" in now
+        assert "▀" * 12 in now
+
+    use(tmp_path / "runs.db", look)
