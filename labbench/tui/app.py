@@ -203,7 +203,8 @@ class LabbenchApp(App[None]):
             self.call_from_thread(self.notify, problem, severity="warning", markup=False)
 
     def action_go(self, screen: str) -> None:
-        """Switch to another screen, which keeps its state."""
+        """Switch to another screen, which keeps its state; the comparison shows the marked runs again."""
+        self.session.compared = ()
         self.switch_mode(screen)
 
     def data_screens(self) -> list[DataScreen[Any]]:

@@ -13,7 +13,7 @@ import shlex
 import subprocess
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from labbench.export.tables import csv_writer, escape_formula
 from labbench.files import database_command, expand_home
@@ -21,7 +21,8 @@ from labbench.filters.lexer import compact_json
 from labbench.records import GRID_COMMAND, RunRecord
 from labbench.text import clean
 
-TableRows: TypeAlias = Sequence[Sequence[str]]
+TableRows: TypeAlias = Sequence[Sequence[Any]]
+"""Rows of texts and numbers; None is an empty cell."""
 _BARE = re.compile(r"[\w.+/-]+")
 """Text that a filter reads as one word without quotes."""
 
@@ -100,7 +101,9 @@ def new_file_path(name: str) -> Path:
 
 
 def format_csv(rows: TableRows) -> str:
-    """Return rows of text as CSV; text that a spreadsheet would run as a formula is escaped."""
+    """Return rows as CSV, numbers with all digits; text that a spreadsheet would run as a formula is escaped."""
     file = io.StringIO(newline="")
-    csv_writer(file).writerows([escape_formula(cell) for cell in row] for row in rows)
+    csv_writer(file).writerows(
+        [escape_formula(cell) if isinstance(cell, str) else cell for cell in row] for row in rows
+    )
     return file.getvalue()

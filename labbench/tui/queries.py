@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import Any, TypeAlias
 
 from labbench import text
 from labbench.configs import ConfigKeys
@@ -37,6 +37,10 @@ class UnknownNameError(InputError):
     """Name in the filter of the runs table that exists nowhere."""
 
 
+ValuesAt: TypeAlias = dict[tuple[str, int, str], float]
+"""Value of a metric at a step of a run, by (metric, step, run key)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Query:
     """Filter, metric, sorting and grouping of the runs table."""
@@ -52,6 +56,8 @@ class Query:
     """Config keys to group by."""
     opened: frozenset[str] = frozenset()
     """Ids of open groups, whose runs are shown below them."""
+    values_at: tuple[tuple[str, int], ...] = ()
+    """(metric, step) of the columns of values at a step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +100,8 @@ class Snapshot:
     """True if a matching run has a tag."""
     leaders: Sequence[str] = ()
     """Keys of the best run of each of the best configurations, best first."""
+    values_at: ValuesAt = field(default_factory=dict)
+    """Values at the steps of the query, of `records`."""
     name_note: str = ""
     """Note on names in a filter without matching runs, which runs in progress may still record or have two meanings."""
 
@@ -152,12 +160,13 @@ def _query_snapshot(
     keys = rows = [row[0] for row in values]
     if query.group:
         rows = [key for group in groups for key in (group.id, *(group.keys if group.is_open else ()))]
+    records = reader.by_keys([*record_keys, *rows[:first_rows], *leaders])
     return Snapshot(
         query=query,
         rows=rows,
         keys=keys,
         groups={group.id: group for group in groups},
-        records=reader.by_keys([*record_keys, *rows[:first_rows], *leaders]),
+        records=records,
         metrics=metrics,
         config_keys=reader.compare_configs(condition),
         stars=_find_stars(values, groups, starred, metrics),
@@ -165,6 +174,7 @@ def _query_snapshot(
             reader.runs(_HAS_TAG if condition is None else And((condition, _HAS_TAG)), limit=1, summaries=False)
         ),
         leaders=leaders,
+        values_at=_values_at(reader, records, query.values_at),
     )
 
 
@@ -243,6 +253,52 @@ def read_runs(path: Path, keys: Sequence[str]) -> tuple[list[RunRecord], Mapping
         return [], {}
     with Reader(path) as reader:
         return reader.by_keys(keys), reader.metrics()
+
+
+def read_curves(path: Path, keys: Sequence[str], metrics: Sequence[str]) -> list[tuple[Any, ...]]:
+    """Return all points of these runs and metrics as rows, titles first."""
+    rows: list[tuple[Any, ...]] = [("key", "run", "metric", "step", "value")]
+    with Reader(path) as reader:
+        for run in reader.by_keys(keys):
+            for metric in metrics:
+                steps, values = reader.series(run.key, metric)
+                rows += [
+                    (run.key, run.name, metric, step, value)
+                    for step, value in zip(steps.tolist(), values.tolist(), strict=True)
+                ]
+    return rows
+
+
+def read_all_values_at(path: Path, keys: Sequence[str], pairs: Sequence[tuple[str, int]]) -> ValuesAt:
+    """Return metrics at steps, given as (metric, step); where a run has no point there, its last value before."""
+    if not pairs:
+        return {}
+    with Reader(path) as reader:
+        return _values_at(reader, reader.by_keys(keys), pairs)
+
+
+def _values_at(reader: Reader, runs: Sequence[RunRecord], pairs: Sequence[tuple[str, int]]) -> ValuesAt:
+    values_at: ValuesAt = {}
+    for metric, step in pairs:
+        for run in runs:
+            if metric not in run.summary:
+                continue
+            values = reader.series(run.key, metric, first_step=step, last_step=step)[1]
+            if not len(values):
+                values = reader.series(run.key, metric, last_step=step)[1]
+            if len(values):
+                values_at[metric, step, run.key] = float(values[-1])
+    return values_at
+
+
+def find_runs(path: Path, keys: Sequence[str], words: str) -> list[str]:
+    """Return those of the keys, in their order, whose run has all the words in its name, key, tags or note."""
+    sought = words.lower().split()
+    with Reader(path) as reader:
+        texts = {
+            run.key: " ".join([run.name, run.key, *run.tags, run.note or ""]).lower() for run in reader.by_keys(keys)
+        }
+    return [key for key in keys if all(word in texts.get(key, "") for word in sought)]
 
 
 def read_progress(path: Path) -> DatabaseProgress:

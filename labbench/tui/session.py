@@ -77,6 +77,12 @@ class Session:
     """Config keys of the heat map: rows, columns and optionally small multiples."""
     edits: list[Edit | MarkChange] = field(default_factory=list)
     """Undo stack, newest last; not every edit can be undone."""
+    table_share: float | None = None
+    """Part of the runs screen that the table has beside the charts, 0 to 1; None for the default."""
+    shown_metric: str | None = None
+    """Metric on the charts of the runs screen, by default or by choice."""
+    compared: tuple[str, ...] = ()
+    """Keys of runs compared in place of the marked ones: those of a cell of the heat map."""
     has_read: bool = False
     """True once the watcher has seen the database; screens do not read before that."""
 
@@ -86,7 +92,7 @@ class Session:
 
     def query_key(self) -> object:
         """Return a value that changes whenever a resumed screen must reread."""
-        return self.query, tuple(self.marks), self.baseline, self.heat_keys
+        return self.query, tuple(self.marks), self.compared, self.baseline, self.heat_keys
 
     def as_json(self) -> dict[str, Any]:
         """Return the state to save, as plain JSON."""
@@ -98,6 +104,8 @@ class Session:
             "descending": query.descending,
             "group": list(query.group),
             "opened": sorted(query.opened),
+            "values_at": [list(pair) for pair in query.values_at],
+            "table_share": self.table_share,
             "marks": dict(self.marks),
             "highlighted": self.highlighted,
             "baseline": self.baseline,
@@ -122,7 +130,10 @@ class Session:
             descending=state.get("descending") is True,
             group=_as_strings(state.get("group")),
             opened=frozenset(_as_strings(state.get("opened"))),
+            values_at=_as_pairs(state.get("values_at")),
         )
+        share = state.get("table_share")
+        self.table_share = share if isinstance(share, float) and 0 < share < 1 else None
         self.marks.clear()
         self.marks.update(
             {key: min(max(1, slot), SLOT_COUNT) for key, slot in _as_integers(state.get("marks")).items()}
@@ -151,3 +162,13 @@ def _as_integers(value: object) -> dict[str, int]:
     if not isinstance(value, Mapping):
         return {}
     return {key: number for key, number in value.items() if isinstance(key, str) and type(number) is int}
+
+
+def _as_pairs(value: object) -> tuple[tuple[str, int], ...]:
+    """Return pairs of a text and a number of 0 or more."""
+    pairs = [tuple(pair) for pair in value if isinstance(pair, list)] if isinstance(value, list) else []
+    return tuple(
+        (pair[0], pair[1])
+        for pair in pairs
+        if len(pair) == 2 and isinstance(pair[0], str) and type(pair[1]) is int and 0 <= pair[1] < 2**60
+    )

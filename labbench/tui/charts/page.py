@@ -6,6 +6,7 @@ a thread worker and drawn afterwards.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -185,8 +186,19 @@ class ChartPage(SeriesContainer):
         return names[first : first + rows * columns]
 
     def metrics(self) -> list[str]:
-        """Return all metrics with charts, in the order of the page."""
+        """Return the metrics with charts, in the order of the page: all, or those that match the pattern."""
+        names = self.all_metrics()
+        pattern = self.settings.pattern
+        return [name for name in names if re.search(pattern, name, re.IGNORECASE)] or names if pattern else names
+
+    def all_metrics(self) -> list[str]:
+        """Return all metrics, in the order of the page."""
         return page_order(self.goals)
+
+    @property
+    def runs(self) -> Sequence[RunRecord]:
+        """Runs that are drawn."""
+        return self._runs
 
     def layout_index(self) -> int:
         """Return the index in `PAGE_LAYOUTS` that was chosen, or that suits the screen."""

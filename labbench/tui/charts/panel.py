@@ -29,7 +29,15 @@ from labbench.charts.view import (
 )
 from labbench.tui.charts.keys import PANEL_BINDINGS
 from labbench.tui.charts.page import ChartPage
-from labbench.tui.charts.settings import FOUR_CHARTS, ONE_CHART, PAGE_LAYOUTS, SMOOTHING_PRESETS, SPREADS, ChartState
+from labbench.tui.charts.settings import (
+    FOUR_CHARTS,
+    ONE_CHART,
+    PAGE_LAYOUTS,
+    SMOOTHING_PRESETS,
+    SPREADS,
+    ChartState,
+    parse_window,
+)
 from labbench.tui.charts.widget import Chart
 from labbench.tui.widgets.prompt import Prompt
 
@@ -55,6 +63,9 @@ class ChartPanel(Container, can_focus=True):
         def __init__(self, metric: str) -> None:
             self.metric = metric
             super().__init__()
+
+    class SettingsChanged(Message):
+        """A setting was changed in a dialog."""
 
     class RunStepRequested(Message):
         """The next or previous run was requested."""
@@ -226,6 +237,31 @@ class ChartPanel(Container, can_focus=True):
     def action_follow(self) -> None:
         self.settings.follow = not self.settings.follow
         self.page.draw()
+
+    def action_window(self) -> None:
+        hint = "0..100, ..100 or 100.. on the x axis; 100 is the first 100; empty shows all"
+        prompt = Prompt("window", hint=hint, check=parse_window)
+        self.app.push_screen(prompt, self._show_window)
+
+    def _show_window(self, words: str | None) -> None:
+        whole = self.page.full_x_range()
+        if words is None or whole is None:
+            return
+        left, right = parse_window(words)
+        if left is None and right is None:
+            self.action_fit()
+        else:
+            self._show_range(whole[0] if left is None else left, whole[1] if right is None else right)
+        self.post_message(self.SettingsChanged())
+
+    def show_matching(self, pattern: str) -> None:
+        """Show a page of the metrics that match a regular expression."""
+        self.settings.pattern = pattern
+        names = self.page.metrics()
+        fitting = [index for index, (rows, columns) in enumerate(PAGE_LAYOUTS) if rows * columns >= len(names)]
+        self.settings.layout = min(fitting, default=FOUR_CHARTS) if pattern else None
+        self.page.chosen_metric = names[0] if names else None
+        self.page.load_and_draw()
 
     def action_border(self, side: Literal["left", "right"]) -> None:
         whole = self.page.full_x_range()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -41,6 +42,9 @@ class ChartState:
     layout: int | None = None
     """Index in `PAGE_LAYOUTS`; None until one is chosen: four charts on a large screen, else one."""
 
+    pattern: str = ""
+    """Regular expression of the metrics on the page; "" for all."""
+
     def as_json(self) -> dict[str, Any]:
         """Return the settings as plain JSON."""
         state = asdict(self)
@@ -55,6 +59,8 @@ class ChartState:
         def valid(name: str, choices: object) -> bool:
             return not isinstance(saved.get(name), float) and saved.get(name) in choices  # type: ignore[operator]
 
+        pattern = saved.get("pattern")
+        self.pattern = pattern if isinstance(pattern, str) and is_pattern(pattern) else ""
         heights, smoothing = saved.get("heights"), saved.get("smoothing")
         if valid("x_axis", X_AXES):
             self.x_axis = saved["x_axis"]
@@ -117,6 +123,32 @@ class ChartState:
             "following" if self.follow else "zoomed" if self.window or metric in self.heights else "",
         ]
         return " · ".join(filter(None, words))
+
+
+def is_pattern(words: str) -> bool:
+    """Return True if a text is a regular expression."""
+    try:
+        re.compile(words)
+    except re.error:
+        return False
+    return True
+
+
+def parse_window(words: str) -> tuple[float | None, float | None]:
+    """Return the ends of a window such as `0..100`, `..100`, `100..` or `100`, which is the first 100; None: open.
+
+    Raises ValueError, with a message for the user, for anything else.
+    """
+    left, dots, right = words.strip().partition("..")
+    if not dots:
+        left, right = "", left
+    try:
+        ends = float(left) if left.strip() else None, float(right) if right.strip() else None
+    except ValueError:
+        raise ValueError("write two numbers such as 0..100, ..100 or 100..") from None
+    if ends[0] is not None and ends[1] is not None and not ends[0] < ends[1]:
+        raise ValueError("the second number must be larger than the first")
+    return ends
 
 
 def begins_at_zero(left: float, right: float, state: ChartState) -> bool:

@@ -26,7 +26,7 @@ from labbench.tui import edits, queries
 from labbench.tui.clipboard import TableRows
 from labbench.tui.edits import Edit
 from labbench.tui.queries import DatabaseProgress
-from labbench.tui.screens.export_view import ViewExport
+from labbench.tui.screens.export_view import ExportFormat, FileExport, csv_format, text_of
 from labbench.tui.screens.help import HelpScreen
 from labbench.tui.session import MarkChange, Session
 from labbench.tui.widgets.key_bar import KeyBar
@@ -66,7 +66,7 @@ class DataScreen(Screen[None], Generic[Result]):
         Binding("4", "app.go('why')", "why", show=False, tooltip="Why: the best configuration and its explanation"),
         Binding("escape", "back", "back", show=False, tooltip="Go back one step"),
         Binding("u", "undo", "undo", show=False, tooltip="Undo the last edit or change of marks"),
-        Binding("e", "export", "export", tooltip="Export (save) the view as CSV, text or SVG picture"),
+        Binding("e", "export", "export", tooltip="Export (save) curves, table or picture to a file"),
         Binding("W", "save_view", "save view", show=False, tooltip="Save this view (filter, columns …) under a name"),
         Binding("ctrl+l", "app.repaint", "repaint", show=False, tooltip="Write the whole screen again"),
         Binding("q", "app.quit", "quit", tooltip="Quit (training continues)"),
@@ -251,16 +251,30 @@ class DataScreen(Screen[None], Generic[Result]):
         raise NotImplementedError
 
     @work(thread=True, exclusive=True, group="view")
-    def read_view(self, then: Callable[[TableRows], None]) -> None:
-        """Read the whole view, including rows that are not on the screen, and pass it to `then`."""
-        self.post_result(lambda: self.ViewRead(self.view()(), then))
+    def read_rows(self, read: Callable[[], TableRows], then: Callable[[TableRows], None]) -> None:
+        """Read rows, including those that are not on the screen, and pass them to `then`."""
+        self.post_result(lambda: self.ViewRead(read(), then))
 
     @on(ViewRead)
     def _use_view(self, event: ViewRead) -> None:
         event.then(event.rows)
 
+    def export_formats(self) -> list[ExportFormat]:
+        """Return the kinds of files that the screen can be saved to, the likeliest first."""
+        name = self.screen_name
+        return [
+            csv_format("the table as CSV with exact values", name, self.read_rows, self.view),
+            ExportFormat("the screen as text", name, "txt", lambda use: use(text_of(self))),
+            ExportFormat(
+                "the screen as an SVG picture",
+                name,
+                "svg",
+                lambda use: use(self.app.export_screenshot(title="labbench", simplify=True)),
+            ),
+        ]
+
     def action_export(self) -> None:
-        ViewExport(self, f"{self.session.path.stem}-{self.screen_name}", self.read_view, self.show_error).begin()
+        FileExport(self, self.session.path.stem, self.show_error).begin(self.export_formats())
 
     def action_save_view(self) -> None:
         command = f"{text.clean(database_command(self.session.path))} tui --view NAME"

@@ -16,12 +16,10 @@ from textual.content import Content
 from labbench.metrics import charted_metrics
 from labbench.records import Goal, RunRecord
 from labbench.tui import queries
-from labbench.tui.charts.keys import CHART_BINDINGS
-from labbench.tui.charts.page import ChartPage
 from labbench.tui.charts.panel import ChartPanel
 from labbench.tui.clipboard import TableRows
+from labbench.tui.screens.charting import ChartScreen
 from labbench.tui.screens.compare_table import column_titles, comparison_rows
-from labbench.tui.screens.editing import EditScreen
 from labbench.tui.screens.run import RunScreen
 from labbench.tui.session import Session
 from labbench.tui.widgets.text_grid import TextGrid
@@ -43,7 +41,7 @@ class ComparedRuns:
     metrics: Mapping[str, Goal] = field(default_factory=dict)
 
 
-class CompareScreen(EditScreen[ComparedRuns]):
+class CompareScreen(ChartScreen[ComparedRuns]):
     """Config diff, metrics with differences, curves."""
 
     screen_name = "compare"
@@ -54,8 +52,6 @@ class CompareScreen(EditScreen[ComparedRuns]):
         Binding("space", "unmark", "unmark", key_display="␣", tooltip="Unmark: remove this run from the comparison"),
         Binding("enter", "open", "open", key_display="⏎", tooltip="Open the run: everything recorded about it"),
         Binding("m", "metric(1)", "metric", tooltip="Draw the next metric"),
-        Binding("M", "metric(-1)", "previous metric", show=False, tooltip="Draw the previous metric"),
-        *CHART_BINDINGS,
         Binding("v", "chart_alone", "chart", tooltip="Chart in full screen, or below the table again"),
     ]
 
@@ -77,7 +73,7 @@ class CompareScreen(EditScreen[ComparedRuns]):
 
     def prepare_read(self) -> Callable[[], ComparedRuns]:
         session = self.session
-        marked = list(islice(session.marks, _MAX_COMPARED_RUNS)) or (
+        marked = list(session.compared or islice(session.marks, _MAX_COMPARED_RUNS)) or (
             [session.highlighted] if session.highlighted else []
         )
         keys = list(dict.fromkeys([*([session.baseline] if session.baseline else []), *marked]))
@@ -94,7 +90,7 @@ class CompareScreen(EditScreen[ComparedRuns]):
 
     def _show_sheet(self) -> None:
         runs = self._compared.runs
-        marked = len(self.session.marks)
+        marked = len(self.session.compared or self.session.marks)
         count = f"compare {len(runs)} run{'s' * (len(runs) != 1)}"
         if marked > len(runs):
             count = f"compare {len(runs)} of {marked} marked runs"
@@ -145,7 +141,10 @@ class CompareScreen(EditScreen[ComparedRuns]):
 
     def action_unmark(self) -> None:
         run = self._current()
-        if run is not None:
+        if run is not None and self.session.compared:
+            self.session.compared = tuple(key for key in self.session.compared if key != run.key)
+            self.read()
+        elif run is not None:
             self.session.remember_marks("removal of a mark")
             self.session.marks.unmark([run.key])
             if self.session.baseline == run.key:
@@ -168,13 +167,9 @@ class CompareScreen(EditScreen[ComparedRuns]):
         self.toggle_class("-chart-only")
         (self._panel if self.has_class("-chart-only") else self._sheet).focus()
 
-    def action_chart(self, name: str, *arguments: int) -> None:
-        self._panel.perform(name, *arguments)
-        self.session.chart = self._panel.state()
-
-    @on(ChartPage.ReadingFailed)
-    def _show_chart_failure(self, event: ChartPage.ReadingFailed) -> None:
-        self.post_message(self.Failed(event.error))
+    def set_metric(self, metric: str) -> None:
+        self._metric = metric
+        self._show_chart()
 
     def step_back(self) -> None:
         if self._panel.back():
@@ -182,4 +177,4 @@ class CompareScreen(EditScreen[ComparedRuns]):
         if self.has_class("-chart-only"):
             self.action_chart_alone()
         else:
-            self.app.switch_mode("runs")
+            self.app.switch_mode("grid" if self.session.compared else "runs")

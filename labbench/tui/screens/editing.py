@@ -162,7 +162,7 @@ class EditScreen(DataScreen[Result]):
 
         def apply(index: str | None) -> None:
             if index == "csv":
-                self.read_view(lambda rows: self.copy(clipboard.format_csv(rows), "view as CSV"))
+                self.read_rows(self.view(), lambda rows: self.copy(clipboard.format_csv(rows), "view as CSV"))
             elif index is not None:
                 value, name = copies[int(index)]
                 self.copy(value, name)

@@ -1,12 +1,17 @@
-"""Export of a view: its rows as CSV, or the screen as text or SVG picture."""
+"""Export of a screen to a file: its rows or curves as CSV, the screen or its charts as text or SVG picture."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
+from rich.console import Console
+from rich.segment import Segments
 from textual.screen import Screen
+from textual.widget import Widget
 
 from labbench import text
 from labbench.files import expand_home, write_atomically
@@ -14,49 +19,74 @@ from labbench.tui.clipboard import TableRows, format_csv, new_file_path
 from labbench.tui.widgets.picker import Picker
 from labbench.tui.widgets.prompt import Prompt
 
-ExportKind: TypeAlias = Literal["csv", "txt", "svg"]
-_KINDS: list[tuple[ExportKind, str]] = [
-    ("csv", "the view as CSV"),
-    ("txt", "the screen as text"),
-    ("svg", "the screen as an SVG picture"),
-]
+RowReader: TypeAlias = Callable[[Callable[[], TableRows], Callable[[TableRows], None]], object]
+"""Function that reads rows in a thread and passes them to a callback."""
 
 
-class ViewExport:
-    """Dialogs that ask for a kind and a name of the file, and its writing."""
+@dataclass(frozen=True, slots=True)
+class ExportFormat:
+    """A kind of file that a screen can be saved to."""
 
-    def __init__(
-        self,
-        screen: Screen[Any],
-        stem: str,
-        read_rows: Callable[[Callable[[TableRows], None]], object],
-        show_error: Callable[[str], None],
-    ) -> None:
-        """Prepare the export of a screen to a file with the suggested name `stem`.
+    label: str
+    stem: str
+    """End of the suggested file name."""
+    extension: str
+    create: Callable[[Callable[[str], None]], object]
+    """Function that passes the content of the file to a callback."""
 
-        `read_rows` reads the view in a thread and passes its rows to a callback.
-        """
-        self._screen, self._stem, self._read_rows, self._show_error = screen, stem, read_rows, show_error
 
-    def begin(self) -> None:
-        """Ask for the kind of file, then for its name, and write it."""
-        self._screen.app.push_screen(Picker("save", _KINDS), self._ask_file)
+def csv_format(
+    label: str, stem: str, read_rows: RowReader, prepare: Callable[[], Callable[[], TableRows]]
+) -> ExportFormat:
+    """Return the format of rows as CSV; `prepare` returns a function that reads them in a thread."""
+    return ExportFormat(label, stem, "csv", lambda use: read_rows(prepare(), lambda rows: use(format_csv(rows))))
 
-    def _ask_file(self, kind: str | None) -> None:
-        if kind is None:
-            return
-        hint = "existing files are not overwritten"
-        prompt = Prompt("save as", value=f"{self._stem}.{kind}", hint=hint, check=new_file_path)
-        self._screen.app.push_screen(prompt, lambda file: self._save(Path(file), kind) if file else None)
 
-    def _save(self, file: Path, kind: str) -> None:
-        if kind == "csv":
-            self._read_rows(lambda rows: self._write(file, format_csv(rows)))
-        elif kind == "svg":
-            self._write(file, self._screen.app.export_screenshot(title="labbench", simplify=True))
-        else:  # Textual itself exports only pictures
-            strips = self._screen._compositor.render_strips()
-            self._write(file, "".join(f"{strip.text.rstrip()}\n" for strip in strips))
+def text_of(screen: Screen[Any]) -> str:
+    """Return what a screen shows as text."""
+    strips = screen._compositor.render_strips()  # Textual itself exports only pictures
+    return "".join(f"{strip.text.rstrip()}\n" for strip in strips)
+
+
+def picture_of(widget: Widget) -> str:
+    """Return what a widget shows as an SVG picture."""
+    region = widget.region
+    strips = widget.screen._compositor.render_strips()[region.y : region.bottom]
+    console = Console(
+        file=io.StringIO(), width=region.width, height=region.height, force_terminal=True, color_system="truecolor",
+        record=True, legacy_windows=False,
+    )  # fmt: skip
+    for strip in strips:
+        console.print(Segments(strip.crop(region.x, region.right)._segments, new_lines=True), end="")
+    return console.export_svg(title="labbench")
+
+
+class FileExport:
+    """Dialogs that ask for the format and the name of a file, and its writing."""
+
+    def __init__(self, screen: Screen[Any], stem: str, show_error: Callable[[str], None]) -> None:
+        """Prepare the export of a screen to a file whose suggested name begins with `stem`."""
+        self._screen, self._stem, self._show_error = screen, stem, show_error
+
+    def begin(self, formats: list[ExportFormat]) -> None:
+        """Ask for one of the formats, then for the name of the file, and write it."""
+        choices = [(str(index), item.label) for index, item in enumerate(formats)]
+
+        def ask_file(index: str | None) -> None:
+            if index is not None:
+                self._ask_file(formats[int(index)])
+
+        self._screen.app.push_screen(Picker("save", choices), ask_file)
+
+    def _ask_file(self, chosen: ExportFormat) -> None:
+        name = f"{self._stem}-{chosen.stem}.{chosen.extension}"
+        prompt = Prompt("save as", value=name, hint="existing files are not overwritten", check=new_file_path)
+
+        def save(file: str | None) -> None:
+            if file:
+                chosen.create(lambda content: self._write(Path(file), content))
+
+        self._screen.app.push_screen(prompt, save)
 
     def _write(self, file: Path, content: str) -> None:
         try:

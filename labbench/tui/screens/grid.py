@@ -49,8 +49,8 @@ class GridScreen(EditScreen[GridState]):
         Binding("z", "keys(2)", "multiples by", tooltip="Heat map: small multiples over a third config key"),
         Binding("E", "experiment", "experiment", tooltip="Heat map of another experiment"),
         Binding("m", "metric(1)", "metric", tooltip="Heat map of the next metric"),
-        Binding("M", "metric(-1)", "previous metric", show=False, tooltip="Heat map of the previous metric"),
-        Binding("enter", "open", "open", key_display="⏎", tooltip="Open the run, or show the runs of a cell"),
+        Binding("M", "choose_metric", "find metric", show=False, tooltip="Choose a metric by typing"),
+        Binding("enter", "open", "open", key_display="⏎", tooltip="Open the run, or compare the runs of a cell"),
         Binding("r", "retry", "retry", tooltip="Retry this failed run"),
         Binding("K", "stop", "stop", tooltip="Stop (kill) this run (asks first)"),
         Binding("tab", "app.focus_next", "failures", show=False, tooltip="Switch between heat map and failures"),
@@ -219,13 +219,11 @@ class GridScreen(EditScreen[GridState]):
     @on(TextGrid.Opened)
     def action_open(self) -> None:
         keys = self.selected_keys()
-        if self._list.has_focus and keys:
+        if (self._list.has_focus and keys) or len(keys) == 1:
             self.app.push_screen(RunScreen(self.session, keys[0]))
-        elif keys:  # mark the runs of the cell, so that their curves are drawn together
-            self.session.marks.clear()
-            self.session.marks.add(keys)
-            self.session.highlighted = keys[0]
-            self.app.switch_mode("runs" if len(keys) == 1 else "compare")
+        elif keys:
+            self.session.compared = tuple(keys)
+            self.app.switch_mode("compare")
 
     def action_keys(self, axis: int) -> None:
         choices = [(key, describe_sort(key)) for key in self._state.differing]
@@ -260,6 +258,16 @@ class GridScreen(EditScreen[GridState]):
         present = self._state.heat.metric if self._state.heat else None
         if present in metrics:
             self._metric = metrics[(metrics.index(present) + direction) % len(metrics)]
+            self.read()
+
+    def action_choose_metric(self) -> None:
+        choices = [(metric, text.clean(metric)) for metric in ranking_metrics(self._state.metrics)]
+        present = self._state.heat.metric if self._state.heat else None
+        self.app.push_screen(Picker("metric", choices, chosen=present), self._set_metric)
+
+    def _set_metric(self, metric: str | None) -> None:
+        if metric is not None:
+            self._metric = metric
             self.read()
 
     def step_back(self) -> None:

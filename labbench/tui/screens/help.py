@@ -26,11 +26,12 @@ _FILTER_EXAMPLES = (
 
 
 _SECTION_TITLES = {
+    "ChartScreen": "charts",
     "EditScreen": "edit runs",
     "DataScreen": "all screens",
 }
 """Section titles of keys by the class that binds them; other keys are listed first, without a title."""
-_ACTION_TITLES = {"query(": "filter, sort, group, columns", "chart(": "charts"}
+_ACTION_TITLES = {"query(": "filter, sort, group, columns", "table(": "find, move", "chart(": "charts"}
 """Section titles of keys by the start of their actions, for actions that a screen passes on to an object."""
 _MIN_TWO_COLUMN_WIDTH = 150
 """Minimum width of the terminal, in cells, for two columns of help."""
@@ -83,7 +84,7 @@ class HelpScreen(ModalScreen[None]):
                 keys.setdefault(binding.action, []).append(self.app.get_key_display(binding))
                 words[binding.action] = binding.tooltip
                 titles[binding.action] = self._title(active.node, binding.action)
-        order = ["", _ACTION_TITLES["query("], *_SECTION_TITLES.values(), _ACTION_TITLES["chart("], "navigation"]
+        order = [*dict.fromkeys(["", *_ACTION_TITLES.values(), *_SECTION_TITLES.values(), "navigation"])]
         order.append(order.pop(order.index("all screens")))
         sections = []
         for title in order:

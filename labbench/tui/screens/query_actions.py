@@ -20,13 +20,11 @@ from labbench.tui.widgets.top_bar import describe_sort
 
 QUERY_BINDINGS = [
     Binding("f", "query('filter')", "filter", tooltip="Filter (search) the runs"),
-    Binding("slash", "query('filter')", "filter", show=False, tooltip="Filter (search) the runs"),
     Binding("o", "query('sort')", "sort", tooltip="Sort (order) by a column"),
     Binding("O", "query('reverse')", "reverse", show=False, tooltip="Reverse the order"),
     Binding("full_stop", "query('sort_here')", "sort here", show=False, key_display=".", tooltip="Sort by this column"),
     Binding("b", "query('group')", "group by", tooltip="Group by config keys: mean and spread over seeds"),
     Binding("m", "query('metric', 1)", "metric", tooltip="Next metric"),
-    Binding("M", "query('metric', -1)", "previous metric", show=False, tooltip="Previous metric"),
     Binding("C", "query('columns')", "columns", tooltip="Choose, hide, reorder and resize columns"),
     Binding("shift+right", "query('move_column', 1)", show=False, tooltip="Move this column right"),
     Binding("shift+left", "query('move_column', -1)", show=False, tooltip="Move this column left"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
-from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container, Vertical, VerticalScroll
@@ -15,11 +14,9 @@ from textual.widgets import Static
 from labbench import text
 from labbench.errors import RunNotFound
 from labbench.metrics import metric_rank
-from labbench.tui.charts.keys import CHART_BINDINGS
-from labbench.tui.charts.page import ChartPage
 from labbench.tui.charts.panel import ChartPanel
 from labbench.tui.clipboard import TableRows
-from labbench.tui.screens.editing import EditScreen
+from labbench.tui.screens.charting import ChartScreen
 from labbench.tui.screens.run_facts import facts
 from labbench.tui.screens.run_queries import RunDetail, read_run
 from labbench.tui.session import Session
@@ -28,7 +25,7 @@ from labbench.tui.widgets.portrait_view import PortraitView
 from labbench.tui.widgets.prompt import Prompt
 
 
-class RunScreen(EditScreen["RunDetail | None"]):
+class RunScreen(ChartScreen["RunDetail | None"]):
     """Config, metrics, origin, output and pictures of one run."""
 
     screen_name = "run"
@@ -39,14 +36,12 @@ class RunScreen(EditScreen["RunDetail | None"]):
         Binding("n", "next_match(1)", "next", show=False, tooltip="Next search match"),
         Binding("P", "next_match(-1)", "previous", show=False, tooltip="Previous search match"),
         Binding("m", "metric(1)", "metric", tooltip="Next metric, including system metrics"),
-        Binding("M", "metric(-1)", "previous metric", show=False, tooltip="Previous metric"),
         Binding(
             "p",
             "pictures",
             "pictures",
             tooltip="Pictures of the network: boundary, confusion matrix, weights, gradients",
         ),
-        *CHART_BINDINGS,
         Binding("t", "tag", "tag", tooltip="Tag the run, or remove tags"),
         Binding("N", "note", "note", tooltip="Write a note on the run"),
         Binding("Y", "copy", "copy", tooltip="Copy key, name or command to the clipboard"),
@@ -133,13 +128,9 @@ class RunScreen(EditScreen["RunDetail | None"]):
             self._metric = metrics[(metrics.index(self._metric) + direction) % len(metrics)]
             self._show_chart()
 
-    def action_chart(self, name: str, *arguments: int) -> None:
-        self.query_one(ChartPanel).perform(name, *arguments)
-        self.session.chart = self.query_one(ChartPanel).state()
-
-    @on(ChartPage.ReadingFailed)
-    def _show_chart_failure(self, event: ChartPage.ReadingFailed) -> None:
-        self.post_message(self.Failed(event.error))
+    def set_metric(self, metric: str) -> None:
+        self._metric = metric
+        self._show_chart()
 
     def action_pictures(self) -> None:
         """Show the pictures in place of chart and output (and of the facts in a narrow terminal), or hide them."""

@@ -29,7 +29,7 @@ def facts(detail: RunDetail, width: int) -> Content:
         _section("metrics", _metrics(detail)),
         _section("config", _config(run, width)),
         _section("pictures", _pictures(detail)),
-        _section("origin", _origin(run)),
+        _section("origin", _origin(detail)),
         _section("files", [_fact_line(item.name, _format_size(item.size), item.path) for item in detail.artifacts]),
         _section(
             "sources", [_fact_line(kind, f"{words.count(_NEWLINE)} lines") for kind, words in detail.sources.items()]
@@ -144,7 +144,8 @@ def _pictures(detail: RunDetail) -> list[Content]:
     return [Content.styled(text.clean(detail.portrait), "$secondary")]
 
 
-def _origin(run: RunRecord) -> list[Content]:
+def _origin(detail: RunDetail) -> list[Content]:
+    run = detail.record
     code = (
         "" if run.git_commit is None else run.git_commit[:12] + (" with uncommitted changes" if run.git_dirty else "")
     )
@@ -153,16 +154,32 @@ def _origin(run: RunRecord) -> list[Content]:
         "started": _format_time(run.started),
         "ended": _format_time(run.finished),
         "took": text.format_duration(run.seconds),
-        "attempt": str(run.attempt) if run.attempt > 1 else "",
+        "attempt": f"{run.attempt}, after retries or interruptions" if run.attempt > 1 else "",
+        "weights from": str(run.config.get("init_from") or ""),
         "continued from": f"{run.continued_from} at step {run.continued_step}" if run.continued_from else "",
         "resumes from": f"step {run.boundary}" if run.boundary and run.status != "finished" else "",
         "host": " ".join(filter(None, [run.host, f"process {run.pid}" if run.pid else ""])),
-        "device": " ".join(filter(None, [run.device, f"({run.way} engine)" if run.way else ""])),
+        "device": run.device or "",
+        "trained": _describe_engine(detail),
         "task": run.task,
         "code": code,
         "versions": ", ".join(f"{name} {version}" for name, version in run.versions.items()),
     }
     return [_fact_line(name, value) for name, value in pairs.items() if value]
+
+
+def _describe_engine(detail: RunDetail) -> str:
+    """Return the way in which labbench trained the run; "" for the run of a script."""
+    alone = next((line for line in detail.output if line.startswith(_TRAINED_ALONE)), None)
+    if alone is not None:
+        return text.clean(alone.removeprefix("trained "))
+    return {"loop": "alone", "stacked": "in a stack", "vmap": "in a stack (torch.func)"}.get(
+        detail.record.way or "", ""
+    )
+
+
+_TRAINED_ALONE = "trained alone, because "
+"""Start of the note in the output of a run that found no place in a stack."""
 
 
 def _format_time(seconds: float | None) -> str:

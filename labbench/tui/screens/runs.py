@@ -19,16 +19,16 @@ from labbench.files import database_command
 from labbench.filters.completion import Vocabulary
 from labbench.records import RunRecord
 from labbench.tui import clipboard, queries
-from labbench.tui.charts.keys import CHART_BINDINGS
-from labbench.tui.charts.page import ChartPage
 from labbench.tui.charts.panel import ChartPanel
 from labbench.tui.charts.series_cache import SparklineCache
 from labbench.tui.clipboard import TableRows
 from labbench.tui.queries import Query, Snapshot
-from labbench.tui.screens.editing import EditScreen
+from labbench.tui.screens.charting import ChartScreen
+from labbench.tui.screens.mark_actions import MARK_BINDINGS, MarkActions
 from labbench.tui.screens.query_actions import QUERY_BINDINGS, QueryActions
+from labbench.tui.screens.table_actions import TABLE_BINDINGS, TableActions
 from labbench.tui.session import Session
-from labbench.tui.widgets.columns import SPARK_CELLS, ColumnContext, run_columns
+from labbench.tui.widgets.columns import SPARK_CELLS, ColumnContext, exported_rows, run_columns
 from labbench.tui.widgets.filter_bar import FilterBar
 from labbench.tui.widgets.key_bar import ConstantLine
 from labbench.tui.widgets.run_table import RunsTable
@@ -40,24 +40,21 @@ _MAX_DRAWN_RUNS = 1000
 """Maximum number of marked runs drawn on the chart; more can be marked for edits."""
 
 
-class RunsScreen(EditScreen[Snapshot]):
+class RunsScreen(ChartScreen[Snapshot]):
     """Table of runs and chart of the marked ones."""
 
     screen_name = "runs"
     primary_actions = (
-        "mark", "pin", "query('filter')", "query('sort')", "query('group')", "open", "app.go('compare')",
+        "marks('toggle')", "pin", "query('filter')", "query('sort')", "query('group')", "open", "app.go('compare')",
         "query('metric', 1)",
     )  # fmt: skip
     BINDINGS: ClassVar[list[BindingType]] = [
         *QUERY_BINDINGS,
-        Binding("space", "mark", "mark", key_display="␣", tooltip="Mark or unmark: marked runs are drawn together"),
-        Binding("asterisk", "mark_all", "mark all", show=False, key_display="*", tooltip="Mark all matching runs"),
-        Binding("I", "invert", "invert", show=False, tooltip="Invert the marks of the matching runs"),
-        Binding("U", "unmark", "unmark all", show=False, tooltip="Unmark all runs"),
+        *MARK_BINDINGS,
+        *TABLE_BINDINGS,
         Binding("p", "pin", "baseline", tooltip="Set as the baseline: show differences from this run"),
         Binding("enter", "open", "open", key_display="⏎", tooltip="Open the run: everything recorded about it"),
         Binding("c", "app.go('compare')", "compare", tooltip="Compare the marked runs"),
-        *CHART_BINDINGS,
         Binding("v", "chart_alone", "chart", tooltip="Chart in full screen, or beside the table again"),
     ]
 
@@ -71,8 +68,8 @@ class RunsScreen(EditScreen[Snapshot]):
     class RecordsRead(Message):
         """Records of rows that scrolled into view were read."""
 
-        def __init__(self, records: list[RunRecord]) -> None:
-            self.records = records
+        def __init__(self, records: list[RunRecord], values_at: queries.ValuesAt) -> None:
+            self.records, self.values_at = records, values_at
             super().__init__()
 
     class SparklinesRead(Message):
@@ -80,6 +77,13 @@ class RunsScreen(EditScreen[Snapshot]):
 
         def __init__(self, runs: Sequence[RunRecord], sparks: Mapping[str, str], metric: str) -> None:
             self.runs, self.sparklines, self.metric = runs, sparks, metric
+            super().__init__()
+
+    class RunsFound(Message):
+        """Runs with some words were searched."""
+
+        def __init__(self, words: str, keys: list[str]) -> None:
+            self.words, self.keys = words, keys
             super().__init__()
 
     def __init__(self, session: Session, *, chart_only: bool = False) -> None:
@@ -103,8 +107,13 @@ class RunsScreen(EditScreen[Snapshot]):
         self._query_actions = QueryActions(
             self.session, self.table, set_query=self.set_query, show_table=self.show_table
         )
+        self._mark_actions = MarkActions(self.session, self.table, show_marks=self._show_marks)
+        self._table_actions = TableActions(
+            self.session, self.table, find=self.find_run, read=self.read, place=self._place_border
+        )
         self._panel = self.query_one(ChartPanel)
         self._panel.restore(self.session.chart)
+        self._place_border(self.session.table_share)
         self.table.focus()
         self._spinner_timer = self.set_interval(_SPINNER_SECONDS, self.table.advance_spinner, pause=True)
 
@@ -122,7 +131,8 @@ class RunsScreen(EditScreen[Snapshot]):
         return lambda: queries.read_snapshot(session.path, query, record_keys=record_keys, rows=_INITIAL_ROWS)
 
     def show(self, answer: Snapshot) -> None:
-        self.snapshot = self._query_actions.snapshot = answer
+        self.snapshot = self._query_actions.snapshot = self._mark_actions.snapshot = answer
+        self.session.shown_metric = answer.query.metric
         query, session, table = answer.query, self.session, self.table
         present = {record.key for record in answer.records}
         session.marks.unmark([key for key in self._requested_marks if key not in present])  # deleted runs
@@ -150,6 +160,7 @@ class RunsScreen(EditScreen[Snapshot]):
         snapshot = self.snapshot
         if snapshot is None:
             return
+        self.table.values_at.update(snapshot.values_at)
         records = {record.key: record for record in snapshot.records}
         keys = snapshot.config_keys
         context = ColumnContext(
@@ -162,6 +173,8 @@ class RunsScreen(EditScreen[Snapshot]):
             has_notes=any(record.note for record in snapshot.records),
             baseline=records.get(self.session.baseline or ""),
             sparklines=self._sparkline_cache.sparklines,
+            values_at=self.table.values_at,
+            steps=snapshot.query.values_at,
         )
         self._query_actions.columns = columns = self.session.layout.arrange(run_columns(context))
         visible_columns = [column for column in columns if self.session.layout.is_shown(column)]
@@ -173,8 +186,8 @@ class RunsScreen(EditScreen[Snapshot]):
         if event.expression != self.session.query.expression:
             self.set_query(replace(self.session.query, expression=event.expression))
 
-    @on(EditScreen.Failed)
-    def _show_unknown_name(self, event: EditScreen.Failed) -> None:
+    @on(ChartScreen.Failed)
+    def _show_unknown_name(self, event: ChartScreen.Failed) -> None:
         """Show the error beside the filter; the table keeps the runs of the last valid filter."""
         if isinstance(event.error, queries.UnknownNameError):
             event.prevent_default()
@@ -193,6 +206,44 @@ class RunsScreen(EditScreen[Snapshot]):
     def _leave_filter(self) -> None:
         self.table.focus()
 
+    def action_table(self, name: str, *arguments: Any) -> None:
+        self._table_actions.perform(name, *arguments)
+
+    def _place_border(self, share: float | None) -> None:
+        """Give the table a part of the screen, 0 to 1; None: as in the style sheet."""
+        if share is not None:
+            is_narrow = self.has_class("-narrow")
+            for widget, part in ((self.table, share), (self._panel, 1 - share)):
+                widget.styles.width = "100%" if is_narrow else f"{round(1000 * part)}fr"
+                widget.styles.height = f"{round(1000 * part)}fr" if is_narrow else "100%"
+
+    def on_resize(self) -> None:
+        self.call_after_refresh(lambda: self._place_border(self.session.table_share))
+
+    @on(RunsTable.BorderDragged)
+    def _drag_border(self, event: RunsTable.BorderDragged) -> None:
+        work_area = self.query_one("#work").region
+        is_narrow = self.has_class("-narrow")
+        at, size = (event.y - work_area.y, work_area.height) if is_narrow else (event.x - work_area.x, work_area.width)
+        self._table_actions.set_share((at + 1) / max(1, size))
+
+    def find_run(self, words: str) -> None:
+        """Move the cursor to the next run with these words."""
+        self._find(words)
+
+    @work(thread=True, exclusive=True, group="selection")
+    def _find(self, words: str) -> None:
+        keys = [key for key in self.table.keys if key not in self.table.groups]
+        self.post_result(lambda: self.RunsFound(words, queries.find_runs(self.session.path, keys, words)))
+
+    @on(RunsFound)
+    def _go_to_found_run(self, event: RunsFound) -> None:
+        if not event.keys:
+            self.notify(f"no run in the table with “{text.clean(event.words)}”", markup=False)
+        else:
+            place = self.table.go_to_next(event.keys)
+            self.notify(f"{place + 1} of {len(event.keys)} with “{text.clean(event.words)}”", markup=False, timeout=2)
+
     def action_query(self, name: str, *arguments: Any) -> None:
         self._query_actions.perform(name, *arguments)
 
@@ -206,10 +257,14 @@ class RunsScreen(EditScreen[Snapshot]):
 
     @work(thread=True, exclusive=True, group="records")
     def _read_records(self, keys: list[str]) -> None:
-        self.post_result(lambda: self.RecordsRead(queries.read_records(self.session.path, keys)))
+        path, pairs = self.session.path, self.session.query.values_at
+        self.post_result(
+            lambda: self.RecordsRead(queries.read_records(path, keys), queries.read_all_values_at(path, keys, pairs))
+        )
 
     @on(RecordsRead)
     def _show_records(self, event: RecordsRead) -> None:
+        self.table.values_at.update(event.values_at)
         self.table.add_records(event.records)
         self._show_chart()
 
@@ -272,36 +327,8 @@ class RunsScreen(EditScreen[Snapshot]):
     def selected_keys(self) -> Sequence[str]:
         return self.session.marks.selected_keys(self.table.runs_of_cursor())
 
-    def action_mark(self) -> None:
-        keys = self.table.runs_of_cursor()
-        if not keys:
-            return
-        self.session.remember_marks("mark" if len(keys) == 1 else f"marks of {len(keys)} runs")
-        if len(keys) == 1:
-            self.session.marks.toggle(keys[0])
-        elif all(key in self.session.marks for key in keys):
-            self.session.marks.unmark(keys)
-        else:
-            self.session.marks.add(keys)
-        self._show_marks(keys)
-
-    def action_mark_all(self) -> None:
-        if self.snapshot is not None:
-            self.session.remember_marks("marks of all matching runs")
-            self.session.marks.add(self.snapshot.keys)
-            self._show_marks(self.snapshot.keys)
-
-    def action_invert(self) -> None:
-        if self.snapshot is not None:
-            self.session.remember_marks("inverted marks")
-            self.session.marks.invert(self.snapshot.keys)
-            self._show_marks(self.snapshot.keys)
-
-    def action_unmark(self) -> None:
-        marked = list(self.session.marks)
-        self.session.remember_marks(f"removal of {len(marked)} marks")
-        self.session.marks.clear()
-        self._show_marks(marked)
+    def action_marks(self, name: str) -> None:
+        self._mark_actions.perform(name)
 
     def _show_marks(self, keys: Sequence[str]) -> None:
         """Redraw runs whose marks have changed; read the records of marked runs that are missing."""
@@ -341,22 +368,17 @@ class RunsScreen(EditScreen[Snapshot]):
         self.toggle_class("-chart-only")
         (self._panel if self.has_class("-chart-only") else self.table).focus()
 
-    def action_chart(self, name: str, *arguments: int) -> None:
-        self._panel.perform(name, *arguments)
-        self.session.chart = self._panel.state()
-
-    @on(ChartPage.ReadingFailed)
-    def _show_chart_failure(self, event: ChartPage.ReadingFailed) -> None:
-        self.post_message(self.Failed(event.error))
-
     @on(ChartPanel.RunStepRequested)
     def _highlight(self, event: ChartPanel.RunStepRequested) -> None:
         self.table.action_move(event.direction)
 
     @on(ChartPanel.MetricChosen)
-    def _set_metric(self, event: ChartPanel.MetricChosen) -> None:
-        if self.snapshot is not None and event.metric in self.snapshot.metrics:
-            self.set_query(replace(self.session.query, metric=event.metric))
+    def _set_chosen_metric(self, event: ChartPanel.MetricChosen) -> None:
+        self.set_metric(event.metric)
+
+    def set_metric(self, metric: str) -> None:
+        if self.snapshot is not None and metric in self.snapshot.metrics:
+            self.set_query(replace(self.session.query, metric=metric))
 
     def step_back(self) -> None:
         if not self._panel.back():
@@ -365,18 +387,14 @@ class RunsScreen(EditScreen[Snapshot]):
 
     def view(self) -> Callable[[], TableRows]:
         """Return a function that reads all rows in the visible columns."""
-        path, rows, columns = self.session.path, self.table.keys, self.table.columns
-        groups, exported = self.table.groups, [column for column in columns if column.id != "metric:spark"]
+        path, rows, groups = self.session.path, self.table.keys, self.table.groups
+        exported = [column for column in self.table.columns if column.id != "metric:spark"]
+        values_at = self.session.query.values_at
 
         def read() -> TableRows:
-            records = {run.key: run for run in queries.read_records(path, [key for key in rows if key not in groups])}
-            lines = [[column.title for column in exported]]
-            for key in rows:
-                if key in groups:
-                    lines.append([column.group_cell(groups[key]) for column in exported])
-                elif key in records:
-                    lines.append([column.cell(records[key]) for column in exported])
-            return lines
+            keys = [key for key in rows if key not in groups]
+            self.table.values_at.update(queries.read_all_values_at(path, keys, values_at))
+            return exported_rows(exported, rows, groups, queries.read_records(path, keys))
 
         return read
 

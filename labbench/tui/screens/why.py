@@ -22,6 +22,7 @@ from labbench.store.reader import Reader
 from labbench.tui.clipboard import TableRows
 from labbench.tui.screens.base import DataScreen, stop_if_cancelled
 from labbench.tui.session import Session
+from labbench.tui.widgets.picker import Picker
 
 if TYPE_CHECKING:  # numpy is not imported before the first paint
     from labbench.analysis import Answer
@@ -50,7 +51,7 @@ class WhyScreen(DataScreen[WhyState]):
     primary_actions = ("metric(1)", "copy", "scroll(1)")
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("m", "metric(1)", "metric", tooltip="Explain the next metric"),
-        Binding("M", "metric(-1)", "previous metric", show=False, tooltip="Explain the previous metric"),
+        Binding("M", "choose_metric", "find metric", show=False, tooltip="Choose a metric by typing"),
         Binding("Y", "copy", "copy", tooltip="Copy the answer to the clipboard"),
         Binding("j,down", "scroll(1)", "down", show=False, tooltip="Down"),
         Binding("k,up", "scroll(-1)", "up", show=False, tooltip="Up"),
@@ -110,10 +111,19 @@ class WhyScreen(DataScreen[WhyState]):
         metrics = ranking_metrics(self._why_state.metrics)
         if metrics:
             present = self._why_state.answer.metric if self._why_state.answer else metrics[0]
-            self._metric = (
+            self._set_metric(
                 metrics[(metrics.index(present) + direction) % len(metrics)] if present in metrics else metrics[0]
             )
-            self.session.query = replace(self.session.query, metric=self._metric)
+
+    def action_choose_metric(self) -> None:
+        choices = [(metric, text.clean(metric)) for metric in ranking_metrics(self._why_state.metrics)]
+        present = self._why_state.answer.metric if self._why_state.answer else None
+        self.app.push_screen(Picker("metric", choices, chosen=present), self._set_metric)
+
+    def _set_metric(self, metric: str | None) -> None:
+        if metric is not None:
+            self._metric = metric
+            self.session.query = replace(self.session.query, metric=metric)
             self.read()
 
     def action_copy(self) -> None:

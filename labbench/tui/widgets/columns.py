@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from labbench import text
 from labbench.metrics import charted_metrics
@@ -40,6 +41,9 @@ class RunColumn:
     """Sort expression: `name`, a config key, `best(val/loss)`; None if the column cannot be sorted."""
     cell: Callable[[RunRecord], str]
     group_cell: Callable[[RunGroup], str] = lambda group: ""
+    value: Callable[[RunRecord], Any] | None = None
+    """Exact value of a run, for files; None to write the text of the cell."""
+    group_value: Callable[[RunGroup], Any] | None = None
     numeric: bool = True
     """True if cells are aligned at the decimal point and the title to the right; otherwise both are left-aligned."""
     words: bool = False
@@ -90,6 +94,14 @@ class RunColumn:
             return text.fit_to_width(cell, self.width)
         whole, rest = text.split_at_decimal_point(cell)
         return text.fit_to_width(whole + rest.ljust(self.after_point), self.width, right=True)
+
+    def exported(self, run: RunRecord) -> Any:
+        """Return the value of a run with all digits."""
+        return self.cell(run) if self.value is None else self.value(run)
+
+    def exported_group(self, group: RunGroup) -> Any:
+        """Return the value of a group with all digits."""
+        return self.group_cell(group) if self.group_value is None else self.group_value(group)
 
     def heading(self) -> str:
         """Return the title padded or truncated to the column's width."""
@@ -144,6 +156,24 @@ class ColumnContext:
     baseline: RunRecord | None = None
     sparklines: Mapping[str, str] = field(default_factory=dict)
     """Sparkline of the metric, by run key."""
+    steps: Sequence[tuple[str, int]] = ()
+    """(metric, step) of columns of values at a step."""
+    values_at: Mapping[tuple[str, int, str], float] = field(default_factory=dict)
+    """Values of those columns, by (metric, step, run key)."""
+
+
+def exported_rows(
+    columns: Sequence[RunColumn], rows: Sequence[str], groups: Mapping[str, RunGroup], runs: Sequence[RunRecord]
+) -> list[list[Any]]:
+    """Return rows of runs and groups, given as keys and ids, with exact values; titles first."""
+    records = {run.key: run for run in runs}
+    lines = [[column.title for column in columns]]
+    for key in rows:
+        if key in groups:
+            lines.append([column.exported_group(groups[key]) for column in columns])
+        elif key in records:
+            lines.append([column.exported(records[key]) for column in columns])
+    return lines
 
 
 def run_columns(context: ColumnContext) -> list[RunColumn]:
@@ -165,6 +195,7 @@ def run_columns(context: ColumnContext) -> list[RunColumn]:
     ]
     if context.group_keys:
         columns.append(RunColumn("n", "n", None, lambda run: "", lambda group: str(len(group.keys))))
+    columns += [_step_column(name, step, context.values_at) for name, step in context.steps if name in metrics]
     if metric is not None:
         columns += _metric_columns(metric, metrics.get(metric) or default_goal(metric), context)
     columns += [_setting_column(key) for key in context.differing]
@@ -173,7 +204,7 @@ def run_columns(context: ColumnContext) -> list[RunColumn]:
     for rank, name in enumerate(name for name in other_metrics if metrics[name] != "none"):
         columns.append(_best_column(name, metrics[name], title=text.clean(name), optional=rank >= _MAX_BEST_COLUMNS))
     columns += [_last_column(name, metrics[name]) for name in metrics if name != metric]
-    columns.append(RunColumn("took", "took", "seconds", lambda run: text.format_duration(run.seconds)))
+    columns.append(RunColumn("took", "took", "seconds", lambda run: text.format_duration(run.seconds), value=_seconds))
     columns.append(RunColumn("age", "age", "started", _age_cell, descending_first=True))
     columns.append(_words_column("tags", "tag", lambda run: " ".join(run.tags), optional=not context.has_tags))
     columns.append(_words_column("note", None, lambda run: run.note, optional=not context.has_notes))
@@ -196,12 +227,21 @@ def _metric_columns(metric: str, goal: Goal, context: ColumnContext) -> list[Run
     columns = [last, best]
     if context.group_keys:
         spread = _mean_cell(f"best({metric})", "spread")
-        columns.append(RunColumn("metric:spread", "±", None, lambda run: "", spread))
+        exact = _mean_value(f"best({metric})", "spread")
+        columns.append(RunColumn("metric:spread", "±", None, lambda run: "", spread, group_value=exact))
     if context.baseline is not None:
         columns.append(_delta_column(metric, goal, context.baseline))
     columns.append(RunColumn("metric:step", "step", None, _best_step_cell(metric, goal)))
     columns.append(_spark_column(context.sparklines))
     return columns
+
+
+def _step_column(metric: str, step: int, values_at: Mapping[tuple[str, int, str], float]) -> RunColumn:
+    def value(run: RunRecord) -> float | None:
+        return values_at.get((metric, step, run.key))
+
+    title = f"{text.clean(metric)} @{step}"
+    return RunColumn(f"at:{metric}:{step}", title, None, lambda run: text.format_number(value(run)), value=value)
 
 
 def _spark_column(sparks: Mapping[str, str]) -> RunColumn:
@@ -219,6 +259,8 @@ def _best_column(metric: str, goal: Goal, *, title: str, optional: bool = False)
         sort,
         lambda run: text.format_number(best_value(run, metric, goal)),
         _mean_cell(sort, "mean"),
+        lambda run: best_value(run, metric, goal),
+        _mean_value(sort, "mean"),
         descending_first=goal == "max",
         best_of=metric,
         optional=optional,
@@ -236,6 +278,8 @@ def _last_column(metric: str, goal: Goal) -> RunColumn:
         f"last({metric})",
         cell,
         _mean_cell(f"last({metric})", "mean"),
+        lambda run: run.summary[metric].last if metric in run.summary else None,
+        _mean_value(f"last({metric})", "mean"),
         descending_first=goal == "max",
         optional=True,
     )
@@ -250,6 +294,11 @@ def _delta_column(metric: str, goal: Goal, baseline: RunRecord) -> RunColumn:
         return format_delta(best_value(run, metric, goal), reference, goal)
 
     return RunColumn("metric:delta", "Δ best", None, cell, numeric=False)
+
+
+def _mean_value(heading: str, part: str) -> Callable[[RunGroup], Any]:
+    """Return a function for the mean or spread of a group with all digits."""
+    return lambda group: getattr(group.means[heading], part) if heading in group.means else None
 
 
 def _mean_cell(heading: str, part: str) -> Callable[[RunGroup], str]:
@@ -296,13 +345,21 @@ def _setting_column(key: str, *, optional: bool = False) -> RunColumn:
     def group_cell(group: RunGroup) -> str:
         return format_setting_cell(group.settings[key]) if group.settings.get(key) is not None else ""
 
-    return RunColumn(f"config:{key}", text.clean(key), key, cell, group_cell, words=True, optional=optional)
+    def value(run: RunRecord) -> Any:
+        setting = run.config.get(key)
+        return text.format_setting(setting) if isinstance(setting, list | dict | bool) else setting
+
+    return RunColumn(f"config:{key}", text.clean(key), key, cell, group_cell, value, words=True, optional=optional)
 
 
 def _words_column(
     title: str, sort: str | None, words: Callable[[RunRecord], str | None], *, optional: bool = True
 ) -> RunColumn:
     return RunColumn(title, title, sort, lambda run: text.clean(words(run) or ""), numeric=False, optional=optional)
+
+
+def _seconds(run: RunRecord) -> float | None:
+    return run.seconds
 
 
 def _age_cell(run: RunRecord) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import ClassVar, Generic, TypeVar
 
 from textual import on
 from textual.app import ComposeResult
@@ -16,17 +17,27 @@ from textual.widgets.option_list import Option
 
 from labbench.tui.widgets.line_input import LineInput
 
+Value = TypeVar("Value")
 
-class Picker(ModalScreen[str | None]):
+
+@dataclass(frozen=True, slots=True)
+class Choice(Generic[Value]):
+    """Entry of a list dialog."""
+
+    value: Value
+    label: str
+
+
+class ListDialog(ModalScreen[Value | None], Generic[Value]):
     """Dialog that returns the chosen value, or None if cancelled."""
 
     DEFAULT_CSS = """
-    Picker { align: center middle; background: $background 60%; }
-    Picker > Vertical { width: 56; height: auto; max-height: 80%; border: round $primary; background: $surface;
-                        border-title-color: $foreground; padding: 0 1; }
-    Picker Input { border: none; height: 1; padding: 0 1; background: $surface; margin-bottom: 1; }
-    Picker OptionList { height: auto; max-height: 24; border: none; background: $surface; padding: 0;
-                        scrollbar-size-vertical: 1; }
+    ListDialog { align: center middle; background: $background 60%; }
+    ListDialog > Vertical { width: 64; max-width: 96%; height: auto; max-height: 80%; border: round $primary;
+                            background: $surface; border-title-color: $foreground; padding: 0 1; }
+    ListDialog Input { border: none; height: 1; padding: 0 1; background: $surface; margin-bottom: 1; }
+    ListDialog OptionList { height: auto; max-height: 24; border: none; background: $surface; padding: 0;
+                            scrollbar-size-vertical: 1; }
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -35,10 +46,12 @@ class Picker(ModalScreen[str | None]):
         Binding("up", "move('cursor_up')", "Up", show=False, priority=True),
     ]
 
-    def __init__(self, title: str, choices: Sequence[tuple[str, str]], *, chosen: str | None = None) -> None:
-        """Open a list of (value, label) choices with the value `chosen` highlighted."""
+    def __init__(self, title: str, choices: Sequence[Choice[Value]], *, chosen: Value | None = None) -> None:
+        """Open a list with the value `chosen` highlighted."""
         super().__init__()
-        self._title, self._choices, self._chosen = title, choices, chosen
+        self.choices = choices
+        self._title, self._chosen = title, chosen
+        self._shown: Sequence[Choice[Value]] = choices
 
     def compose(self) -> ComposeResult:
         with Vertical() as box:
@@ -48,7 +61,7 @@ class Picker(ModalScreen[str | None]):
 
     def on_mount(self) -> None:
         self._narrow("")
-        values = [value for value, _ in self._choices]
+        values = [choice.value for choice in self._shown]
         if self._chosen in values:
             self._list.highlighted = values.index(self._chosen)
 
@@ -56,14 +69,16 @@ class Picker(ModalScreen[str | None]):
     def _list(self) -> OptionList:
         return self.query_one(OptionList)
 
-    def _narrow(self, words: str) -> None:
-        fitting = [
-            Option(Content(label), id=str(index))
-            for index, (_, label) in enumerate(self._choices)
-            if all(word in label.lower() for word in words.lower().split())
+    def matching(self, words: str) -> list[Choice[Value]]:
+        """Return the choices to show for the typed words."""
+        return [
+            choice for choice in self.choices if all(word in choice.label.lower() for word in words.lower().split())
         ]
-        self._list.set_options(fitting)
-        self._list.highlighted = 0 if fitting else None
+
+    def _narrow(self, words: str) -> None:
+        self._shown = self.matching(words)
+        self._list.set_options(Option(Content(choice.label), id=str(index)) for index, choice in enumerate(self._shown))
+        self._list.highlighted = 0 if self._shown else None
 
     @on(Input.Changed)
     def _filter_choices(self, event: Input.Changed) -> None:
@@ -75,7 +90,15 @@ class Picker(ModalScreen[str | None]):
 
     @on(OptionList.OptionSelected)
     def _dismiss_selected(self, event: OptionList.OptionSelected) -> None:
-        self.dismiss(self._choices[int(event.option_id or 0)][0])
+        self.dismiss(self._shown[int(event.option_id or 0)].value)
 
     def action_move(self, direction: str) -> None:
         getattr(self._list, f"action_{direction}")()
+
+
+class Picker(ListDialog[str]):
+    """List dialog of texts."""
+
+    def __init__(self, title: str, choices: Sequence[tuple[str, str]], *, chosen: str | None = None) -> None:
+        """Open a list of (value, label) choices with the value `chosen` highlighted."""
+        super().__init__(title, [Choice(value, label) for value, label in choices], chosen=chosen)

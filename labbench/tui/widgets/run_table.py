@@ -72,8 +72,16 @@ class RunsTable(ScrollView, can_focus=True):
             self.column = column
             super().__init__()
 
+    class BorderDragged(Message):
+        """The border beside or below the table was dragged to a cell of the screen."""
+
+        def __init__(self, x: int, y: int) -> None:
+            self.x, self.y = x, y
+            super().__init__()
+
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
+        self._is_dragging = False
         self.keys: Sequence[str] = ()
         """Run keys and group ids of all rows, in order."""
         self.groups: Mapping[str, RunGroup] = {}
@@ -90,6 +98,8 @@ class RunsTable(ScrollView, can_focus=True):
         self.stars: Collection[tuple[str, str]] = ()
         """(metric, run key or group id) of the best value of each metric."""
         self.baseline: str | None = None
+        self.values_at: dict[tuple[str, int, str], float] = {}
+        """Values of metrics at steps, by (metric, step, run key)."""
         self.empty = ""
         """Message shown without rows."""
         self.turn = 0
@@ -194,6 +204,13 @@ class RunsTable(ScrollView, can_focus=True):
     def action_edge(self, row: int) -> None:
         self._move_cursor_to(row % max(1, len(self.keys)))
 
+    def go_to_next(self, keys: Sequence[str]) -> int:
+        """Move the cursor to the next of some runs, in table order, after the current row; return its index."""
+        rows = [self._row_by_key[key] for key in keys]
+        place = next((place for place, row in enumerate(rows) if row > self._cursor_row), 0)
+        self._move_cursor_to(rows[place])
+        return place
+
     def action_column(self, direction: int) -> None:
         self._go_to_column(self.column + direction)
 
@@ -237,6 +254,20 @@ class RunsTable(ScrollView, can_focus=True):
     def _post_highlighted(self) -> None:
         if self.cursor is not None:
             self.post_message(self.RunHighlighted(self.cursor))
+
+    def on_mouse_down(self, event: events.MouseDown) -> None:
+        if event.x == self.outer_size.width - 1 or event.y == self.outer_size.height - 1:
+            self._is_dragging = True
+            self.capture_mouse()
+
+    def on_mouse_move(self, event: events.MouseMove) -> None:
+        if self._is_dragging:
+            self.post_message(self.BorderDragged(event.screen_x, event.screen_y))
+
+    def on_mouse_up(self) -> None:
+        if self._is_dragging:
+            self._is_dragging = False
+            self.release_mouse()
 
     def on_click(self, event: events.Click) -> None:
         offset = event.get_content_offset(self)
