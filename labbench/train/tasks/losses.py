@@ -16,8 +16,8 @@ def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
     Outputs are scores (N, C), targets classes (N,) or (N, 1) of any integer type, or probabilities (N, C).
 
     Raises:
-        InputError: If outputs or targets are not single tensors, targets are numbers, not classes, or there is one
-            output per sample.
+        InputError: If outputs or targets are not single tensors, targets are numbers or have no output, or there is
+            one output per sample.
     """
     if not (isinstance(outputs, Tensor) and isinstance(targets, Tensor)):
         kind = "outputs" if not isinstance(outputs, Tensor) else "targets"
@@ -35,7 +35,14 @@ def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
             f"the default loss, cross-entropy, needs one output per class, shape (N, C), not {tuple(outputs.shape)}: "
             "give the model more outputs, or define loss(outputs, targets) in the task"
         )
-    return F.cross_entropy(outputs, as_classes(outputs, targets), reduction="none")
+    try:
+        return F.cross_entropy(outputs, as_classes(outputs, targets), reduction="none")
+    except IndexError as error:  # "Target 3 is out of bounds."; on a GPU torch ends the process instead
+        classes = outputs.shape[1]
+        raise InputError(
+            f"the targets contain a class that the model has no output for ({error}): {classes} outputs per sample are "
+            f"the classes 0 to {classes - 1}"
+        ) from error
 
 
 def as_classes(outputs: Tensor, targets: Tensor, dim: int = 1) -> Tensor:

@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from helpers.training import History, histories, run_of
+from helpers.training import History, histories, raise_failure, run_of
 from labbench.errors import InputError
 from labbench.records import Runtime
 from labbench.runner.planner import make_stack
@@ -62,6 +62,13 @@ def test_a_single_output_is_refused_since_its_cross_entropy_is_always_zero() -> 
     with pytest.raises(InputError, match=r"one output per class, shape \(N, C\), not \(4, 1\)"):
         cross_entropy(torch.ones(4, 1), torch.zeros(4, dtype=torch.int64))
     assert accuracy(torch.ones(4, 1), torch.zeros(4, dtype=torch.int64)) == {}
+
+
+def test_classes_from_1_on_are_refused_with_the_number_of_outputs() -> None:
+    task = classes_task(lambda classes: classes + 1)
+    runs = [run_of({"epochs": 1, "seed": seed}, str(seed)) for seed in (0, 1)]
+    with pytest.raises(InputError, match=r"no output for \(Target 2 is out of bounds.\): 2 outputs per sample are"):
+        raise_failure(train(make_stack(runs, task="", stop=None, runtime=Runtime()), task, "cpu"))
 
 
 @pytest.mark.parametrize("shape", [(4,), (4, 1)])
