@@ -35,10 +35,14 @@ def describe_machine() -> str | None:
 
     if not torch.cuda.is_available():
         return None
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    try:
+        words = ["git", "rev-parse", "--short", "HEAD"]
+        commit = subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):  # the folder may be a copy without its history
+        commit = "unknown"
     return (
         f"{torch.cuda.get_device_name()}, torch {torch.__version__}, CUDA {torch.version.cuda}, "
-        f"Python {sys.version.split()[0]}, commit {commit.stdout.strip() or 'unknown'}"
+        f"Python {sys.version.split()[0]}, commit {commit}"
     )
 
 

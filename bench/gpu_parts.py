@@ -6,6 +6,7 @@ python bench/gpu_parts.py PART
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -234,6 +235,8 @@ def process_start() -> float:
 
 def measure_utilisation() -> None:
     """Use of the GPU while a captured stack trains, by nvidia-smi."""
+    if shutil.which("nvidia-smi") is None:
+        raise RuntimeError("nvidia-smi is not installed")
     for name, runs in (("mlp", 256), ("cnn28", 64)):
         graph = capture(make_stack(CASES[name], runs))
         batch = batch_of(graph.stack)
@@ -266,6 +269,7 @@ def sampled_utilisation() -> Iterator[list[float]]:
 
 def measure_jax() -> None:
     """The MLP with Adam in JAX, vmap and jit over 256 runs, on the same GPU."""
+    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
     import jax
     import jax.numpy as jnp
 

@@ -26,8 +26,8 @@ ModelFunction = Callable[[Config], nn.Module]
 
 
 def images(config: Config) -> Data:
-    """Return 30 training and 10 held-out images of 8x8 pixels in 10 classes."""
-    splits = [(torch.zeros(count, 1, 8, 8), torch.zeros(count, dtype=torch.int64)) for count in (30, 10, 10)]
+    """Return 12 training and 8 held-out images of 8x8 pixels in 10 classes: a full batch and a smaller one."""
+    splits = [(torch.zeros(count, 1, 8, 8), torch.zeros(count, dtype=torch.int64)) for count in (12, 8, 8)]
     return Data(*splits)
 
 
@@ -46,7 +46,7 @@ class Residual(nn.Module):
 
 
 class Recurrent(nn.Module):
-    """Rows of the image as a sequence, through a recurrent layer and attention with dropout."""
+    """The first rows of the image as a sequence, through a recurrent layer and attention with dropout."""
 
     def __init__(self, layer: Callable[..., nn.Module]) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class Recurrent(nn.Module):
         self.head = nn.Linear(12, 10)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        states, _ = self.layer(inputs.squeeze(1))
+        states, _ = self.layer(inputs.squeeze(1)[:, :3])
         mixed, _ = self.attention(states, states, states)
         scores: Tensor = self.head(mixed[:, -1])
         return scores

@@ -25,7 +25,7 @@ from labbench.train.host_copies import SyncPoint
 from labbench.train.loop import StackTrainer
 from labbench.train.run_state import TrainingRun
 
-STEPS = 4  # per epoch, of two
+STEPS = 2  # per epoch, of two
 WAYS = {"loop": 1, "stacked": 3, "vmap": 3, "captured": 3}
 
 

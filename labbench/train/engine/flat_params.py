@@ -6,7 +6,7 @@ An optimizer updates a whole stack in a few kernels. PyTorch's FSDP flattens the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from math import prod
 
 import torch
@@ -35,8 +35,15 @@ class FlatParameters:
             for name, start in self._starts.items()
         }
 
-    def write(self, rows: Tensor, values: Sequence[Tensor | None]) -> None:
-        """Write one tensor (S, *shape) per parameter to `rows` (S, P), zeros for None, in a single copy."""
+    def write(self, rows: Tensor, views: Collection[Tensor], values: Sequence[Tensor | None], *, at_once: bool) -> None:
+        """Write one tensor (S, *shape) per parameter to `rows` (S, P), whose `views` are given; None leaves zeros.
+
+        With `at_once` it is a single copy, for a GPU; a CPU takes less time for several copies.
+        """
+        if not at_once:
+            given = [(view, value) for view, value in zip(views, values, strict=True) if value is not None]
+            torch._foreach_copy_([view for view, _ in given], [value for _, value in given])
+            return
         parts = [
             rows.new_zeros(1, 1).expand(len(rows), prod(shape)) if value is None else value.reshape(len(rows), -1)
             for shape, value in zip(self.shapes.values(), values, strict=True)

@@ -129,7 +129,8 @@ class StackedStepper:
         )
         """Maximum number of samples per run in a forward pass of an evaluation."""
         self._penalty = None if optional_parts(self.task).penalty is None else StackedPenalty(model, self.task)
-        self._uses_kernels = engine == "stacked" and not workload.uses_gpu_layers and self._precision.plain
+        self._uses_gpu_layers = workload.uses_gpu_layers
+        self._uses_kernels = engine == "stacked" and not self._uses_gpu_layers and self._precision.plain
         if engine == "vmap" and workload.uses_vmap_kernels:
             stack_convolutions(model)
             stack_normalizations(model)
@@ -244,7 +245,8 @@ class StackedStepper:
                 losses = losses + self._compute_penalties(tile, inputs)
             leaves, ones = list(tile.leaves.values()), torch.full_like(losses, 1 / N)
             gradients = torch.autograd.grad(losses, leaves, ones, allow_unused=True)
-            self.flat_parameters.write(self.updates.gradients[tile.rows], gradients)
+            rows, views = self.updates.gradients[tile.rows], tile.gradients.values()
+            self.flat_parameters.write(rows, views, gradients, at_once=self._uses_gpu_layers)
             if unused := [name for name, g in zip(tile.leaves, gradients, strict=True) if g is None]:
                 self.updates.optimizer.skip_weight_decay(unused)
         return losses.detach(), outputs, targets

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import pytest
@@ -32,7 +33,7 @@ from labbench.train.engine.stepper import Stepper, Workload
 from labbench.train.host_copies import SyncPoint, to_host
 
 MLP: ModelFunction = STACKED_MODELS["linear, relu"]
-ENGINES = [*(("stacked", name) for name in STACKED_MODELS), *(("vmap", name) for name in VMAP_MODELS)]
+ENGINES = [*product(("stacked", "vmap"), STACKED_MODELS), *product(("vmap",), VMAP_MODELS)]
 
 
 def make_stepper(way: str, workload: Workload, config: Config) -> Stepper:
