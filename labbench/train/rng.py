@@ -85,7 +85,7 @@ def words(keys: Tensor, count: int) -> Tensor:
 
 
 def device_words(keys: Tensor, count: int) -> Tensor:
-    """Return the words of `words`, computed by torch: on a GPU, where numpy cannot be used."""
+    """Return the words of `words`, computed by torch, as on a GPU: keys (..., 2) -> words (..., count)."""
     sequence = torch.arange(count, dtype=torch.int32, device=keys.device) * keys[..., 1:]
     sequence += keys[..., :1]
     return _mix_(sequence)

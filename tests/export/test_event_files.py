@@ -22,9 +22,7 @@ LOSS = {0: 1.5, 5: 0.1, 70_000: math.nan, 70_001: -math.inf}
 def folder(labbench: Callable[..., Result], tmp_path: Path) -> Path:
     """Return a folder of event files of two runs with names that are no paths."""
     with Writer(tmp_path / "from.db") as writer:
-        runs = start(
-            writer, [new_run(0, name="../up", **CONFIG), new_run(1, name="b\0c")], experiment="an/experiment"
-        )
+        runs = start(writer, [new_run(0, name="../up", **CONFIG), new_run(1, name="b\0c")], experiment="an/experiment")
         writer.write([points(runs[0], "train/loss", LOSS), points(runs[1], "val/accuracy", {3: 0.25})])
     result = labbench("--db", "from.db", "export", "--format", "tensorboard", "-o", "logs")
     assert (result.exit_code, "2 runs in logs: tensorboard --logdir logs" in result.stderr) == (0, True)

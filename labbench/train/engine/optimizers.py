@@ -84,7 +84,7 @@ def step_sgd(config: Config, direction: Tensor, gradients: Tensor, state: dict[s
 
 
 def step_adam(config: Config, direction: Tensor, gradients: Tensor, state: dict[str, Tensor]) -> None:
-    """Adam, and AdamW, whose weight decay is applied elsewhere."""
+    """Adam, and AdamW, whose weight decay is applied elsewhere; the state has moments (R, P)."""
     state["step"].add_(1)
     torch._fused_adam_(
         [direction],
@@ -115,7 +115,7 @@ def step_rmsprop(config: Config, direction: Tensor, gradients: Tensor, state: di
 
 
 def step_adagrad(config: Config, direction: Tensor, gradients: Tensor, state: dict[str, Tensor]) -> None:
-    """Adagrad."""
+    """Adagrad; the state has sums of squares (R, P)."""
     state["step"].add_(1)
     if direction.device.type != "cpu":  # torch has a fused kernel for CPUs only
         scale = state["sum"].addcmul_(gradients, gradients).sqrt().add_(config["eps"])
@@ -159,7 +159,7 @@ class OptimizerPart:
 
     @classmethod
     def make(cls, rows: slice, config: Config, direction: Tensor, gradients: Tensor) -> OptimizerPart:
-        """Return a part whose state is zero."""
+        """Return a part for views (R, P), whose state is zero."""
         names = [
             name for name in UPDATE_RULES[config["optimizer"]][1] if name != "momentum_buffer" or config["momentum"] > 0
         ]

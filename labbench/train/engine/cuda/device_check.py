@@ -127,5 +127,5 @@ def operation_name(func: Any) -> str:
 
 
 def iter_tensors(values: Any) -> Iterator[Tensor]:
-    """Yield the tensors in nested tuples, lists and dicts."""
+    """Yield the tensors of any shape in nested tuples, lists and dicts."""
     return (leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor))

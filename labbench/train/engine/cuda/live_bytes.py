@@ -82,6 +82,9 @@ def step_bytes(stack: StackedStepper, batch: Tensor, held_out: Split) -> int:
 
 
 def stack_bytes(stack: StackedStepper, batch: Tensor, held_out: Split, *, captures: bool) -> int:
-    """Return the peak bytes of a stack on a GPU; more if its step is captured as a graph."""
+    """Return the peak bytes of a stack on a GPU; more if its step is captured as a graph.
+
+    `batch` has shape (S, N).
+    """
     state, step = state_bytes(stack), step_bytes(stack, batch, held_out)
     return CAPTURE_STATES * state + CAPTURE_STEPS * step if captures else state + step

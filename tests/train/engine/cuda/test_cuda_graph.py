@@ -16,7 +16,7 @@ from labbench.params.param import TRAINING, with_defaults
 from labbench.records import Config, Event, Log, Runtime
 from labbench.runner.planner import make_stack
 from labbench.train.data.dataset import load_digits
-from labbench.train.engine.cuda import cuda_graph
+from labbench.train.engine.cuda import cuda_graph, graph_masks
 from labbench.train.engine.cuda.cuda_graph import CudaGraphStepper, StepResults
 from labbench.train.engine.schedules import StepCounter
 from labbench.train.engine.stacked import StackedStepper, StackMember
@@ -124,6 +124,22 @@ def test_the_captured_function_equals_a_step_of_the_stack(
         ):
             for name, tensor in theirs_tensors.items():
                 torch.testing.assert_close(ours_tensors[name], tensor, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(("engine", "model"), MODELS)
+@pytest.mark.parametrize("elements", [1, 5000])
+def test_tables_of_few_steps_give_the_same_masks(
+    engine: str, model: Callable[[Config], nn.Module], elements: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cuda_graph, "TABLE_STEPS", 8)
+    monkeypatch.setattr(graph_masks, "MAX_TABLE_ELEMENTS", elements)  # of one step, or of two
+    workload = make_workload(model)
+    plain, replayed = (
+        make_stepper(engine, model, {}, workload),
+        CudaGraphStepper(make_stepper(engine, model, {}, workload), 50),
+    )
+    for ours, theirs in zip(losses(replayed, 14, 9), losses(plain, 14, 9), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
 
 
 def test_a_stack_that_cannot_be_captured_trains_without_a_graph_and_logs_it(monkeypatch: pytest.MonkeyPatch) -> None:
