@@ -73,6 +73,11 @@ class TerminalLines:
         self._plain_lines = 0
         """Number of lines since the last cursor movement."""
 
+    @property
+    def is_at_empty_end(self) -> bool:
+        """True if the cursor is below the last line with text."""
+        return not self._incomplete and self._row == len(self.lines) - 1 and not self.lines[-1]
+
     def feed(self, text: str) -> list[str]:
         """Draw text; return the lines that became final."""
         text = self._incomplete + text
@@ -246,6 +251,11 @@ class CapturedOutput:
         """True if `take` would return something."""
         return bool(self._head) or (self._changed and time.monotonic() >= self._next_unfinished)
 
+    @property
+    def has_changed(self) -> bool:
+        """True if text was added that `take` has not returned, due or not."""
+        return bool(self._head) or self._changed
+
     def feed(self, text: str) -> None:
         """Add printed text."""
         self._keep(self._screen.feed(text))
@@ -262,6 +272,18 @@ class CapturedOutput:
         head, self._head = _join_lines(self._head), []
         unfinished = "\n".join([*self._tail_lines(), *self._screen.lines]).rstrip()
         return self._texts(head, unfinished)
+
+    def take_before_other_output(self) -> list[OutputText]:
+        """Return everything that changed, so that it precedes the output of another stream.
+
+        The lines above an empty last line are final then. A tail waits for the next `take`: it is written as a whole.
+        """
+        if self._screen.is_at_empty_end:
+            self._keep(self._screen.close())
+        if self._tail or not self.has_changed:
+            return []
+        self.expedite()
+        return self.take()
 
     def close(self) -> list[OutputText]:
         """Return the rest; without a line end at its end if the output ends so."""

@@ -1,16 +1,22 @@
 """Recording of a script's output with its run.
 
 Replaces the `write` method of the existing streams, not the streams themselves, so that code which holds a reference to
-`sys.stderr`, such as logging, is recorded too. Output of native code that bypasses Python is not recorded.
+`sys.stderr`, such as logging, is recorded too. Of a stream of bytes and text it is the `write` of the binary layer, so
+that bytes and the text of a new wrapper of `sys.stdout.buffer` are recorded. Output of subprocesses and of native code
+bypasses Python and is not recorded: the alternative, a pipe in place of the file descriptors, loses the last output of
+a process that crashes, and `sys.stdout.isatty()` would no longer be true.
 """
 
 from __future__ import annotations
 
+import codecs
+import io
 import os
 import sys
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from itertools import groupby
 from operator import itemgetter
@@ -18,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from labbench.store.scripts.script_run import PrintedText, Stream
 from labbench.system.clock import now
+from labbench.tracking.process_hooks import notebook_shell
 
 if TYPE_CHECKING:
     from labbench.terminal_output import CapturedOutput, OutputText
@@ -36,29 +43,40 @@ class Tee:
         self._pid = os.getpid()
         self._is_called = False
         self._notebook_events: Any = None
-        self._file: Any = getattr(sys, name)
-        if self._file is None or getattr(self._file, "closed", False):
+        self._layer: Any = None
+        """Object whose `write` is replaced: the stream, or its binary layer."""
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+        stream = self._stream = getattr(sys, name)
+        if stream is None or getattr(stream, "closed", False):
             return
-        try:
-            self._replace_write()
-        except AttributeError:  # not a stream, or one without attributes of its own
-            return
-        ipython = sys.modules.get("IPython")
-        shell = ipython.get_ipython() if ipython else None
-        if shell is not None:
+        if isinstance(stream, io.TextIOWrapper):
+            with suppress(AttributeError, OSError, ValueError):  # an immutable layer, or one that cannot be written
+                self._was_write_through = stream.write_through
+                stream.reconfigure(write_through=True)  # text reaches the binary layer at once
+                self._replace_write(stream.buffer, self.write_bytes)
+        if self._layer is None:
+            with suppress(AttributeError):  # not a stream, or one without attributes of its own
+                self._replace_write(stream, self.write)
+                self._watch_cells()
+
+    def _replace_write(self, layer: Any, write: Callable[[Any], Any]) -> None:
+        self._previous = getattr(layer, "__dict__", {}).get("write")
+        owner = getattr(self._previous, "__self__", None)
+        self._layer, self._write, self._replacement = layer, layer.write, write
+        if not (isinstance(owner, Tee) and owner._record == self._record):  # stdout and stderr may be one stream
+            layer.write = write
+
+    def _watch_cells(self) -> None:
+        if (shell := notebook_shell()) is not None:
             self._notebook_events = shell.events
             self._notebook_events.register("pre_run_cell", self._begin_cell)
-
-    def _replace_write(self) -> None:
-        self._write = self._file.write
-        self._file.write = self.write
 
     def _begin_cell(self, *_: Any) -> None:
         """Replace `write` again: IPython, which replaces it for each cell, restored it at the end of the last cell."""
         self._is_called = False
-        self._file.write("")
+        self._layer.write("")
         if not self._is_called:
-            self._replace_write()
+            self._replace_write(self._layer, self.write)
 
     def write(self, text: str) -> Any:
         self._is_called = True
@@ -67,13 +85,36 @@ class Tee:
             self._record(self._name, text)
         return result
 
+    def write_bytes(self, data: Any) -> Any:
+        result = self._write(data)
+        if os.getpid() == self._pid and (text := self._decode(bytes(data))):
+            self._record(self._name, text)
+        return result
+
+    def _decode(self, data: bytes) -> str:
+        """Decode UTF-8, of which a character may come in two parts, else the encoding of the stream."""
+        try:
+            return self._decoder.decode(data)
+        except UnicodeDecodeError:
+            self._decoder.reset()
+            return data.decode(self._stream.encoding, "replace")
+
     def close(self) -> None:
         """Restore the stream's `write`, unless other code has replaced it since."""
         if self._notebook_events is not None:
             self._notebook_events.unregister("pre_run_cell", self._begin_cell)
             self._notebook_events = None
-        if getattr(self._file, "__dict__", {}).get("write") == self.write:
-            del self._file.write
+        if self._layer is None:
+            return
+        with suppress(Exception):  # a stream that replaced this one may hold text back
+            getattr(sys, self._name).flush()
+        if getattr(self._layer, "__dict__", {}).get("write") == self._replacement:
+            del self._layer.write
+            if self._previous is not None:
+                self._layer.write = self._previous
+        if self._layer is not self._stream:
+            with suppress(OSError, ValueError):  # closed or detached
+                self._stream.reconfigure(write_through=self._was_write_through)
         self._record = _discard
 
 
@@ -129,6 +170,9 @@ class PrintedOutput:
         from labbench.terminal_output import CapturedOutput  # 1 ms that a run without output does not need
 
         for stream, items in groupby(texts, key=itemgetter(0)):
+            for other, output in self._outputs.items():
+                if other != stream:
+                    self._add(other, output.take_before_other_output())
             output = self._outputs.setdefault(stream, CapturedOutput())
             output.feed("".join(text for _, text in items))
             self._add(stream, output.take())
@@ -137,7 +181,8 @@ class PrintedOutput:
         """Return the texts that are due."""
         self.drain()
         for stream, output in self._outputs.items():
-            self._add(stream, output.close() if self._is_closed else output.take())
+            if output.has_changed:  # unchanged lines keep their place also at the end
+                self._add(stream, output.close() if self._is_closed else output.take())
         if self._is_closed:
             self.omitted_lines += sum(output.omitted_lines for output in self._outputs.values())
             self._outputs = {}

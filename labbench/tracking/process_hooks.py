@@ -104,12 +104,12 @@ def _set_hooks() -> None:
     _exit, sys.exit = sys.exit, _on_exit
     atexit.register(_end_all)
     end_runs_with_worker()
-    shell = _notebook_shell()
+    shell = notebook_shell()
     if shell is not None:
         shell.events.register("post_run_cell", _after_cell)
 
 
-def _notebook_shell() -> Any:
+def notebook_shell() -> Any:
     """Return the IPython shell, which also runs the cells of notebooks; None in a script."""
     ipython = sys.modules.get("IPython")
     return None if ipython is None else ipython.get_ipython()
@@ -134,7 +134,7 @@ def _set_signals() -> None:
 
 def _unset_hooks() -> None:
     atexit.unregister(_end_all)
-    shell = _notebook_shell()
+    shell = notebook_shell()
     if shell is not None:
         with suppress(ValueError):  # registered in another shell
             shell.events.unregister("post_run_cell", _after_cell)
