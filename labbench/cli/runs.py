@@ -1,4 +1,4 @@
-"""Commands that show runs: `ls show compare plot`."""
+"""Commands that show runs: `ls show compare`."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from labbench.cli.help import FILTER_HELP, examples
-from labbench.cli.options import all_code, as_json, database, filters, runs
+from labbench.cli.options import as_json, database, filters, runs
 from labbench.cli.output import echo
 from labbench.errors import InputError, LabbenchError
 from labbench.files import database_command
-from labbench.text import clean, format_duration, format_setting, no_color_requested, split_lines
+from labbench.text import clean, format_duration, format_setting, split_lines
 
 if TYPE_CHECKING:
     from labbench.records import Goal, RunRecord
@@ -262,54 +262,3 @@ def compare(db: Path, runs: Sequence[str], as_json: bool) -> None:
         click.echo(json.dumps(run_documents(records)))
     else:
         print_table(comparison_columns(records, goals))
-
-
-@click.command(
-    epilog=examples("labbench plot val/accuracy --group lr --x epoch", "labbench plot val/loss optimizer=adam --log")
-    + FILTER_HELP
-)
-@click.argument("metric")
-@filters
-@click.option("--x", "axis", default="step", show_default=True, help="step, time, epoch, samples, or a metric.")
-@click.option(
-    "--smooth",
-    type=click.FloatRange(0, 1, max_open=True),
-    default=0.0,
-    metavar="WEIGHT",
-    help="Weight of an exponential moving average.",
-)
-@click.option("--log", is_flag=True, help="Logarithmic y axis.")
-@click.option("--group", metavar="KEY", help="One curve per value of this configuration key: the mean of its runs.")
-@all_code
-@database
-def plot(
-    db: Path,
-    metric: str,
-    filters: Sequence[str],
-    *,
-    axis: str,
-    smooth: float,
-    log: bool,
-    group: str | None,
-    all_code: bool,
-) -> None:
-    """Draw METRIC of the matching runs as text.
-
-    At most 30 curves. The means of --group leave out runs of older code.
-    """
-    from labbench.charts.plotext_chart import PlotCanvas
-    from labbench.cli.output import print_name_notes
-    from labbench.cli.plot_curves import PlotOptions, draw_metric
-    from labbench.filters.parser import parse, present_code
-    from labbench.store.reader import Reader
-
-    columns, rows = shutil.get_terminal_size()
-    canvas = PlotCanvas(columns, max(10, rows - 2), colour=sys.stdout.isatty() and not no_color_requested(os.environ))
-    run_filter = parse(filters) if group is None or all_code else present_code(parse(filters))
-    with Reader(db) as reader:
-        axes = [axis] if axis not in ("step", "time") else []
-        keys = [group] if group is not None else []
-        if print_name_notes(reader.check_names(run_filter, metrics=[metric, *axes], columns=keys)):
-            return
-        text = draw_metric(reader, metric, run_filter, PlotOptions(axis, smooth, log, group), canvas)
-    click.echo(text)

@@ -213,8 +213,8 @@ def _print_curves(
     if not answer.parameters or not sys.stdout.isatty():
         return
     from labbench.charts.plotext_chart import PlotCanvas
-    from labbench.cli.plot_curves import PlotOptions, draw_metric
     from labbench.filters.parser import present_code
+    from labbench.reports.metric_curves import MetricSelection, PlotOptions, draw_metric
     from labbench.reports.selected_runs import of_experiments
 
     run_filter = of_experiments(selection, run_filter if options.all_code else present_code(run_filter))
@@ -222,4 +222,4 @@ def _print_curves(
     columns, rows = shutil.get_terminal_size()
     plot_options = PlotOptions(group=names[0] if names else answer.parameters[0].name)
     canvas = PlotCanvas(columns, max(10, rows // 2), colour=not no_color_requested(os.environ))
-    click.echo("\n" + draw_metric(reader, answer.metric, run_filter, plot_options, canvas))
+    click.echo("\n" + draw_metric(MetricSelection(reader, answer.metric, run_filter), plot_options, canvas))

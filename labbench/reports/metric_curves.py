@@ -14,7 +14,7 @@ from labbench.charts.series import Floats, join_by_step
 from labbench.charts.smoothing import ema
 from labbench.errors import InputError, did_you_mean, unknown_metric
 from labbench.filters.parser import Filter
-from labbench.records import RunRecord, default_goal
+from labbench.records import Goal, RunRecord, default_goal
 from labbench.store.reader import Reader
 from labbench.text import format_setting
 
@@ -36,35 +36,57 @@ class PlotOptions:
     """Configuration key: one mean curve per value of it."""
 
 
-def draw_metric(
-    reader: Reader, metric: str, run_filter: Filter | None, options: PlotOptions, canvas: PlotCanvas
-) -> str:
+@dataclass(frozen=True, slots=True)
+class MetricSelection:
+    """Metric of the runs that match a filter."""
+
+    reader: Reader
+    metric: str
+    filter: Filter | None
+
+    def goal(self) -> Goal:
+        """Return the declared goal of the metric, else the one that its name suggests."""
+        return self.reader.metrics().get(self.metric) or default_goal(self.metric)
+
+
+def draw_metric(selection: MetricSelection, options: PlotOptions, canvas: PlotCanvas) -> str:
     """Return the curves of a metric as text that fills the canvas.
 
     Raises:
         InputError: No run has the metric or the axis, or there are more than `MAX_CURVES` curves.
         StoreError: The database cannot be read.
     """
-    axis, smooth = options.axis, options.smooth
+    records, curves = read_metric_curves(selection, options)
+    if options.group is not None:
+        groups = group_curves(records, curves, options.group)
+        curves = [mean_curve(name, members) for name, members in groups.items()]
+    if len(curves) > MAX_CURVES:
+        raise InputError(
+            f"{len(curves)} curves are too many for one plot (at most {MAX_CURVES}): add a filter or --group KEY"
+        )
+    title = selection.metric + (f"  (ema {options.smooth:g})" if options.smooth else "")
+    falling = selection.goal() == "min"
+    return draw_curves(curves, canvas, title=title, x_label=options.axis, log=options.log, falling=falling)
+
+
+def read_metric_curves(selection: MetricSelection, options: PlotOptions) -> tuple[list[RunRecord], list[NamedSeries]]:
+    """Return the runs that have a metric, and their curves.
+
+    Raises:
+        InputError: No run has the metric or the axis.
+        StoreError: The database cannot be read.
+    """
+    reader, metric, axis = selection.reader, selection.metric, options.axis
     goals = reader.metrics()
     if metric not in goals:
         raise unknown_metric(metric, goals)
     if axis not in ("step", "time", *goals):
         hint = did_you_mean(axis, goals) or "; use step, time, or a metric such as epoch"
         raise InputError(f"--x {axis}: no such axis{hint}")
-    records = [record for record in reader.runs(run_filter) if metric in record.summary]
-    curves = [read_curve(reader, record, metric, axis, smooth) for record in records]
-    if options.group is not None:
-        curves = mean_curves(records, curves, options.group)
-    if not curves:
+    records = [record for record in reader.runs(selection.filter) if metric in record.summary]
+    if not records:
         raise InputError(f"no matching run has the metric {metric}: change the filter")
-    if len(curves) > MAX_CURVES:
-        raise InputError(
-            f"{len(curves)} curves are too many for one plot (at most {MAX_CURVES}): add a filter or --group KEY"
-        )
-    goal = goals.get(metric) or default_goal(metric)
-    title = metric + (f"  (ema {smooth:g})" if smooth else "")
-    return draw_curves(curves, canvas, title=title, x_label=axis, log=options.log, falling=goal == "min")
+    return records, [read_curve(reader, record, metric, axis, options.smooth) for record in records]
 
 
 def read_curve(reader: Reader, record: RunRecord, metric: str, axis: str, smooth: float) -> NamedSeries:
@@ -82,10 +104,8 @@ def read_curve(reader: Reader, record: RunRecord, metric: str, axis: str, smooth
     return NamedSeries(record.name, x, ema(values, smooth) if smooth else values)
 
 
-def mean_curves(records: Sequence[RunRecord], curves: Sequence[NamedSeries], key: str) -> list[NamedSeries]:
-    """Return the mean curve of the runs of each value of a key.
-
-    The curves are named `key=value (n=runs)`.
+def group_curves(records: Sequence[RunRecord], curves: Sequence[NamedSeries], key: str) -> dict[str, list[NamedSeries]]:
+    """Return the curves of the runs of each value of a key, by `key=value (n=runs)`.
 
     Raises:
         InputError: No run has the key.
@@ -96,7 +116,7 @@ def mean_curves(records: Sequence[RunRecord], curves: Sequence[NamedSeries], key
             groups[format_setting(record.config[key])].append(curve)
     if not groups:
         raise InputError(f"--group {key}: no matching run has this configuration key")
-    return [mean_curve(f"{key}={value} (n={len(members)})", members) for value, members in groups.items()]
+    return {f"{key}={value} (n={len(members)})": members for value, members in groups.items()}
 
 
 def mean_curve(name: str, members: Sequence[NamedSeries]) -> NamedSeries:

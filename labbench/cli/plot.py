@@ -1,0 +1,155 @@
+"""`labbench plot`: draw a metric as text, or as a figure for a paper."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from labbench.cli.help import FILTER_HELP, examples
+from labbench.cli.options import FILE_PATH, Command, all_code, database, filters
+from labbench.cli.output import echo
+from labbench.errors import InputError
+from labbench.text import no_color_requested
+
+if TYPE_CHECKING:
+    from labbench.charts.bands import SpreadKind
+    from labbench.charts.plotext_chart import PlotCanvas
+    from labbench.reports.metric_curves import MetricSelection, PlotOptions
+
+
+def figure_options(command: Command) -> Command:
+    """Add the options of figures."""
+    options: list[Callable[[Command], Command]] = [
+        click.option("-o", "output", metavar="FILE", type=FILE_PATH, help="Write a figure: .svg, .pdf or .png."),
+        click.option(
+            "--spread",
+            type=click.Choice(["95 %", "std", "range"]),
+            default="95 %",
+            show_default=True,
+            help="Band around the means of --group in a figure.",
+        ),
+        click.option(
+            "--heatmap", "heat_map", nargs=2, metavar="ROW COLUMN", help="Draw means by two configuration keys instead."
+        ),
+        click.option("--width", default="column", metavar="WIDTH", help="column (3.25), page (6.75) or inches."),
+        click.option("--font-size", type=click.FloatRange(4, 40), default=8.0, show_default=True, help="In points."),
+        click.option("--title", metavar="TEXT", help="Title of the figure.  [none]"),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.command(
+    epilog=examples(
+        "labbench plot val/accuracy --group lr --x epoch",
+        "labbench plot val/loss optimizer=adam --log",
+        "labbench plot val/accuracy --group optimizer -o curves.pdf",
+    )
+    + FILTER_HELP
+)
+@click.argument("metric")
+@filters
+@click.option("--x", "axis", default="step", show_default=True, help="step, time, epoch, samples, or a metric.")
+@click.option(
+    "--smooth",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.0,
+    metavar="WEIGHT",
+    help="Weight of an exponential moving average.",
+)
+@click.option("--log", is_flag=True, help="Logarithmic y axis.")
+@click.option("--group", metavar="KEY", help="One curve per value of this configuration key: the mean of its runs.")
+@figure_options
+@all_code
+@database
+def plot(
+    db: Path,
+    metric: str,
+    filters: Sequence[str],
+    *,
+    axis: str,
+    smooth: float,
+    log: bool,
+    group: str | None,
+    all_code: bool,
+    output: Path | None,
+    heat_map: tuple[str, str] | None,
+    **figure: Any,
+) -> None:
+    """Draw METRIC of the matching runs as text, or as a figure.
+
+    At most 30 curves. The means of --group leave out runs of older code. A figure with -o has 95 % intervals around the
+    means; it needs matplotlib.
+    \f
+    Raises:
+        InputError: --heatmap without -o, or matplotlib is not installed.
+    """
+    from labbench.cli.output import print_name_notes
+    from labbench.filters.parser import parse, present_code
+    from labbench.reports.metric_curves import MetricSelection, PlotOptions, draw_metric
+    from labbench.store.reader import Reader
+
+    if heat_map and output is None:
+        raise InputError("a heat map is a figure: add -o FILE")
+    keys = [*([] if group is None else [group]), *(heat_map or ())]
+    run_filter = parse(filters) if not keys or all_code else present_code(parse(filters))
+    options = PlotOptions(axis, smooth, log, group)
+    with Reader(db) as reader:
+        axes = [axis] if axis not in ("step", "time") else []
+        if print_name_notes(reader.check_names(run_filter, metrics=[metric, *axes], columns=keys)):
+            return
+        selection = MetricSelection(reader, metric, run_filter)
+        if output is not None:
+            _save_figure(output, selection, options, heat_map, **figure)
+        else:
+            click.echo(draw_metric(selection, options, _terminal_canvas()))
+
+
+def _terminal_canvas() -> PlotCanvas:
+    from labbench.charts.plotext_chart import PlotCanvas
+
+    columns, rows = shutil.get_terminal_size()
+    return PlotCanvas(columns, max(10, rows - 2), colour=sys.stdout.isatty() and not no_color_requested(os.environ))
+
+
+def _save_figure(
+    path: Path,
+    selection: MetricSelection,
+    options: PlotOptions,
+    heat_map: tuple[str, str] | None,
+    *,
+    spread: SpreadKind,
+    width: str,
+    font_size: float,
+    title: str | None,
+) -> None:
+    from labbench.reports.figures import FigureStyle
+    from labbench.reports.metric_figures import save_heat_map, save_metric
+
+    style = FigureStyle(_parse_width(width), font_size=font_size, title=title)
+    if heat_map:
+        save_heat_map(path, selection, heat_map, style)
+    else:
+        save_metric(path, selection, options, style, spread=spread)
+    echo(f"wrote {path}", err=True)
+
+
+def _parse_width(text: str) -> float:
+    """Return a width in inches. Raises InputError."""
+    from labbench.reports.figures import COLUMN_WIDTH, PAGE_WIDTH
+
+    named = {"column": COLUMN_WIDTH, "page": PAGE_WIDTH}
+    try:
+        width = named[text] if text in named else float(text)
+    except ValueError:
+        width = 0.0
+    if not 1 <= width <= 40:
+        raise InputError(f"--width {text}: a width is column, page, or a number of inches from 1 to 40")
+    return width

@@ -1,0 +1,83 @@
+"""Figures of `labbench plot -o FILE`, read from a database."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from labbench.analysis.answer import HeatMap
+from labbench.analysis.effects import two_way_table
+from labbench.analysis.noise import learn_noise
+from labbench.analysis.selection import select_runs
+from labbench.analysis.table import observe, tabulate
+from labbench.charts.bands import SpreadKind, group_bands
+from labbench.charts.plotext_chart import NamedSeries
+from labbench.charts.series import gaps_as_nan
+from labbench.errors import InputError, did_you_mean
+from labbench.reports.figures import FigureCurve, FigureStyle, draw_figure_curves, draw_heat_map
+from labbench.reports.metric_curves import MetricSelection, PlotOptions, group_curves, read_metric_curves
+
+MAX_FIGURE_CURVES = 32
+"""Largest number of curves that colours and line styles tell apart."""
+
+
+def save_metric(
+    path: Path, selection: MetricSelection, options: PlotOptions, style: FigureStyle, *, spread: SpreadKind = "95 %"
+) -> None:
+    """Draw the curves of a metric, or with `options.group` means with bands over the runs of each group.
+
+    Raises:
+        InputError: No run has the metric or the axis, there are too many curves, or matplotlib is not installed.
+        StoreError: The database cannot be read.
+    """
+    records, curves = read_metric_curves(selection, options)
+    if options.group is None:
+        lines = [FigureCurve(curve.name, curve.x, curve.y) for curve in curves]
+    else:
+        groups = group_curves(records, curves, options.group)
+        lines = _bands(groups, spread)
+    if len(lines) > MAX_FIGURE_CURVES:
+        raise InputError(
+            f"{len(lines)} curves are too many for a figure (at most {MAX_FIGURE_CURVES}): add a filter or --group KEY"
+        )
+    label = selection.metric + (f" (ema {options.smooth:g})" if options.smooth else "")
+    axis = "seconds" if options.axis == "time" else options.axis
+    draw_figure_curves(path, lines, style, labels=(axis, label), log=options.log)
+
+
+def _bands(groups: Mapping[str, Sequence[NamedSeries]], spread: SpreadKind) -> list[FigureCurve]:
+    """Return the mean of each group with its band, at every x of any curve."""
+    members = [(index, curve) for index, group in enumerate(groups.values()) for curve in group]
+    x = np.unique(np.concatenate([curve.x for _, curve in members]))
+    values = np.full((len(members), len(x)), np.nan)
+    for row, (_, curve) in zip(values, members, strict=True):
+        if len(curve.x):
+            row[:] = np.interp(x, curve.x, gaps_as_nan(curve.y), left=np.nan, right=np.nan)
+    owner = np.array([index for index, _ in members], dtype=np.int64)
+    bands = group_bands(values, owner, len(groups), spread)
+    return [
+        FigureCurve(name, x, bands.mean[index], bands.low[index], bands.high[index])
+        for index, name in enumerate(groups)
+    ]
+
+
+def save_heat_map(path: Path, selection: MetricSelection, keys: Sequence[str], style: FigureStyle) -> None:
+    """Draw the mean of the best values of a metric by two config keys, averaged over the others.
+
+    Raises:
+        InputError: A key does not vary among the runs, or matplotlib is not installed.
+        StoreError: The database cannot be read.
+    """
+    runs = select_runs(selection.reader.runs(selection.filter), selection.metric).runs
+    table = tabulate(observe(runs, selection.metric, selection.goal()))
+    parameters = {parameter.name: parameter for parameter in table.parameters}
+    for key in keys:
+        if key not in parameters:
+            hint = did_you_mean(key, parameters)
+            raise InputError(f"--heatmap {key}: no configuration key of this name varies among the runs{hint}")
+    row, column = (parameters[key] for key in keys)
+    noise = learn_noise(table.with_values())
+    heat_map = HeatMap((row.name, column.name), two_way_table(table, row, column, noise))
+    draw_heat_map(path, heat_map, style, metric=selection.metric)

@@ -1,0 +1,92 @@
+"""`labbench plot -o`: figures of curves and heat maps, read back from the SVG."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+
+from helpers.store_samples import new_run, points, start
+from labbench.records import Finished
+from labbench.store.writer import Writer
+
+pytest.importorskip("matplotlib")
+
+Labbench = Callable[..., Result]
+
+
+@pytest.fixture
+def labbench_with_runs(labbench: Labbench, tmp_path: Path) -> Labbench:
+    """Return the command line in a folder whose database has 12 runs of two optimizers, two rates and three seeds."""
+    runs = [
+        new_run(4 * seed + 2 * i + j, name=f"{optimizer} {lr}", optimizer=optimizer, lr=lr, seed=seed)
+        for seed in range(3)
+        for i, optimizer in enumerate(["adam", "sgd"])
+        for j, lr in enumerate([0.1, 0.2])
+    ]
+    with Writer(tmp_path / "runs.db") as writer:
+        for number, run in enumerate(start(writer, runs)):
+            curve = {step: (run.config["lr"] + 0.01 * number) / step for step in range(1, 6)}
+            writer.write([points(run, "val/loss", curve)])
+            writer.write([Finished(run.key, run.attempt, "finished", "all epochs")])
+    return labbench
+
+
+def read_texts(path: Path) -> list[str]:
+    """Return the texts of an SVG in the order of the file."""
+    return re.findall(r"<text[^>]*>([^<]+)</text>", path.read_text(encoding="utf-8"))
+
+
+def test_curves_have_the_names_of_the_runs_and_axes_and_no_title(labbench_with_runs: Labbench, tmp_path: Path) -> None:
+    assert labbench_with_runs("plot", "val/loss", "optimizer=adam", "seed=0", "-o", "a.svg").exit_code == 0
+    texts = read_texts(tmp_path / "a.svg")
+    assert {"step", "val/loss", "adam 0.1", "adam 0.2"} <= {*texts}
+    first = (tmp_path / "a.svg").read_bytes()
+    assert labbench_with_runs("plot", "val/loss", "optimizer=adam", "seed=0", "-o", "a.svg").exit_code == 0
+    assert (tmp_path / "a.svg").read_bytes() == first, "the same data give the same file"
+    labbench_with_runs("plot", "val/loss", "seed=0", "-o", "a.svg", "--title", "A title", "--log")
+    assert "A title" in read_texts(tmp_path / "a.svg")
+
+
+def test_groups_are_drawn_with_bands(labbench_with_runs: Labbench, tmp_path: Path) -> None:
+    assert labbench_with_runs("plot", "val/loss", "--group", "optimizer", "-o", "a.svg").exit_code == 0
+    assert {"optimizer=adam (n=6)", "optimizer=sgd (n=6)"} <= {*read_texts(tmp_path / "a.svg")}
+    assert (tmp_path / "a.svg").read_text().count("FillBetweenPolyCollection") == 2
+
+
+def test_heat_map_has_the_mean_of_each_cell(labbench_with_runs: Labbench, tmp_path: Path) -> None:
+    result = labbench_with_runs("plot", "val/loss", "--heatmap", "optimizer", "lr", "-o", "a.svg")
+    assert result.exit_code == 0, result.output
+    texts = read_texts(tmp_path / "a.svg")
+    means = [
+        (lr + 0.01 * sum(4 * seed + 2 * i + j for seed in range(3)) / 3) / 5
+        for i in (0, 1)
+        for j, lr in ((0, 0.1), (1, 0.2))
+    ]
+    assert [text for text in texts if text in {f"{mean:.3g}" for mean in means}] == [f"{mean:.3g}" for mean in means]
+    assert {"optimizer", "lr", "adam", "sgd"} <= {*texts}
+
+
+@pytest.mark.parametrize(("ending", "start_of_file"), [("pdf", b"%PDF"), ("png", b"\x89PNG")])
+def test_other_formats(labbench_with_runs: Labbench, tmp_path: Path, ending: str, start_of_file: bytes) -> None:
+    assert labbench_with_runs("plot", "val/loss", "-o", f"a.{ending}", "--width", "page").exit_code == 0
+    assert (tmp_path / f"a.{ending}").read_bytes().startswith(start_of_file)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["-o", "a.jpg"], "must end in .svg, .pdf, .png"),
+        (["-o", "a.svg", "--width", "wide"], "a width is column, page, or a number of inches"),
+        (["--heatmap", "optimizer", "lr"], "a heat map is a figure: add -o FILE"),
+        (["-o", "a.svg", "--heatmap", "optimizr", "lr"], "optimizer"),
+        (["-o", "none/a.svg"], "none"),
+    ],
+)
+def test_wrong_input(labbench_with_runs: Labbench, tmp_path: Path, words: list[str], message: str) -> None:
+    result = labbench_with_runs("plot", "val/loss", *words)
+    assert (result.exit_code, message in result.stderr) == (2, True), result.stderr
+    assert not list(tmp_path.glob("a.*"))
