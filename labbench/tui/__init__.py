@@ -7,10 +7,13 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from labbench.errors import InputError
 from labbench.files import database_command
+
+if TYPE_CHECKING:
+    from labbench.tui.terminal_background import BackgroundQuestion
 
 BUILTIN_VIEWS = ("runs", "chart", "compare", "grid", "why")
 """Built-in views to start with, beside saved views: one of the screens, or the chart alone."""
@@ -25,7 +28,7 @@ def run_app(path: Path, *, view: str | None = None, first: Mapping[str, Any] | N
     Raises InputError for an unknown view or a file that is not a labbench database, and SystemExit after a signal has
     ended it.
     """
-    from labbench.tui.saved_state import SavedState
+    from labbench.tui.saved_state import SavedState, read_theme
 
     saved_state = SavedState(path)
     saved_state.last = saved_state.last or dict(first or {})
@@ -36,6 +39,8 @@ def run_app(path: Path, *, view: str | None = None, first: Mapping[str, Any] | N
         from labbench.store.reader import Reader
 
         Reader(path).close()
+    theme = read_theme(os.environ)
+    question = None if theme else _ask_background()
     # OpenBLAS would start a thread per core and reserve memory for each; the TUI uses no linear algebra
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     gc.disable()  # a collection during the imports would find nothing
@@ -44,10 +49,26 @@ def run_app(path: Path, *, view: str | None = None, first: Mapping[str, Any] | N
     gc.freeze()  # later collections skip the modules: 30 ms less to the first paint
     gc.enable()
 
-    app = LabbenchApp(path, view=view or "runs", saved_state=saved_state)
+    is_light, typed = question.read_answer() if question is not None else (None, b"")
+    app = LabbenchApp(path, view=view or "runs", saved_state=saved_state, theme=theme, is_light=is_light, typed=typed)
     app.run()
     if app.return_code:
         raise SystemExit(app.return_code)
+
+
+def _ask_background() -> BackgroundQuestion | None:
+    """Ask the terminal for its background; return None where that is impossible or could disturb the keys."""
+    from labbench.tui.terminal_background import BackgroundQuestion, may_ask
+
+    try:
+        if may_ask(os.environ) and sys.__stdin__ is not None and sys.__stderr__ is not None:
+            return BackgroundQuestion(sys.__stdin__.fileno(), sys.__stderr__.fileno())
+    except (ImportError, OSError, ValueError):  # Windows; no terminal
+        pass
+    except Exception as error:
+        if type(error).__name__ != "error":  # termios.error
+            raise
+    return None
 
 
 def require_terminal(path: Path) -> None:

@@ -27,11 +27,12 @@ from labbench.errors import LabbenchError
 from labbench.tui import clipboard, queries
 from labbench.tui.key_queue import KeyQueue
 from labbench.tui.line_filters import AsciiFilter, ColourlessFilter, needs_ascii
-from labbench.tui.saved_state import SavedState
+from labbench.tui.saved_state import SavedState, save_theme
 from labbench.tui.screens.base import DataScreen
 from labbench.tui.screens.runs import RunsScreen
 from labbench.tui.session import Session
-from labbench.tui.theme import DARK, THEMES
+from labbench.tui.theme import DARK, LIGHT, THEMES
+from labbench.tui.widgets.picker import Picker
 from labbench.tui.widgets.top_bar import SCREEN_KEYS
 
 _HANG_UP_SECONDS = 2.0
@@ -57,8 +58,26 @@ class LabbenchApp(App[None]):
             self.error = error
             super().__init__()
 
-    def __init__(self, path: Path, *, view: str = "runs", saved_state: SavedState | None = None) -> None:
-        """Open `view`: a screen, `chart` or a saved view. Without `saved_state`, no state is saved on exit."""
+    def __init__(
+        self,
+        path: Path,
+        *,
+        view: str = "runs",
+        saved_state: SavedState | None = None,
+        theme: str | None = None,
+        is_light: bool | None = None,
+        typed: bytes = b"",
+    ) -> None:
+        """Create the application for a database.
+
+        Args:
+            path: The database.
+            view: A screen, `chart` or a saved view.
+            saved_state: State to restore and to save on exit; without it none is saved.
+            theme: Name of a theme; by default the one that suits the background of the terminal.
+            is_light: True if that background is light, None if unknown.
+            typed: Keys that were typed before the application was created.
+        """
         super().__init__()
         self.path = path
         self.session = Session(path)
@@ -72,9 +91,11 @@ class LabbenchApp(App[None]):
         self.add_mode("compare", lambda: _compare_screen(self.session))
         self.add_mode("grid", lambda: _grid_screen(self.session))
         self.add_mode("why", lambda: _why_screen(self.session))
-        for theme in THEMES:
-            self.register_theme(theme)
-        self.theme = DARK.name
+        for own_theme in THEMES:
+            self.register_theme(own_theme)
+        self.theme = theme if theme in self.available_themes else LIGHT.name if is_light else DARK.name
+        self.typed = typed
+        """Keys that were typed before the application was created, for the driver."""
         self.no_color = text.no_color_requested(os.environ)
         self._filters = [
             line_filter for line_filter in self._filters if not isinstance(line_filter, Monochrome | NoColor)
@@ -145,6 +166,19 @@ class LabbenchApp(App[None]):
     def _quit_on_signal(self, number: int) -> None:
         self._save_state()  # a closed terminal may stop the program before it gets to its end
         self.exit(return_code=128 + number)
+
+    def action_change_theme(self) -> None:
+        """Choose a theme, which is kept for the next sessions."""
+        choices = [(theme.name, theme.name.removeprefix("labbench-")) for theme in THEMES]
+        choices += [(name, name) for name in sorted(self.available_themes) if not name.startswith("labbench-")]
+        self.push_screen(Picker("theme", choices, chosen=self.theme), self._set_theme)
+
+    def _set_theme(self, name: str | None) -> None:
+        if name is not None:
+            self.theme = name
+            if self._saved_state is not None:
+                with suppress(LabbenchError):  # the theme is shown, but not kept
+                    save_theme(name)
 
     def on_unmount(self) -> None:
         self._stop_watching.set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import select
 
+from textual._xterm_parser import XTermParser
 from textual.drivers.linux_driver import LinuxDriver
 
 from labbench.tui.changed_cells import ChangedCells
@@ -19,6 +20,14 @@ class ChangedCellsDriver(LinuxDriver):
             self._changed_cells = ChangedCells()
         if changes := self._changed_cells.reduce(data):
             super().write(changes)
+
+    def run_input_thread(self) -> None:
+        """Dispatch keys that were typed before the application started, then what is typed."""
+        typed = getattr(self._app, "typed", b"")
+        if typed:
+            for event in XTermParser().feed(typed.decode(errors="ignore")):
+                self.process_message(event)
+        super().run_input_thread()
 
     def forget_screen(self) -> None:
         """Write the whole screen at the next update."""

@@ -24,6 +24,24 @@ def state_file(database: Path) -> Path:
     return state_path(f"{name}.json")
 
 
+def read_theme(environ: Mapping[str, str]) -> str | None:
+    """Return the theme that TEXTUAL_THEME names or that was chosen last, in any database; None for none."""
+    if environ.get("TEXTUAL_THEME"):
+        return environ["TEXTUAL_THEME"]
+    with suppress(OSError, ValueError, RecursionError):
+        theme = _as_dict(json.loads(state_path(_THEME_FILE).read_text(encoding="utf-8"))).get("theme")
+        return theme if isinstance(theme, str) else None
+    return None
+
+
+def save_theme(theme: str) -> None:
+    """Save the theme for the next sessions. Raises StoreError if the file cannot be written."""
+    _write_json(state_path(_THEME_FILE), {"theme": theme}, "the theme")
+
+
+_THEME_FILE = "theme.json"
+
+
 class SavedState:
     """The state of one database."""
 
@@ -64,12 +82,17 @@ class SavedState:
             "last": self.last if last is None else last,
             "views": self.views,
         }
-        try:
-            self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with write_atomically(self._file, mode=0o600) as file:
-                file.write(json.dumps(document, indent=1).encode())
-        except (OSError, UnicodeError) as error:
-            raise StoreError(f"the view cannot be saved in {self._file}: {error}") from error
+        _write_json(self._file, document, "the view")
+
+
+def _write_json(path: Path, document: Mapping[str, Any], what: str) -> None:
+    """Write a file atomically. Raises StoreError, which says `what` could not be saved."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with write_atomically(path, mode=0o600) as file:
+            file.write(json.dumps(document, indent=1).encode())
+    except (OSError, UnicodeError) as error:
+        raise StoreError(f"{what} cannot be saved in {path}: {error}") from error
 
 
 def _merge(base: Any, theirs: Any, ours: Any) -> Any:

@@ -1,14 +1,16 @@
 """Themes and the colours of series.
 
-Series colours begin with blue and orange of Okabe and Ito; each further colour is as far as possible from the
-earlier ones, for normal vision and for each kind of colour blindness (a test measures the distances), so that the
-first few differ most. Every series and every status also has its own glyph: colour is never the only cue.
+Series colours begin with blue and orange of Okabe and Ito; each further colour is far from the earlier ones, for normal
+vision (20 and more in CIEDE2000) and for each kind of colour blindness, so that the first few differ most; a test
+measures the distances. Every series and every status also has its own glyph: colour is never the only cue.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rich.color import Color as RichColor
+from textual.color import Color
 from textual.theme import Theme
 
 from labbench.charts.glyphs import LEADER_COUNT, SLOT_COUNT
@@ -96,8 +98,8 @@ THEMES = (DARK, LIGHT, CONTRAST)
 
 
 SERIES_COLOURS = {
-    True: ("#f3f6fa", "#56b4e9", "#f0a030", "#c3f5de", "#a27e62", "#f8dd5a", "#5383e0", "#abc49e", "#52dbf1"),
-    False: ("#111418", "#0072b2", "#c55a00", "#55120b", "#1f2d79", "#843c3b", "#9a646e", "#5c4c77", "#3b2246"),
+    True: ("#f3f6fa", "#56b4e9", "#f0a030", "#f5fe70", "#e61f37", "#ba43c3", "#24fad1", "#2d9281", "#b8b5ab"),
+    False: ("#111418", "#0072b2", "#c55a00", "#780f0b", "#0d0da7", "#ae3dfe", "#6c5364", "#380126", "#7a7462"),
 }
 """Colours by slot, for dark (True) and light (False) backgrounds."""
 
@@ -106,13 +108,30 @@ CONTRAST_SERIES_COLOURS = (
     "#ffffff",
     "#6cc5ff",
     "#ffb000",
-    "#eefbde",
-    "#8fa38d",
-    "#c4ccb0",
-    "#e87c2a",
-    "#6599ff",
-    "#aff686",
+    "#e3fcf0",
+    "#959888",
+    "#fb681f",
+    "#0bfe9b",
+    "#da63f6",
+    "#edea05",
 )
+
+
+_HEAT_256 = {True: (234, 236, 22, 28), False: (231, 194, 157, 114)}
+"""Grounds of heat maps on terminals of 256 colours, from weakest to strongest, on dark (True) and light themes."""
+
+
+def has_few_colours(app: App[None]) -> bool:
+    """Return True if the terminal has 8 or 16 colours, too few to tint a ground."""
+    return app.console.color_system in ("standard", "windows")
+
+
+def heat_ground(app: App[None], ground: Color, heat: float) -> Color:
+    """Return the ground of a cell of a heat map; `heat` is 0 to 1."""
+    if app.console.color_system == "256":
+        grounds = _HEAT_256[app.current_theme.dark]
+        return Color.from_rich_color(RichColor.from_ansi(grounds[min(len(grounds) - 1, int(heat * len(grounds)))]))
+    return ground.blend(Color.parse(app.theme_variables["success"]), 0.08 + 0.5 * heat)
 
 
 def series_colours(app: App[None]) -> tuple[str, ...]:

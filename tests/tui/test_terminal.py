@@ -15,9 +15,12 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
+from textual.color import Color
+from textual.theme import Theme
 
 from helpers.tui_samples import grid_of_runs
 from labbench.tui.saved_state import SavedState
+from labbench.tui.theme import DARK, LIGHT
 
 SECONDS = 30.0
 """Maximum duration of a step."""
@@ -29,8 +32,9 @@ class Terminal:
 
     def __init__(self, *arguments: str) -> None:
         self.output = b""
-        environ = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "120", "LINES": "40"}
-        environ.pop("TMUX", None)
+        environ = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "120", "LINES": "40", "COLORTERM": "truecolor"}
+        for variable in ("TMUX", "SSH_CONNECTION", "TEXTUAL_THEME"):
+            environ.pop(variable, None)
         self._descriptor, terminal = pty.openpty()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "labbench", *arguments],
@@ -155,3 +159,15 @@ def test_without_a_terminal_the_message_says_so(database: Path, stream: str) -> 
     assert done.returncode == 2
     if stream == "stderr":
         assert b"draws on stderr, which is not a terminal" in done.stderr
+
+
+@pytest.mark.parametrize(("background", "theme"), [("ffff/ffff/ffff", LIGHT), ("1010/1010/1010", DARK)])
+def test_the_theme_follows_the_background_of_the_terminal(terminal: Terminal, background: str, theme: Theme) -> None:
+    while b"]11;?" not in terminal.output:
+        terminal._read()
+    terminal.type(f"\x1b]11;rgb:{background}\x1b\\\x1b[?62;22c")
+    red, green, blue = Color.parse(theme.background).rgb
+    while f"48;2;{red};{green};{blue}".encode() not in terminal.output:
+        terminal._read()
+    terminal.type("q")
+    assert terminal.wait() == 0

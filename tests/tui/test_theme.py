@@ -8,11 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.color import ColorSystem
+from textual.color import Color
 
-from helpers.golden import SMALL, settle
+from helpers.golden import SMALL, press, settle, type_in
 from helpers.tui_samples import grid_of_runs
 from labbench.tui.app import LabbenchApp
-from labbench.tui.theme import CONTRAST, CONTRAST_SERIES_COLOURS, DARK, LIGHT, SERIES_COLOURS, THEMES
+from labbench.tui.saved_state import SavedState, read_theme
+from labbench.tui.terminal_background import parse_answer
+from labbench.tui.theme import CONTRAST, CONTRAST_SERIES_COLOURS, DARK, LIGHT, SERIES_COLOURS, THEMES, heat_ground
 from labbench.tui.widgets.run_table import RunsTable
 
 SIGHTS = {  # Machado, Oliveira and Fernandes 2009: linear RGB as seen without one kind of cone
@@ -47,6 +51,94 @@ def test_series_colours_differ_for_every_sight_the_first_ones_most(colours, them
     series = colours[1:]
     for count, minimum in ((2, 0.2), (4, 0.14), (6, 0.1), (8, 0.08)):
         assert min(oklab_distance(*pair, sight) for pair in combinations(series[:count], 2)) >= minimum
+
+
+def lab(colour: str) -> np.ndarray:
+    """Return a colour in CIELAB under D65."""
+    to_xyz = [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.072175], [0.0193339, 0.119192, 0.9503041]]
+    xyz = np.array(to_xyz) @ linear(colour) / [0.95047, 1.0, 1.08883]
+    f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+def ciede2000(first: str, second: str) -> float:
+    """Return the colour difference CIEDE2000 (Sharma, Wu and Dalal 2005); 1 is just noticeable."""
+    (l1, a1, b1), (l2, a2, b2) = lab(first), lab(second)
+    mean_chroma = (np.hypot(a1, b1) + np.hypot(a2, b2)) / 2
+    stretch = 1.5 - 0.5 * np.sqrt(mean_chroma**7 / (mean_chroma**7 + 25.0**7))
+    a1, a2 = a1 * stretch, a2 * stretch
+    c1, c2 = np.hypot(a1, b1), np.hypot(a2, b2)
+    h1, h2 = (np.degrees(np.arctan2(b, a)) % 360 for a, b in ((a1, b1), (a2, b2)))
+    turn = (h2 - h1 + 180) % 360 - 180
+    hue = 2 * np.sqrt(c1 * c2) * np.sin(np.radians(turn / 2))
+    level, chroma, angle = (l1 + l2) / 2, (c1 + c2) / 2, (h1 + turn / 2) % 360
+    waves = ((-0.17, 1, -30), (0.24, 2, 0), (0.32, 3, 6), (-0.2, 4, -63))
+    t = 1 + sum(size * np.cos(np.radians(times * angle + shift)) for size, times, shift in waves)
+    s_l = 1 + 0.015 * (level - 50) ** 2 / np.sqrt(20 + (level - 50) ** 2)
+    s_c, s_h = 1 + 0.045 * chroma, 1 + 0.015 * chroma * t
+    rotation = -2 * np.sqrt(chroma**7 / (chroma**7 + 25.0**7))
+    rotation *= np.sin(np.radians(60 * np.exp(-(((angle - 275) / 25) ** 2))))
+    parts = ((l2 - l1) / s_l, (c2 - c1) / s_c, hue / s_h)
+    return float(np.sqrt(sum(part**2 for part in parts) + rotation * parts[1] * parts[2]))
+
+
+def test_the_colour_difference_is_that_of_the_published_pairs() -> None:
+    assert ciede2000("#ffffff", "#000000") == pytest.approx(100.0, abs=0.01)
+    assert ciede2000("#ff0000", "#00ff00") == pytest.approx(86.6, abs=0.1)
+
+
+@PALETTES
+def test_any_two_series_differ_by_20(colours, theme) -> None:
+    assert min(ciede2000(*pair) for pair in combinations(colours[1:], 2)) >= 20
+
+
+@pytest.mark.parametrize("theme", [DARK, LIGHT, CONTRAST], ids=lambda theme: theme.name)
+@pytest.mark.parametrize("system", ["truecolor", "256"])
+def test_the_grounds_of_a_heat_map_are_ordered(theme, system: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = LabbenchApp(Path("none.db"))
+    app.theme = theme.name
+    monkeypatch.setattr(type(app.console), "color_system", system)
+    grounds = [heat_ground(app, Color.parse(theme.background), heat / 10) for heat in range(11)]
+    if system == "256":
+        shown = [ground.rich_color.downgrade(ColorSystem.EIGHT_BIT).get_truecolor() for ground in grounds]
+        grounds = [Color(*channels) for channels in shown]
+    light = [float(np.array([0.2126, 0.7152, 0.0722]) @ linear(ground.hex)) for ground in grounds]
+    assert light == sorted(light, reverse=not theme.dark)
+    assert len(set(light)) >= 4
+
+
+def test_a_chosen_theme_is_kept_in_every_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    grid_of_runs(tmp_path / "runs.db")
+
+    async def look() -> None:
+        app = LabbenchApp(tmp_path / "runs.db", saved_state=SavedState(tmp_path / "runs.db"))
+        async with app.run_test(size=SMALL) as pilot:
+            await settle(pilot)
+            app.action_change_theme()
+            await settle(pilot)
+            await type_in(pilot, "contrast")
+            await press(pilot, "enter")
+            assert app.theme == CONTRAST.name
+
+    assert read_theme({}) is None
+    asyncio.run(look())
+    assert read_theme({}) == CONTRAST.name
+    assert read_theme({"TEXTUAL_THEME": "nord"}) == "nord"
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (b"\x1b]11;rgb:ffff/ffff/ffff\x07\x1b[?62;c", (True, b"")),
+        (b"j\x1b]11;rgb:1010/1414/1b1b\x1b\\k\x1b[?1;2cq", (False, b"jkq")),
+        (b"\x1b]11;rgba:ff/ff/f0/ff\x07", (True, b"")),
+        (b"jj\x1b[?6c", (None, b"jj")),
+        (b"", (None, b"")),
+    ],
+)
+def test_the_background_is_read_from_among_typed_keys(answer: bytes, expected: tuple[bool | None, bytes]) -> None:
+    assert parse_answer(answer) == expected
 
 
 @PALETTES

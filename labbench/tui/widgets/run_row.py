@@ -15,7 +15,7 @@ from labbench import text
 from labbench.charts.glyphs import OTHER_GLYPH, OTHER_SLOT, SERIES_GLYPHS, SPINNER_GLYPHS, STATUS_GLYPHS
 from labbench.records import RunRecord, Status
 from labbench.tui.groups import RunGroup
-from labbench.tui.theme import series_colours
+from labbench.tui.theme import has_few_colours, series_colours
 from labbench.tui.widgets.columns import RunColumn
 
 LEAD_CELLS = 5
@@ -152,6 +152,9 @@ class RowPainter:
         if key not in self._styles:
             variables = widget.app.theme_variables
             background = widget.background_colors[1]
+            if lit and has_few_colours(widget.app):
+                self._styles[key] = Style(reverse=True, bold=bold)
+                return self._styles[key]
             if lit:
                 background = background.blend(Color.parse(variables["primary"]), lit if widget.has_focus else lit / 2)
             ink = Color.parse(variables[colour])

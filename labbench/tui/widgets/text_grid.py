@@ -17,6 +17,7 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from labbench import text
+from labbench.tui.theme import has_few_colours, heat_ground
 
 _GAP_CELLS = 2
 _SHADES = "░▒▓█"
@@ -87,7 +88,7 @@ class TextGrid(ScrollView, can_focus=True):
 
     def show(self, titles: Sequence[GridCell], rows: Sequence[GridRow]) -> None:
         """Show titles, the first for the labels, and rows; the cursor keeps its position if that cell exists."""
-        rows = [self._without_colour(row) for row in rows] if self.app.no_color else rows
+        rows = [self._with_shades(row) for row in rows] if self._has_shades else rows
         self.titles, self.rows = titles, rows
         columns = range(len(titles) - 1)
         widths = (
@@ -105,7 +106,12 @@ class TextGrid(ScrollView, can_focus=True):
         self._move_cursor_to(first, self.column)
         self.refresh()
 
-    def _without_colour(self, row: GridRow) -> GridRow:
+    @property
+    def _has_shades(self) -> bool:
+        """True if the terminal has too few colours for a heat map."""
+        return self.app.no_color or has_few_colours(self.app)
+
+    def _with_shades(self, row: GridRow) -> GridRow:
         """Return the row with a shade before each value in place of its background."""
         cells = [
             cell if cell.heat is None else replace(cell, text=f"{_shade(cell.heat)} {cell.text}") for cell in row.cells
@@ -203,8 +209,10 @@ class TextGrid(ScrollView, can_focus=True):
     def _style(self, colour: str, *, bold: bool = False, lit: float = 0.0, heat: float | None = None) -> Style:
         variables = self.app.theme_variables
         background = self.background_colors[1]
-        if heat is not None and not self.app.no_color:
-            background = background.blend(Color.parse(variables["success"]), 0.08 + 0.5 * heat)
+        if heat is not None and not self._has_shades:
+            background = heat_ground(self.app, background, heat)
+        if lit and has_few_colours(self.app):
+            return Style(reverse=True, bold=bold)
         if lit:
             background = background.blend(Color.parse(variables["primary"]), lit if self.has_focus else lit / 2)
         return Style(color=Color.parse(variables[colour]).rich_color, bgcolor=background.rich_color, bold=bold)

@@ -1,0 +1,70 @@
+"""Background colour of the terminal, asked with the OSC 11 sequence, to choose between the dark and the light theme.
+
+The question is sent before the imports of the terminal interface, and the answer read after them, so that it takes no
+time. A question about the device attributes follows, which nearly every terminal answers: where its answer comes
+first, the terminal does not tell its background. Keys typed in the meantime are kept for the interface.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import time
+from collections.abc import Mapping
+from typing import Any
+
+_QUESTION = b"\x1b]11;?\x1b\\\x1b[c"
+_BACKGROUND = re.compile(rb"\x1b\]11;rgba?:([0-9a-fA-F]+)/([0-9a-fA-F]+)/([0-9a-fA-F]+)[0-9a-fA-F/]*(?:\x07|\x1b\\)")
+_ATTRIBUTES = re.compile(rb"\x1b\[\?[0-9;]*c")
+_ANSWER_SECONDS = 0.3
+"""Seconds after the question in which an answer is awaited."""
+_LIGHT = 0.5
+"""Luminance, 0 to 1, from which on a background is light."""
+
+
+def may_ask(environ: Mapping[str, str]) -> bool:
+    """Return True on a terminal of this machine: over a slow connection the answer could arrive among the keys."""
+    return "SSH_CONNECTION" not in environ and environ.get("TERM", "dumb") != "dumb"
+
+
+class BackgroundQuestion:
+    """Question for the background of the terminal on which keys are typed."""
+
+    def __init__(self, descriptor: int, output: int) -> None:
+        """Send the question; until `read_answer` typed keys and answers are not echoed."""
+        import termios
+        import tty
+
+        self._descriptor = descriptor
+        self._attributes: list[Any] = termios.tcgetattr(descriptor)
+        tty.setcbreak(descriptor, termios.TCSANOW)
+        os.write(output, _QUESTION)
+        self._deadline = time.monotonic() + _ANSWER_SECONDS
+
+    def read_answer(self) -> tuple[bool | None, bytes]:
+        """Return True for a light background, None without an answer, and the keys that were typed."""
+        import termios
+
+        received = b""
+        while not _ATTRIBUTES.search(received):
+            wait = self._deadline - time.monotonic()
+            if wait <= 0 or not select.select([self._descriptor], [], [], wait)[0]:
+                break
+            chunk = os.read(self._descriptor, 4096)
+            if not chunk:
+                break
+            received += chunk
+        termios.tcsetattr(self._descriptor, termios.TCSANOW, self._attributes)
+        return parse_answer(received)
+
+
+def parse_answer(received: bytes) -> tuple[bool | None, bytes]:
+    """Return True for a light background, None without an answer, and the other bytes, which were typed."""
+    typed = _ATTRIBUTES.sub(b"", received, count=1)
+    match = _BACKGROUND.search(typed)
+    if match is None:
+        return None, typed
+    red, green, blue = (int(digits, 16) / (16 ** len(digits) - 1) for digits in match.groups())
+    is_light = 0.2126 * red + 0.7152 * green + 0.0722 * blue > _LIGHT
+    return is_light, typed[: match.start()] + typed[match.end() :]
