@@ -48,8 +48,8 @@ class BackgroundQuestion:
 
         received = b""
         while not _ATTRIBUTES.search(received):
-            wait = self._deadline - time.monotonic()
-            if wait <= 0 or not select.select([self._descriptor], [], [], wait)[0]:
+            wait = max(0.0, self._deadline - time.monotonic())
+            if not select.select([self._descriptor], [], [], wait)[0]:
                 break
             chunk = os.read(self._descriptor, 4096)
             if not chunk:

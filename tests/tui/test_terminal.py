@@ -163,11 +163,10 @@ def test_without_a_terminal_the_message_says_so(database: Path, stream: str) -> 
 
 @pytest.mark.parametrize(("background", "theme"), [("ffff/ffff/ffff", LIGHT), ("1010/1010/1010", DARK)])
 def test_the_theme_follows_the_background_of_the_terminal(terminal: Terminal, background: str, theme: Theme) -> None:
-    while b"]11;?" not in terminal.output:
-        terminal._read()
+    terminal.read_until("]11;?")
     terminal.type(f"\x1b]11;rgb:{background}\x1b\\\x1b[?62;22c")
     red, green, blue = Color.parse(theme.background).rgb
-    while f"48;2;{red};{green};{blue}".encode() not in terminal.output:
-        terminal._read()
+    terminal.read_until("1–12 of 12")
+    assert f"48;2;{red};{green};{blue}".encode() in terminal.output
     terminal.type("q")
     assert terminal.wait() == 0
