@@ -13,7 +13,8 @@ from torch import nn, optim
 
 from helpers.training import CPU
 from labbench.params.param import TRAINING, with_defaults
-from labbench.train.engine.optimizers import make_optimizer
+from labbench.train.engine.flat_params import FlatParameters
+from labbench.train.engine.optimizers import StackOptimizer, make_optimizer
 
 EXPECTED: list[tuple[dict[str, Any], Callable[[list[nn.Parameter]], optim.Optimizer]]] = [
     ({"optimizer": "sgd"}, lambda p: optim.SGD(p, 0.05)),
@@ -65,3 +66,24 @@ def test_every_declared_optimizer_can_be_made() -> None:
     for name in TRAINING["optimizer"].choices:
         optimizer = make_optimizer(with_defaults({"optimizer": name}, TRAINING), [nn.Parameter(torch.zeros(2))], CPU)
         assert type(optimizer).__name__.lower() == name
+
+
+@pytest.mark.parametrize("config", [config for config, _ in EXPECTED], ids=str)
+def test_a_stack_updates_each_run_to_the_bit_as_torchs_optimizer_alone(config: dict[str, Any]) -> None:
+    """An update with learning rate 1 from zero; weight decay is left out, because it is applied to the rows."""
+    torch.manual_seed(0)
+    runs = [with_defaults({**config, "weight_decay": 0.0, "lr": lr}, TRAINING) for lr in (1.0, 1.0, 0.5)]
+    flat = FlatParameters({"weight": torch.Size([70])})
+    gradients = torch.zeros(3, flat.width)
+    stack = StackOptimizer(runs, flat, torch.zeros(3, flat.width), gradients)
+    alone = [nn.Parameter(torch.zeros(1, flat.width)) for _ in range(2)]
+    optimizers = [make_optimizer(run, [parameter], CPU) for run, parameter in zip(runs, alone, strict=False)]
+    for _ in range(5):
+        gradients.copy_(torch.randn(3, flat.width))
+        before = stack.parameters.clone()
+        stack.step(torch.tensor([[run["lr"]] for run in runs]))
+        for row, (parameter, optimizer) in enumerate(zip(alone, optimizers, strict=True)):
+            parameter.data.zero_()
+            parameter.grad = gradients[row : row + 1].clone()
+            optimizer.step()
+            assert torch.equal(stack.parameters[row : row + 1], before[row : row + 1] + parameter)
