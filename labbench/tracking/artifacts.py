@@ -14,22 +14,27 @@ from labbench.system.clock import now
 from labbench.tracking.messages import warn
 
 
-def record_files(path: Path, database: Path, key: str, *, copy: bool) -> list[Artifact]:
+def record_files(path: Path, database: Path, key: str, *, copy: bool, name: str | None = None) -> list[Artifact]:
     """Record the current content of a file, or of each file in a folder, as artifacts of the run `key`.
 
     With `copy`, the files are also copied into the run's folder. A file of a folder that cannot be read and a folder
     without files cause a warning.
 
+    Args:
+        name: Name of the artifact, or of the folder; default: the path relative to the current folder.
+
     Raises:
-        InputError: If `path` is not a folder and cannot be read.
+        InputError: If `path` is not a folder and cannot be read, or the name has no valid part.
     """
     folder = run_folder(files_folder(database), key)
+    new_name = None if name is None else _relative_name(name)
     if not path.is_dir():
-        return [_record_file(path, folder, copy=copy)]
+        return [_record_file(path, folder, new_name or _artifact_name(path), copy=copy)]
     artifacts = []
     for file in list(_files_in(path, database)):  # complete before the first copy is written
         try:
-            artifacts.append(_record_file(file, folder, copy=copy))
+            file_name = f"{new_name}/{file.relative_to(path).as_posix()}" if new_name else _artifact_name(file)
+            artifacts.append(_record_file(file, folder, file_name, copy=copy))
         except InputError as error:
             warn(str(error))
     if not artifacts:
@@ -54,7 +59,7 @@ def _files_in(folder: Path, database: Path) -> Iterator[Path]:
                 yield file
 
 
-def _record_file(path: Path, folder: Path, *, copy: bool) -> Artifact:
+def _record_file(path: Path, folder: Path, name: str, *, copy: bool) -> Artifact:
     """Record the current content of a file.
 
     With `copy`, the file is also copied into `folder`, the run's folder, and the recorded path is relative to it. If
@@ -65,7 +70,6 @@ def _record_file(path: Path, folder: Path, *, copy: bool) -> Artifact:
     """
     import hashlib  # takes 3 ms, only needed for artifacts
 
-    name = _artifact_name(path)
     try:
         if path.exists() and not path.is_file():  # reading a pipe or a device may never end
             raise InputError(f"run.artifact: {path} is no file or folder")
@@ -77,6 +81,14 @@ def _record_file(path: Path, folder: Path, *, copy: bool) -> Artifact:
         raise InputError(f"run.artifact: {path} cannot be read: {reason}") from error
     is_copied = copy and _copy_file(path, folder / name)
     return Artifact(name, name if is_copied else str(path.absolute()), size, digest, now())
+
+
+def _relative_name(name: str) -> str:
+    """Return a name as a relative path below the run's folder. Raises InputError if nothing is left of it."""
+    parts = [part for part in name.replace("\0", "").split("/") if part not in ("", ".", "..")]
+    if not parts:
+        raise InputError(f"run.artifact: {name!r} is not a name of a file")
+    return "/".join(parts)
 
 
 def _artifact_name(path: Path) -> str:

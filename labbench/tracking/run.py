@@ -94,6 +94,14 @@ class Run:
         """
         self._change(lambda run: replace(run, note=str(text)))
 
+    def rename(self, name: str) -> None:
+        """Change the run's name.
+
+        Raises:
+            InputError: In a strict run, if it has ended.
+        """
+        self._change(lambda run: replace(run, name=str(name)))
+
     def define_metric(self, name: str, goal: Goal) -> None:
         """Declare the goal of a metric: "min", "max" or "none"; without a goal, no run is its best.
 
@@ -104,20 +112,23 @@ class Run:
             raise InputError(f"the goal of `{name}` must be min, max or none, not {goal!r}")
         self._change(lambda run: replace(run, goals={**run.goals, storable_name(name): goal}))
 
-    def artifact(self, path: str | os.PathLike[str], *, copy: bool = False) -> None:
+    def artifact(self, path: str | os.PathLike[str], *, copy: bool = False, name: str | None = None) -> None:
         """Record the path, size and SHA-256 of a file, or of each file in a folder and its subfolders.
 
-        With `copy`, also store copies beside the database. Reads the whole files. Recording a path again replaces its
+        With `copy`, also store copies beside the database. Reads the whole files. Recording a name again replaces its
         earlier record.
 
+        Args:
+            name: Name of the artifact, or of the folder; default: the path relative to the current folder.
+
         Raises:
-            InputError: If the file cannot be read, or in a strict run that has ended.
+            InputError: If the file cannot be read, the name has no valid part, or in a strict run that has ended.
         """
         if self._writer_thread.discards:
             return
         from labbench.tracking.artifacts import record_files  # imported on first use
 
-        artifacts = record_files(expand_home(path), self.path, self.key, copy=copy)
+        artifacts = record_files(expand_home(path), self.path, self.key, copy=copy, name=name)
         self._change(lambda run: replace(run, artifacts=(*run.artifacts, *artifacts)))
 
     def watch_output(self) -> None:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast, get_args
 
 from labbench.errors import InputError
 from labbench.files import default_database, expand_home
@@ -15,11 +15,13 @@ from labbench.store.script_writer import ResumeRule, ScriptWriter
 from labbench.store.scripts.script_run import ScriptRun, new_script_run
 from labbench.system.ranks import read_rank
 from labbench.tracking.config import plain_config, read_config
-from labbench.tracking.messages import ProblemReporter, warn
+from labbench.tracking.messages import ProblemReporter, warn, warn_once
 from labbench.tracking.monitor import RunMonitor
 from labbench.tracking.run import Run, unrecorded_run
 from labbench.tracking.storage import Storage
 from labbench.tracking.writer_thread import RunWriterThread
+
+_MODES = ("enabled", "online", "offline", "disabled")
 
 
 def start(
@@ -32,7 +34,7 @@ def start(
     db: str | os.PathLike[str] | None = None,
     id: object = None,
     resume: str | None = None,
-    mode: Literal["enabled", "disabled"] | None = None,
+    mode: str | None = None,
     strict: bool | None = None,
     all_ranks: bool = False,
     capture_output: bool = False,
@@ -56,7 +58,8 @@ def start(
             (default) to refuse it. Without `id`: key or name of a script's run that has ended; if it equals `name`
             and no run has this name, the run begins. The next attempt continues after the last step, or at the first
             step that it logs; earlier points from that step on are deleted. Name and experiment are kept.
-        mode: "disabled" to record nothing and open no database; default: `LABBENCH_MODE`, else "enabled".
+        mode: "disabled" to record nothing and open no database; default: `LABBENCH_MODE`, else "enabled". "online" and
+            "offline", as W&B has them, are "enabled"; any other text, too, with a warning.
         strict: Raise InputError for values that cannot be recorded, and for calls after the end, instead of a warning
             once per metric; default: True if `LABBENCH_STRICT` is 1.
         all_ranks: Record every rank of a distributed job, as a run of its own.
@@ -140,19 +143,15 @@ def _id_text(id: object, resume: object) -> str | None:
 
 
 def _is_recorded(mode: str | None, *, all_ranks: bool) -> bool:
-    """Return False if the run is disabled, for a rank that leaves recording to rank 0, and in a worker's import.
-
-    Raises:
-        InputError: If the mode is unknown.
-    """
+    """Return False if the run is disabled, for a rank that leaves recording to rank 0, and in a worker's import."""
     source = "LABBENCH_MODE" if mode is None else "start: mode"
     mode = mode or os.environ.get("LABBENCH_MODE") or "enabled"
-    if mode not in ("enabled", "disabled"):
-        raise InputError(f"{source} must be enabled or disabled, not {mode!r}")
+    if mode not in _MODES:
+        warn_once(f"{source} is {mode!r}, not {', '.join(_MODES[:-1])} or {_MODES[-1]}: the run is recorded")
     rank = 0 if all_ranks or mode == "disabled" else read_rank()
     if rank == 1:  # said once per job
         warn("rank 0 of this distributed job records; the other ranks do not, unless start(all_ranks=True) asks for it")
-    return mode == "enabled" and rank == 0 and not _is_imported_by_worker()
+    return mode != "disabled" and rank == 0 and not _is_imported_by_worker()
 
 
 def _is_imported_by_worker() -> bool:

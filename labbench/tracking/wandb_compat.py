@@ -10,7 +10,6 @@ from labbench.errors import InputError
 from labbench.tracking import process_hooks
 from labbench.tracking.run import Run
 from labbench.tracking.start import start
-from labbench.tracking.values import Value, to_numbers
 
 _IGNORED = frozenset(
     [
@@ -20,29 +19,6 @@ _IGNORED = frozenset(
     ]
 )  # fmt: skip
 """Keywords of `wandb.init` that have no effect in labbench."""
-
-
-class _UncommittedLog:
-    """Values logged with `commit=False`, recorded with the next call or at the end of the run."""
-
-    def __init__(self, run: Run) -> None:
-        self._run = run
-        self._numbers: dict[str, Value] = {}
-        self._step: int | None = None
-
-    def add(self, data: Mapping[str, Any], step: int | None) -> None:
-        self._numbers |= to_numbers(data, self._run._writer_thread.problems)
-        self._step = self._step if step is None else step
-
-    def close(self) -> None:
-        numbers, self._numbers = self._numbers, {}
-        step, self._step = self._step, None
-        if numbers:
-            self._run.log(numbers, step)
-
-
-_uncommitted: dict[str, _UncommittedLog] = {}
-"""Uncommitted values by run key."""
 
 
 def init(
@@ -59,8 +35,8 @@ def init(
 ) -> Run:
     """Start a run with the signature of `wandb.init`; `labbench.start` has more options.
 
-    `project` becomes the experiment, `resume="auto"` or True is "allow", and every `mode` except "disabled" records. A
-    run that is still open is finished first. Other keywords of `wandb.init` are ignored with a warning.
+    `project` becomes the experiment, and `resume="auto"` or True is "allow". A run that is still open is finished
+    first. Other keywords of `wandb.init` are ignored with a warning.
 
     Raises:
         InputError: If a keyword is unknown, and as in `labbench.start`.
@@ -83,29 +59,19 @@ def init(
         note=notes,
         id=id,
         resume=None if id is None else rule,
-        mode=None if mode is None else "disabled" if mode == "disabled" else "enabled",
+        mode=mode,
     )
 
 
 def log(data: Mapping[str, Any], step: int | None = None, commit: bool = True) -> None:
     """Log to the newest open run.
 
-    With `commit=False`, the values are recorded with the next call.
+    With `commit=False`, the next call is recorded at the same step.
 
     Raises:
         InputError: If no run has been started, and as in `Run.log`.
     """
-    run = _current_run()
-    uncommitted = _uncommitted.get(run.key)
-    if run._writer_thread.is_closing or (commit and uncommitted is None):
-        run.log(data, step)
-        return
-    if uncommitted is None:
-        uncommitted = _uncommitted[run.key] = _UncommittedLog(run)
-        run._close_with_run(uncommitted)
-    uncommitted.add(data, step)
-    if commit:
-        uncommitted.close()
+    _current_run().log(data, step, commit=commit)
 
 
 def finish(exit_code: int | None = None) -> None:
@@ -115,7 +81,6 @@ def finish(exit_code: int | None = None) -> None:
     """
     run = process_hooks.newest_run()
     if isinstance(run, Run):
-        _uncommitted.pop(run.key, None)
         run.finish(exit_code or 0)
 
 

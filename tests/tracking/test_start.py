@@ -321,7 +321,6 @@ def test_id_allows_to_begin_and_continue_a_run() -> None:
     [
         ({"id": "x", "resume": "another run"}, "with id=, resume must be 'allow', 'must' or 'never'"),
         ({"resume": "allow"}, "resume='allow' takes id="),
-        ({"mode": "online"}, "start: mode must be enabled or disabled, not 'online'"),
     ],
 )
 def test_arguments_that_contradict_are_rejected(arguments: dict[str, Any], message: str) -> None:
@@ -748,6 +747,20 @@ def test_visible_gpus_are_sampled_with_nvml(
     assert {name: value for name, value in sample.items() if name.startswith("system/gpu")} == expected
 
 
+def test_a_run_may_be_renamed_and_an_artifact_named(tmp_path: Path) -> None:
+    (tmp_path / "weights.bin").write_text("w")
+    with labbench.start("before") as run:
+        run.rename("after")
+        run.artifact("weights.bin", copy=True, name="../model/best.bin")
+        with pytest.raises(InputError, match="is not a name of a file"):
+            run.artifact("weights.bin", name="..")
+    assert record(run).name == run.name == "after"
+    with labbench.open() as db:
+        assert [(artifact.name, artifact.path) for artifact in db.artifacts(run.key)] == [
+            ("model/best.bin", "model/best.bin")
+        ]
+
+
 # Functions of W&B.
 
 
@@ -873,7 +886,7 @@ def test_tracking_imports_only_the_standard_library(tmp_path: Path) -> None:
 
 
 PUBLIC_MEMBERS_OF_RUN = {
-    "key", "name", "experiment", "path", "config", "summary", "log", "tag", "note", "define_metric", "artifact",
+    "key", "name", "experiment", "path", "config", "summary", "log", "tag", "note", "rename", "define_metric", "artifact",
     "watch_output", "flush", "finish",
 }  # fmt: skip
 """As documented in docs/reference/python.md."""

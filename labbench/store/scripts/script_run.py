@@ -169,6 +169,7 @@ def write_printed(connection: sqlite3.Connection, run_id: int, attempt: int, pri
 def _mutable_columns(run: ScriptRun) -> dict[str, Any]:
     """Return the columns of `runs` that may change while the run is active."""
     columns: dict[str, Any] = {
+        "name": storable_text(run.name),
         "note": run.note and storable_text(run.note),
         "git_commit": run.git_commit,
         "git_dirty": run.git_dirty,

@@ -1,0 +1,56 @@
+"""Functions and classes of Weights & Biases that record with labbench: `from labbench import wandb`.
+
+The import is the only line of a script that changes. What labbench does not record does nothing: its first use prints
+one warning.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from labbench.wandb.files import Artifact, Image
+from labbench.wandb.ignored import Ignored, ignore
+from labbench.wandb.start import Settings, finish, generate_id, init, log, login, setup
+from labbench.wandb.wandb_run import WandbRun as Run
+from labbench.wandb.wandb_run import current_run, require_run
+
+__all__ = [
+    "Artifact",
+    "Image",
+    "Run",
+    "Settings",
+    "config",
+    "define_metric",
+    "finish",
+    "init",
+    "log",
+    "log_artifact",
+    "login",
+    "run",
+    "save",
+    "setup",
+    "summary",
+]
+
+
+class _Util:
+    """Function of `wandb.util` that scripts use for the id of a run."""
+
+    generate_id = staticmethod(generate_id)
+
+    def __getattr__(self, name: str) -> Ignored:
+        return ignore(f"wandb.util.{name}")
+
+
+util = _Util()
+
+
+def __getattr__(name: str) -> Any:
+    """Return the newest run, an attribute of it, or an object that does nothing."""
+    if name == "run":
+        return current_run()
+    if name in ("config", "summary", "define_metric", "log_artifact", "save"):
+        return getattr(require_run(), name)
+    if name.startswith("_"):
+        raise AttributeError(f"module 'labbench.wandb' has no attribute {name!r}")
+    return ignore(f"wandb.{name}")

@@ -1,0 +1,124 @@
+"""`wandb.init`, `log`, `finish` and `login`."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import string
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from labbench.tracking.messages import warn_once
+from labbench.tracking.start import start
+from labbench.wandb.ignored import Ignored
+from labbench.wandb.wandb_run import WandbRun, current_run, require_run, wrap
+
+_WITHOUT_EFFECT = frozenset(
+    [
+        "allow_val_change", "anonymous", "config_exclude_keys", "config_include_keys", "dir", "entity", "force",
+        "fork_from", "magic", "reinit", "resume_from", "save_code",
+    ]
+)  # fmt: skip
+"""Keywords of `wandb.init` that are dropped silently: they concern the server, or what labbench always does."""
+
+_ID_CHARACTERS = string.ascii_lowercase + string.digits
+
+
+class Settings:
+    """Settings of `wandb.init`, of which labbench uses `mode`, `project`, `run_name`, `run_id` and `run_notes`."""
+
+    def __init__(self, **values: Any) -> None:
+        self.__dict__.update(values)
+
+    def __getattr__(self, name: str) -> None:
+        if name.startswith("_"):
+            raise AttributeError(name)
+
+
+def init(
+    project: str | None = None,
+    *,
+    name: str | None = None,
+    config: Any = None,
+    tags: Iterable[str] | None = None,
+    notes: str | None = None,
+    id: Any = None,
+    resume: str | bool | None = None,
+    mode: str | None = None,
+    settings: Settings | Mapping[str, Any] | None = None,
+    **others: Any,
+) -> WandbRun:
+    """Start a run with the signature of `wandb.init`; a run that is still open is finished first.
+
+    `project` becomes the experiment, `group` and `job_type` become tags. The environment variables WANDB_PROJECT,
+    WANDB_NAME, WANDB_NOTES, WANDB_TAGS, WANDB_RUN_ID, WANDB_RESUME and WANDB_MODE are the defaults of the arguments.
+
+    Raises:
+        InputError: If the database cannot be opened, or the run of an id cannot be resumed.
+    """
+    given = settings if isinstance(settings, Mapping) else vars(settings) if isinstance(settings, Settings) else {}
+    project = project or given.get("project") or _variable("PROJECT")
+    id = id or given.get("run_id") or _variable("RUN_ID")
+    id = None if isinstance(id, Ignored) else id
+    resume = resume or _variable("RESUME")
+    if resume and id is None:
+        warn_once("wandb.init: resume has no effect without id")
+    tags = [tags] if isinstance(tags, str) else list(tags or (_variable("TAGS") or "").split(","))
+    tags += [f"{key}={others[key]}" for key in ("group", "job_type") if others.get(key)]
+    _warn_of_ignored(others)
+    open_run = current_run()
+    if open_run is not None:
+        open_run.finish()
+    run_id = generate_id() if id is None else str(id)
+    run = start(
+        name or given.get("run_name") or _variable("NAME"),
+        experiment=project,
+        config=config,
+        tags=[tag for tag in tags if tag],
+        note=notes or given.get("run_notes") or _variable("NOTES"),
+        id=run_id,
+        resume=None if id is None or not resume else "allow" if resume in (True, "auto") else str(resume),
+        mode=mode or given.get("mode") or _variable("MODE"),
+    )
+    return wrap(run, run_id)
+
+
+def _variable(name: str) -> str | None:
+    return os.environ.get(f"WANDB_{name}") or None
+
+
+def _warn_of_ignored(keywords: Mapping[str, Any]) -> None:
+    names = [key for key, value in keywords.items() if key not in {*_WITHOUT_EFFECT, "group", "job_type"} and value]
+    if names:
+        warn_once(f"wandb.init: {', '.join(sorted(names))} have no effect in labbench")
+
+
+def log(data: Mapping[str, Any], step: int | None = None, commit: bool | None = None, **ignored: Any) -> None:
+    """Log to the newest open run, see `WandbRun.log`.
+
+    Raises:
+        InputError: If no run was started.
+    """
+    require_run().log(data, step, commit)
+
+
+def finish(exit_code: int | None = None, quiet: bool | None = None) -> None:
+    """End the newest open run, if any; an exit code other than 0 records a failure."""
+    run = current_run()
+    if run is not None:
+        run.finish(exit_code)
+
+
+def login(*args: Any, **kwargs: Any) -> bool:
+    """Return True: there is no server; a key is neither used nor stored."""
+    return True
+
+
+def setup(*args: Any, **kwargs: Any) -> Ignored:
+    """Do nothing: labbench needs no setup."""
+    return Ignored("wandb.setup")
+
+
+def generate_id(length: int = 8) -> str:
+    """Return a random id for a run."""
+    return "".join(secrets.choice(_ID_CHARACTERS) for _ in range(length))

@@ -1,0 +1,213 @@
+"""`wandb.run`: a run with the attributes and methods of W&B's."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from labbench.errors import InputError
+from labbench.files import files_folder, run_folder
+from labbench.tracking import process_hooks
+from labbench.tracking.messages import warn_once
+from labbench.tracking.run import Run
+from labbench.tracking.summary import RunSummary
+from labbench.wandb.files import Artifact, Image, SavedFiles, record_artifact, record_file
+from labbench.wandb.ignored import Ignored, ignore
+from labbench.wandb.wandb_config import WandbConfig
+
+_GOALS = {"min": "min", "minimize": "min", "max": "max", "maximize": "max"}
+
+
+class WandbRun:
+    """Run that records with labbench.
+
+    It has the attributes of `labbench.Run`, and of W&B's runs those that labbench records; any other one does nothing,
+    with one warning.
+    """
+
+    def __init__(self, run: Run, id: str | None = None) -> None:
+        self.labbench_run = run
+        self.id = id or run.key
+        self.config = WandbConfig(run.config)
+        self.summary: RunSummary = run.summary
+        self.project, self.entity, self.url = run.experiment, "", ""
+        self._last_step = run._first_step
+        self._saved_files: SavedFiles | None = None
+        self._dir: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of the run, which may be changed."""
+        return self.labbench_run.name
+
+    @name.setter
+    def name(self, name: str) -> None:
+        self.labbench_run.rename(name)
+
+    @property
+    def notes(self) -> str | None:
+        """Note of the run."""
+        return self.labbench_run._writer_thread.run.note
+
+    @notes.setter
+    def notes(self, text: str) -> None:
+        self.labbench_run.note(text)
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """Tags of the run; an assignment adds tags and removes none."""
+        return self.labbench_run._writer_thread.run.tags
+
+    @tags.setter
+    def tags(self, tags: Iterable[str]) -> None:
+        self.labbench_run.tag(*(tag for tag in tags if tag not in self.tags))
+
+    @property
+    def step(self) -> int:
+        """Step of the last call of `log`."""
+        return max(0, self.labbench_run._writer_thread.last_step)
+
+    @property
+    def resumed(self) -> bool:
+        """True if the run is continued."""
+        return self.labbench_run._writer_thread.run.attempt > 1
+
+    @property
+    def dir(self) -> str:
+        """Folder whose files become artifacts at the end of the run."""
+        if self._dir is None:
+            run = self.labbench_run
+            if run._writer_thread.discards:
+                self._dir = tempfile.mkdtemp(prefix="labbench-disabled-")
+            else:
+                folder = run_folder(files_folder(run.path), run.key) / "files"
+                folder.mkdir(parents=True, exist_ok=True)
+                self._dir = str(folder)
+                run._close_with_run(_FilesOfFolder(run, folder))
+        return self._dir
+
+    def log(self, data: Mapping[str, Any], step: int | None = None, commit: bool | None = None, **ignored: Any) -> None:
+        """Record numbers and images by name.
+
+        Without `commit`, a call with a step leaves it open for further calls, as with W&B. A step before the last one
+        is recorded with a warning.
+
+        Raises:
+            InputError: In a strict run, if a value cannot be recorded or the run has ended.
+        """
+        if isinstance(step, int):
+            if step < self._last_step:
+                warn_once(
+                    f"wandb.log: the step {step} is before the last one, {self._last_step}; "
+                    "W&B drops such values, labbench records them"
+                )
+            self._last_step = max(step, self._last_step)
+        values = {key: value for key, value in data.items() if not _is_unrecorded(value)}
+        if values or not data:
+            self.labbench_run.log(values, step, commit=step is None if commit is None else commit)
+
+    def finish(self, exit_code: int | None = None, quiet: bool | None = None) -> None:
+        """End the run; an exit code other than 0 records a failure."""
+        self.labbench_run.finish(exit_code or 0)
+
+    join = finish
+
+    def define_metric(
+        self, name: str, step_metric: Any = None, *, summary: str | None = None, goal: str | None = None, **ignored: Any
+    ) -> Ignored:
+        """Declare the goal of a metric by `goal`, or by the summary "min" or "max"; other arguments have no effect."""
+        words = [*(summary or "").split(","), goal or ""]
+        direction = next((_GOALS[word] for word in reversed(words) if word in _GOALS), None)
+        if direction is not None and "*" in name:
+            warn_once(f"wandb.define_metric: goals of patterns such as {name} have no effect in labbench")
+        elif direction is not None:
+            self.labbench_run.define_metric(name, "min" if direction == "min" else "max")
+        return Ignored("wandb.define_metric")
+
+    def log_artifact(self, artifact_or_path: Any, name: str | None = None, *others: Any, **ignored: Any) -> Artifact:
+        """Record the files of an artifact, a file or a folder, with copies beside the database."""
+        if isinstance(artifact_or_path, Artifact):
+            record_artifact(self.labbench_run, artifact_or_path)
+            return artifact_or_path
+        path = Path(artifact_or_path)
+        artifact = Artifact(name or path.name, "unspecified")
+        record_file(self.labbench_run, path, f"{name}/{path.name}" if name and path.is_file() else artifact.name)
+        return artifact
+
+    def save(self, glob_str: Any = None, base_path: Any = None, policy: str = "live") -> list[str]:
+        """Record the files that match a pattern, now and, if they change, at the end; return their paths."""
+        if glob_str is None:
+            return []
+        if self._saved_files is None:
+            self._saved_files = SavedFiles(self.labbench_run)
+            self.labbench_run._close_with_run(self._saved_files)
+        return self._saved_files.add(str(glob_str), None if base_path is None else str(base_path))
+
+    def __enter__(self) -> WandbRun:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.labbench_run.__exit__(kind, error, trace)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name == "labbench_run":
+            raise AttributeError(name)
+        return getattr(self.labbench_run, name) if hasattr(self.labbench_run, name) else ignore(f"wandb.run.{name}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return WandbRun, (self.labbench_run, self.id)
+
+    def __repr__(self) -> str:
+        return repr(self.labbench_run)
+
+
+class _FilesOfFolder:
+    """Folder whose files are recorded when the run ends."""
+
+    def __init__(self, run: Run, folder: Path) -> None:
+        self._run, self._folder = run, folder
+
+    def close(self) -> None:
+        if any(self._folder.iterdir()):
+            self._run.artifact(self._folder, name="files")
+
+
+def _is_unrecorded(value: Any) -> bool:
+    """Return True for values of which a warning was printed when they were made."""
+    if isinstance(value, list | tuple) and value:
+        return all(_is_unrecorded(each) for each in value)
+    return isinstance(value, Ignored) or (isinstance(value, Image) and not value.is_valid)
+
+
+_newest: WandbRun | None = None
+
+
+def wrap(run: Run, id: str | None = None) -> WandbRun:
+    """Return the `WandbRun` of a run; the same one for the run of the last call."""
+    global _newest
+    if _newest is None or _newest.labbench_run is not run:
+        _newest = WandbRun(run, id)
+    return _newest
+
+
+def current_run() -> WandbRun | None:
+    """Return the newest open run; None without one."""
+    run = process_hooks.newest_run()
+    return wrap(run) if isinstance(run, Run) else None
+
+
+def require_run() -> WandbRun:
+    """Return the newest open run, or the one that ended last.
+
+    Raises:
+        InputError: If no run was started.
+    """
+    run = process_hooks.newest_run() or process_hooks.last_ended_run()
+    if not isinstance(run, Run):
+        raise InputError("no run is open: call wandb.init() first")
+    return wrap(run)

@@ -1,0 +1,260 @@
+"""Scripts written for Weights & Biases, run with one line changed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from helpers.scripts import only_run
+from labbench.portraits.logged_images import images_by_name
+from labbench.store.reader import Reader
+
+PYTORCH_LOOP = """
+import os
+
+import torch
+from labbench import wandb
+
+os.environ["WANDB_SILENT"] = "true"
+wandb.login(key=os.environ["KEY"])
+wandb.init(
+    project="regression",
+    entity="my-team",
+    name="baseline",
+    group="ablation",
+    config={"learning_rate": 0.1, "epochs": 3, "optimizer": {"name": "sgd", "momentum": 0.9}},
+    settings=wandb.Settings(start_method="thread"),
+)
+config = wandb.config
+
+model = torch.nn.Linear(4, 1)
+wandb.watch(model, log="all", log_freq=10)
+momentum = config.optimizer["momentum"]
+optimizer = torch.optim.SGD(model.parameters(), lr=config.learning_rate, momentum=momentum)
+best = float("inf")
+for epoch in range(config["epochs"]):
+    for _ in range(4):
+        loss = model(torch.randn(8, 4)).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        wandb.log({"train/loss": loss, "epoch": epoch}, commit=False)
+        wandb.log({"lr": optimizer.param_groups[0]["lr"]})
+    best = min(best, loss.item())
+    torch.save(model.state_dict(), os.path.join(wandb.run.dir, "model.pt"))
+wandb.run.summary["best_loss"] = best
+wandb.save("*.txt")
+wandb.finish()
+assert wandb.run is None
+"""
+
+ARGPARSE_SCRIPT = """
+import argparse
+
+from labbench import wandb
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--lr", type=float, default=0.1)
+parser.add_argument("--epochs", type=int, default=3)
+args = parser.parse_args()
+
+with wandb.init(project="cli", job_type="train", config=args, tags=["nightly"], id="run-7", resume="allow") as run:
+    run.define_metric("epoch")
+    run.define_metric("val/*", step_metric="epoch")
+    run.define_metric("val/accuracy", summary="max")
+    wandb.config.update({"epochs": args.epochs, "seed": 1}, allow_val_change=True)
+    run.name = f"lr {run.config.lr}"
+    for epoch in range(args.epochs):
+        step = epoch * 10
+        wandb.log({"train/loss": 1 / (epoch + 1)}, step=step)
+        wandb.log({"val/accuracy": epoch / 10, "epoch": epoch})
+    wandb.log({"late": 1.0}, step=5)
+    wandb.config.lr = 0.5
+    assert dict(wandb.config)["lr"] == 0.5 and wandb.config.get("missing", 3) == 3
+"""
+
+MEDIA_SCRIPT = """
+import numpy as np
+from labbench import wandb
+from labbench.wandb import AlertLevel, Table
+
+run = wandb.init(project="media", save_code=True, sync_tensorboard=True)
+columns = ["id", "prediction", "image"]
+table = wandb.Table(columns=columns)
+for step in range(3):
+    images = [wandb.Image(np.random.rand(8, 8, 3), caption=f"sample {i}") for i in range(2)]
+    table.add_data(step, 0.5, images[0])
+    wandb.log({"samples": images, "loss": 1.0 / (step + 1), "broken": wandb.Image(np.zeros(3))}, step=step)
+    wandb.log({"weights": wandb.Histogram(np.random.randn(10)), "grey": wandb.Image(np.full((4, 4), 200.0))}, step=step)
+wandb.log({"predictions": table})
+wandb.log({"curve": wandb.plot.line(Table(data=[[1, 2]], columns=["x", "y"]), "x", "y", title="curve")})
+for row in table.iterrows():
+    raise AssertionError("an ignored table has no rows")
+if run.summary["loss"] < 0.5:
+    wandb.alert(title="low loss", text="below 0.5", level=AlertLevel.WARN)
+
+with open("weights.bin", "wb") as file:
+    file.write(b"weights")
+artifact = wandb.Artifact("model", type="model", metadata={"loss": 0.3})
+artifact.add_file("weights.bin")
+with artifact.new_file("notes/readme.md") as file:
+    file.write("about")
+run.log_artifact(artifact, aliases=["latest"]).wait()
+run.log_artifact("weights.bin", name="weights", type="model")
+run.use_artifact("data:latest").download()
+wandb.unwatch()
+run.mark_preempting()
+print(wandb.util.generate_id(), run.get_url())
+wandb.finish(exit_code=0)
+"""
+
+
+def run_script(
+    folder: Path, code: str, *words: str, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    (folder / "train.py").write_text(textwrap.dedent(code))
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("LABBENCH", "WANDB"))}
+    return subprocess.run(
+        [sys.executable, "train.py", *words],
+        cwd=folder,
+        env=inherited | (environment or {}),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def artifact_names(folder: Path) -> list[str]:
+    with Reader(folder / "runs.db") as reader:
+        return [artifact.name for artifact in reader.artifacts(only_run(folder).key)]
+
+
+def test_a_pytorch_loop(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    (tmp_path / "notes.txt").write_text("note")
+    result = run_script(tmp_path, PYTORCH_LOOP, environment={"KEY": "0123456789abcdef01234567"})
+    assert (result.returncode, result.stderr) == (0, "labbench: wandb.watch does nothing in labbench\n")
+    run = only_run(tmp_path)
+    assert (run.name, run.experiment, run.status, run.tags) == (
+        "baseline",
+        "regression",
+        "finished",
+        ("group=ablation",),
+    )
+    assert run.config == {
+        "learning_rate": 0.1, "epochs": 3, "optimizer.name": "sgd", "optimizer.momentum": 0.9
+    }  # fmt: skip
+    assert {name: (run.summary[name].n, run.summary[name].last_step) for name in ("train/loss", "lr", "best_loss")} == {
+        "train/loss": (12, 11), "lr": (12, 11), "best_loss": (1, 11)
+    }  # fmt: skip
+    assert artifact_names(tmp_path) == ["files/model.pt", "notes.txt"]
+    assert not any(
+        b"0123456789abcdef01234567" in file.read_bytes() for file in tmp_path.glob("runs.db*") if file.is_file()
+    )
+
+
+def test_an_argparse_script_and_its_continuation(tmp_path: Path) -> None:
+    result = run_script(tmp_path, ARGPARSE_SCRIPT, "--lr", "0.2")
+    assert result.returncode == 0, result.stderr
+    assert "the step 5 is before the last one, 20" in result.stderr
+    run = only_run(tmp_path)
+    assert (run.name, run.experiment, run.external_id) == ("lr 0.2", "cli", "run-7")
+    assert set(run.tags) == {"nightly", "job_type=train"}
+    assert run.config == {"lr": 0.5, "epochs": 3, "seed": 1}
+    with Reader(tmp_path / "runs.db") as reader:
+        assert reader.series(run.key, "val/accuracy")[0].tolist() == [0, 10, 20]
+        assert reader.metrics()["val/accuracy"] == "max"
+    assert run.summary["late"].last_step == 5
+    assert run_script(tmp_path, ARGPARSE_SCRIPT, "--lr", "0.2").returncode == 0
+    assert only_run(tmp_path).attempt == 2
+
+
+def test_a_script_with_images_tables_artifacts_and_alerts(tmp_path: Path) -> None:
+    result = run_script(tmp_path, MEDIA_SCRIPT)
+    assert result.returncode == 0, result.stderr
+    warnings = result.stderr.splitlines()
+    assert len(warnings) == len(set(warnings))
+    for name in ("Table", "Histogram", "plot", "alert", "AlertLevel", "unwatch", "run.use_artifact"):
+        assert f"labbench: wandb.{name} does nothing in labbench" in warnings
+    assert any("wandb.Image is not recorded" in warning for warning in warnings)
+    assert any("sync_tensorboard have no effect" in warning for warning in warnings)
+    run = only_run(tmp_path)
+    assert (run.status, list(run.summary)) == ("finished", ["loss"])
+    with Reader(tmp_path / "runs.db") as reader:
+        artifacts = reader.artifacts(run.key)
+    images = images_by_name(artifacts)
+    assert {name: list(steps) for name, steps in images.items()} == {
+        name: [0, 1, 2] for name in ("grey", "samples/0", "samples/1")
+    }
+    files = {artifact.name: artifact.path for artifact in artifacts if not artifact.name.startswith("images/")}
+    assert set(files) == {"model/weights.bin", "model/notes/readme.md", "weights/weights.bin"}
+    assert (tmp_path / "runs.db.files" / run.key / files["model/notes/readme.md"]).read_text() == "about"
+
+
+@pytest.mark.parametrize(
+    ("call", "environment"),
+    [
+        ('wandb.init(mode="disabled")', {}),
+        ("wandb.init()", {"WANDB_MODE": "disabled"}),
+        ("wandb.init()", {"LABBENCH_MODE": "disabled"}),
+        ('wandb.init(settings=wandb.Settings(mode="disabled"))', {}),
+    ],
+)
+def test_disabled_runs_write_nothing(tmp_path: Path, call: str, environment: dict[str, str]) -> None:
+    code = f"""
+    from labbench import wandb
+    run = {call}
+    wandb.config.lr = 0.1
+    wandb.log({{"loss": 1.0}})
+    open(wandb.run.dir + "/model.pt", "w").close()
+    artifact = wandb.Artifact("a", type="model")
+    artifact.add_file("train.py")
+    run.log_artifact(artifact)
+    assert wandb.summary["loss"] == 1.0
+    wandb.finish()
+    """
+    result = run_script(tmp_path, code, environment=environment)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert [path.name for path in tmp_path.iterdir()] == ["train.py"]
+
+
+@pytest.mark.parametrize("mode", ["offline", "online", "dryrun"])
+def test_other_modes_record_and_unknown_ones_warn_once(tmp_path: Path, mode: str) -> None:
+    code = """
+    from labbench import wandb
+    for name in "ab":
+        with wandb.init(name=name):
+            wandb.log({"loss": 1.0})
+    """
+    result = run_script(tmp_path, code, environment={"WANDB_MODE": mode, "WANDB_PROJECT": "p"})
+    assert result.returncode == 0
+    assert len(result.stderr.splitlines()) == (mode == "dryrun")
+    with Reader(tmp_path / "runs.db") as reader:
+        assert [(run.name, run.experiment, run.status) for run in reader.runs()] == [
+            ("a", "p", "finished"),
+            ("b", "p", "finished"),
+        ]
+
+
+def test_failures_are_recorded_and_log_before_init_says_what_to_do(tmp_path: Path) -> None:
+    code = """
+    from labbench import wandb
+    assert wandb.run is None
+    try:
+        wandb.log({"loss": 1.0})
+    except Exception as error:
+        print(error)
+    with wandb.init(project="p") as run:
+        wandb.log({"loss": 1.0, "text": "a word", "nested": {"x": 2}})
+        raise ValueError("diverged")
+    """
+    result = run_script(tmp_path, code)
+    assert result.stdout == "no run is open: call wandb.init() first\n"
+    run = only_run(tmp_path)
+    assert (run.status, run.error, set(run.summary)) == ("failed", "ValueError: diverged", {"loss", "nested/x"})
