@@ -89,6 +89,17 @@ CASES = {
         epochs=10,
         quick=3,
     ),
+    "unet": Case(
+        f'task = "{TASKS}:UNet"\n[grid]\nlr = [0.03, 0.01, 0.003, 0.001]\n{OPTIMIZERS}[repeat]\nseeds = [0, 1, 2]\n',
+        epochs=6,
+        quick=2,
+    ),
+    "transformer": Case(
+        f'task = "{TASKS}:Transformer"\n[grid]\nlr = [0.03, 0.01, 0.003, 0.001]\n'
+        f"{OPTIMIZERS}[repeat]\nseeds = [0, 1, 2]\n",
+        epochs=6,
+        quick=2,
+    ),
     "cuda-mlp": Case(
         'task = "digits"\n[grid]\ndropout = [0.0, 0.5]\noptimizer = ["sgd", "adam"]\n'
         f"lr = [0.03, 0.01, 0.003, 0.001]\n[repeat]\nseeds = {[*range(16)]}\n",
