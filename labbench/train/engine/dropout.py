@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 
 from labbench.train.engine.attention import find_attentions, seed_attention
 from labbench.train.engine.schedules import StepCounter
+from labbench.train.engine.vmap_calls import call_stacked
 from labbench.train.rng import Purpose, keys, words, words_at
 
 SPATIAL_DIMENSIONS: dict[type[nn.Module], int] = {nn.Dropout: 0, nn.Dropout1d: 1, nn.Dropout2d: 2, nn.Dropout3d: 3}
@@ -232,24 +234,9 @@ class VmapDropout(SeededDropout):
         """Return the inputs of one run, shape (N, ...), multiplied by that run's mask."""
         if not self.training or self.masks.is_identity:
             return inputs
-        masked: Tensor = _VmapDropoutFunction.apply(inputs, self)  # type: ignore[no-untyped-call]
-        return masked
-
-
-class _VmapDropoutFunction(torch.autograd.Function):
-    """An autograd function whose vmap rule gets the inputs of all runs at once."""
-
-    @staticmethod
-    def forward(inputs: Tensor, dropout: VmapDropout) -> Tensor:
-        raise NotImplementedError("dropout got an input that is the same for all runs")
-
-    @staticmethod
-    def setup_context(*_: Any) -> None: ...
-
-    @staticmethod
-    def vmap(info: Any, dims: tuple[int | None, None], inputs: Tensor, dropout: VmapDropout) -> tuple[Tensor, int]:
-        assert dims[0] is not None
-        return SeededDropout.forward(dropout, inputs.movedim(dims[0], 0)), 0
+        if not torch._C._functorch.is_batchedtensor(inputs):
+            raise NotImplementedError("dropout got an input that is the same for all runs")
+        return call_stacked(partial(SeededDropout.forward, self), inputs)
 
 
 def swap_dropout(model: nn.Module, seed: int, step_counter: StepCounter) -> None:

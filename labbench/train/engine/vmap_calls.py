@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn, vmap
+from torch._C import _functorch as functorch
+from torch._functorch.pyfunctorch import retrieve_current_functorch_interpreter
 from torch.func import functional_call
 
 from labbench.train.data.samples import Samples, arguments_of
@@ -20,36 +22,25 @@ def call_stacked(function: Callable[..., Tensor], *tensors: Tensor | None) -> Te
     """Return `function` of the tensors of all runs, as the tensor of one run.
 
     The function maps tensors of shape (S, ...) to one tensor of shape (S, ...). Outside `vmap`, S is 1.
+
+    Inside `vmap`, this is what an `autograd.Function` with a vmap rule does, without its overhead of about a hundred
+    microseconds.
     """
-    if any(isinstance(tensor, Tensor) and torch._C._functorch.is_batchedtensor(tensor) for tensor in tensors):
-        result: Tensor = _StackedCall.apply(function, *tensors)  # type: ignore[no-untyped-call]
-        return result
-    return function(*(None if tensor is None else tensor.unsqueeze(0) for tensor in tensors)).squeeze(0)
-
-
-class _StackedCall(torch.autograd.Function):
-    """An autograd function whose vmap rule gets the tensors of all runs at once."""
-
-    @staticmethod
-    def forward(function: Callable[..., Tensor], *tensors: Tensor | None) -> Tensor:
-        raise NotImplementedError("called outside vmap")
-
-    @staticmethod
-    def setup_context(*_: Any) -> None: ...
-
-    @staticmethod
-    def vmap(
-        info: Any, dims: tuple[int | None, ...], function: Callable[..., Tensor], *tensors: Tensor | None
-    ) -> tuple[Tensor, int]:
-        stacked = [
-            tensor
-            if tensor is None
-            else tensor.expand(info.batch_size, *tensor.shape)
-            if dim is None
-            else tensor.movedim(dim, 0)
-            for tensor, dim in zip(tensors, dims[1:], strict=True)
-        ]
-        return function(*stacked), 0
+    if not any(isinstance(tensor, Tensor) and functorch.is_batchedtensor(tensor) for tensor in tensors):
+        return function(*(None if tensor is None else tensor.unsqueeze(0) for tensor in tensors)).squeeze(0)
+    interpreter: Any = retrieve_current_functorch_interpreter()
+    level = interpreter.level()
+    stacked: list[Tensor | None] = []
+    for tensor in tensors:
+        if tensor is None:
+            stacked.append(None)
+        elif functorch.is_batchedtensor(tensor) and functorch.maybe_get_level(tensor) == level:
+            stacked.append(functorch.get_unwrapped(tensor).movedim(functorch.maybe_get_bdim(tensor), 0))
+        else:
+            stacked.append(tensor.expand(interpreter.batch_size(), *tensor.shape))
+    with interpreter.lower():
+        result = function(*stacked)
+    return functorch._add_batch_dim(result, 0, level)
 
 
 def map_forward(model: nn.Module) -> Callable[[Mapping[str, Tensor], Samples], Any]:
