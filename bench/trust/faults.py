@@ -24,7 +24,7 @@ from pathlib import Path
 
 from bench.trust.checks import Row, database_fault, first_fault, leftover_fault, points_fault, read_points, statuses
 from bench.trust.processes import Ended, Place, labbench_words
-from bench.trust.results import Outcome
+from bench.trust.results import SMALL, Outcome
 from bench.trust.samples import write_sample
 from labbench.errors import LabbenchError
 from labbench.store.reader import Reader
@@ -78,8 +78,9 @@ def prepare(folder: Path) -> Callable[[int, int], Iterator[Outcome]]:
     print(f"faults: {len(failures)} failing calls, {len(ENVIRONMENTS)} environments", flush=True)
 
     def run_trial(seed: int, number: int) -> Iterator[Outcome]:
-        trials = [*ENVIRONMENTS, *failures]
+        trials = [*([] if SMALL else ENVIRONMENTS), *failures]
         random.Random(seed).shuffle(trials)
+        trials = [*SHORT_ENVIRONMENTS, *trials] if SMALL else trials
         if number >= len(trials):
             return
         place = Place(folder / "work").make()
@@ -384,6 +385,7 @@ ENVIRONMENTS = (
     full_disk, locked_database, database_locked_for_a_minute, clock_steps, no_file_descriptors,
     stopped_for_longer_than_the_heartbeat, little_memory, no_permission,
 )  # fmt: skip
+SHORT_ENVIRONMENTS = (locked_database, clock_steps, no_file_descriptors, full_disk, no_permission)
 
 
 def _fault_of_complete_script(place: Place, ended: Ended, n_steps: int) -> str | None:

@@ -1,11 +1,10 @@
 """Load: many processes, runs, points, metrics and keys, and long sessions; figures of time, memory and descriptors.
 
-The long form has the full sizes; the CI form and --small have a hundredth of them.
+The long form has the full sizes; the CI form has about a hundredth of them.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 import threading
@@ -15,13 +14,10 @@ from pathlib import Path
 
 from bench.trust.checks import database_fault, leftover_fault, read_points
 from bench.trust.processes import Place, labbench_words
-from bench.trust.results import Outcome
+from bench.trust.results import SMALL, Outcome
 from labbench.records import Finished, NewRun, Points, Started, Submission
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer
-
-SMALL = os.environ.get("LABBENCH_TRUST_SMALL") == "1"
-"""True in the CI form."""
 
 MAX_SECONDS, MAX_MB = 60.0, 500.0
 """Limits of a reading command."""

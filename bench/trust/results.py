@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ class Outcome:
     figure: float | None = None
     """Figure in the unit that `what` names, such as seconds; the table shows the largest."""
 
+
+SMALL = os.environ.get("LABBENCH_TRUST_SMALL") == "1"
+"""True in the CI form: short waits and small sizes."""
 
 CORPUS = Path("trust-corpus")
 """Folder of the inputs that were lost."""

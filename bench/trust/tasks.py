@@ -65,9 +65,10 @@ name = "g"
 epochs = 2
 [repeat]
 seeds = [0, 1, 2, 3]
-[resources]
-timeout = "{timeout}s"
 """
+
+LIMIT = '[resources]\ntimeout = "8s"\n'
+"""Time limit of a run, which needs a worker process."""
 
 MISBEHAVIOURS = {
     "os._exit": "os._exit(7)",
@@ -109,7 +110,6 @@ TRIALS = [
     if not (executor == "this process" and (name in ENDS_PROCESS or place == "script"))
 ]
 N_TRIALS = len(TRIALS)
-TIME_LIMIT = 8
 
 
 def prepare(folder: Path) -> Callable[[int, int], Iterator[Outcome]]:
@@ -134,7 +134,7 @@ def _fault_of_task(place: Place, position: str, name: str, workers: str) -> str 
     template = SCRIPT if position == "script" else TASK
     (place.folder / "task.py").write_text(template.format(code=code, place=position))
     what = 'command = ["python", "task.py"]' if position == "script" else 'task = "task.py:Task"'
-    (place.folder / "g.toml").write_text(GRID.format(what=what, timeout=TIME_LIMIT))
+    (place.folder / "g.toml").write_text(GRID.format(what=what) + (LIMIT if workers != "0" else ""))
     ended = place.run(labbench_words("run", "g.toml", "--workers", workers), timeout=120)
     database = place.folder / "runs.db"
     if fault := ended.fault((0, 1)):

@@ -31,7 +31,8 @@ from labbench.store.writer import Writer
 ROOT = Path(__file__).parents[2]
 REFERENCE = sorted((ROOT / "docs" / "reference").glob("*.md"))
 PAGES = [ROOT / "README.md", *REFERENCE]
-LINKED = [*PAGES, *sorted((ROOT / "docs").glob("*.md")), ROOT / "experiments" / "README.md", ROOT / "CHANGELOG.md"]
+OTHERS = [ROOT / "experiments" / "README.md", ROOT / "CHANGELOG.md", ROOT / "SECURITY.md"]
+LINKED = [*PAGES, *sorted((ROOT / "docs").glob("*.md")), *OTHERS]
 EXAMPLE = ROOT / "runs.db.example"
 
 

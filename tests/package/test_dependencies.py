@@ -1,0 +1,53 @@
+"""Lists of dependencies: licences in the docs, hashes for continuous integration."""
+
+from __future__ import annotations
+
+import re
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+
+ROOT = Path(__file__).parents[2]
+
+
+def load(name: str) -> ModuleType:
+    """Load a program of the folder docs."""
+    spec = spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def pinned(file: str) -> dict[str, str]:
+    """Return the version of each package of a file of constraints."""
+    return dict(re.findall(r"^([\w.-]+)==([\w.]+)", (ROOT / file).read_text(encoding="utf-8"), flags=re.MULTILINE))
+
+
+def test_the_docs_list_every_required_package_with_the_licence_that_it_declares() -> None:
+    generator = load("make_dependencies")
+    text = (ROOT / "docs" / "reference" / "dependencies.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| `([\w-]+)` \| (.+?) \| (.+?) \|$", text, flags=re.MULTILINE)
+    assert {name: purposes.split(", ") for name, purposes, _ in listed} == generator.requirements()
+    for name, _, licence in listed:
+        assert licence != "unknown", name
+        try:
+            is_pinned = version(name) == pinned("constraints.txt")[name]
+        except PackageNotFoundError:
+            continue
+        if is_pinned:
+            assert licence == generator.read_licence(name)
+
+
+def test_the_hashes_are_those_of_the_pinned_versions() -> None:
+    generator = load("make_dependencies")
+    hashed = pinned("constraints-hashed.txt")
+    for name, pinned_version in pinned("constraints.txt").items():
+        if name != "torch" and generator.requirements().get(name) != ["frameworks"]:
+            assert hashed.get(name) == pinned_version, f"{name}: generate constraints-hashed.txt again"
+    text = (ROOT / "constraints-hashed.txt").read_text(encoding="utf-8")
+    assert len(re.findall(r"==.+ \\\n    --hash=sha256:[0-9a-f]{64}\b", text)) == len(hashed)
