@@ -38,13 +38,13 @@ class Part:
 
 
 PARTS = {
-    "crash": Part("bench.trust.crash", 30, 12),
-    "tasks": Part("bench.trust.tasks", 15, 4),
-    "faults": Part("bench.trust.faults", 25, 25),
+    "crash": Part("bench.trust.crash", 30, 9),
+    "tasks": Part("bench.trust.tasks", 15, 2),
+    "faults": Part("bench.trust.faults", 25, 20),
     "paths": Part("bench.trust.paths", 8, 16),
     "load": Part("bench.trust.load", 10, 3),
-    "truth": Part("bench.trust.truth", 8, 2),
-    "fuzz-databases": Part("bench.trust.fuzz_databases", 8, 4),
+    "truth": Part("bench.trust.truth", 8, 1),
+    "fuzz-databases": Part("bench.trust.fuzz_databases", 8, 3),
     "fuzz-files": Part("bench.trust.fuzz_files", 6, 12),
     "fuzz-parsers": Part("bench.trust.fuzz_parsers", 6, 10),
     "upgrade": Part("bench.trust.upgrade", 3, 2),
