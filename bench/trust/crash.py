@@ -192,7 +192,8 @@ def worker(place: Place, samples: Samples, rng: random.Random) -> Outcome:
         return Outcome("worker", "the driver did not end within 60 s")
     if status not in (0, 1):
         return Outcome("worker", f"the driver ended with status {status}")
-    if stuck := {name: status for name, status in statuses(database).items() if status not in ("finished", "failed")}:
+    ended = ("finished", "failed") if status == 0 else ("finished", "failed", "queued")  # 1: without its fork server
+    if stuck := {name: state for name, state in statuses(database).items() if state not in ended}:
         return Outcome("worker", f"after the driver's end: {stuck}")
     return Outcome("worker", _fault_of_rest(place, database, points, "run", "g.toml", "--retry-failed"))
 

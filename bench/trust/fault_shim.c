@@ -59,7 +59,7 @@ static int fault_of_file(const char *operation, int file) {
 #define WRITE(CALL, LENGTH)                                  \
     int fault = fault_of_file("write", file);                \
     if (fault > 0) { errno = fault; return -1; }             \
-    if (fault < 0) LENGTH = LENGTH / 2;                      \
+    if (fault < 0) LENGTH = (LENGTH + 1) / 2;                    \
     return CALL;
 
 ssize_t write(int file, const void *data, size_t n) { WRITE(NEXT(write)(file, data, n), n) }

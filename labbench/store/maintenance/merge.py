@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
-from labbench.errors import InputError
+from labbench.errors import InputError, StoreError
 from labbench.files import write_atomically
 from labbench.records import require_key
 from labbench.store.connection import (
@@ -23,6 +23,7 @@ from labbench.store.connection import (
     belongs_to_other_user,
     is_live,
     open_for_reading,
+    path_with_suffix,
     translate_sqlite_errors,
 )
 from labbench.store.liveness import this_process
@@ -74,7 +75,7 @@ def back_up(path: Path, copy: Path) -> None:
 
     Raises:
         InputError: If `copy` exists, its folder does not, or `path` is not a labbench database.
-        StoreError: If the database cannot be read.
+        StoreError: If the database cannot be read, or the copy cannot be completed.
         OSError: If the copy cannot be written.
     """
     if copy.exists():
@@ -82,14 +83,17 @@ def back_up(path: Path, copy: Path) -> None:
     if not copy.parent.is_dir():
         raise InputError(f"{copy}: the folder {copy.parent} does not exist")
     source = open_for_reading(path, live=is_live(path))
-    with (
-        translate_sqlite_errors(path),
-        closing(source),
-        write_atomically(copy) as file,
-        closing(sqlite3.connect(file.name)) as target,
-    ):
-        source.backup(target)  # in one step: a commit between two steps would restart the backup
-        target.execute("PRAGMA journal_mode = DELETE")  # a single file, without a write-ahead log
+    with translate_sqlite_errors(path), closing(source), write_atomically(copy) as file:
+        try:
+            with closing(sqlite3.connect(file.name)) as target:
+                source.backup(target)  # in one step: a commit between two steps would restart the backup
+                # a single file, without a write-ahead log; if that fails, SQLite returns the mode that remains
+                [mode] = target.execute("PRAGMA journal_mode = DELETE").fetchone()
+        finally:
+            for suffix in ("-journal", "-wal", "-shm"):
+                path_with_suffix(Path(file.name), suffix).unlink(missing_ok=True)
+        if mode != "delete":
+            raise StoreError(f"{copy}: the backup could not be completed; check the free space of the disk")
 
 
 def copy_runs(connection: sqlite3.Connection, copy: Path, keys: Sequence[str]) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from click.testing import Result
 
-from helpers.store_samples import files_beside, read_tables, start
+from helpers.store_samples import files_beside, points, read_tables, start
 from labbench.importing.labbench_db import import_labbench
 from labbench.records import Points
 from labbench.store.maintenance.health import diagnose
@@ -39,6 +42,24 @@ def test_backup_during_writes_is_a_consistent_snapshot(path: Path, tmp_path: Pat
         assert diagnose(tmp_path / f"copy{number}.db").is_sound
         with Reader(tmp_path / f"copy{number}.db") as reader:
             assert len(reader.series(a.key, "loss")[0]) == len(reader.series(b.key, "loss")[0]) <= step
+
+
+@pytest.mark.parametrize("limit", [1_000, 20_000, 60_000])
+def test_a_backup_that_cannot_be_written_leaves_no_file(path: Path, limit: int) -> None:
+    with Writer(path) as writer:
+        [run] = start(writer)
+        writer.write([points(run, "loss", [0.5] * 5000)])
+    program = f"""
+import resource, signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
+from labbench.cli import main
+main(["--db", {str(path)!r}, "backup", {str(path.with_name("copy.db"))!r}])
+"""
+    before = sorted(path.parent.iterdir())
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (ended.returncode, "Traceback" in ended.stderr) == (1, False), ended.stderr
+    assert sorted(path.parent.iterdir()) == before
 
 
 def test_backup_does_not_overwrite_a_file(labbench: Callable[..., Result], other: Path, tmp_path: Path) -> None:
