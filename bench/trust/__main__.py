@@ -88,16 +88,18 @@ def run_part(name: str, options: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="labbench-trust-") as folder:
         module = import_module(part.module)
         run_trial = module.prepare(Path(folder))
-        for number in range(first, min(last, getattr(module, "N_TRIALS", last))):
-            if time.monotonic() > deadline:
-                break
-            for outcome in run_trial(seed, number):
-                results.add(outcome)
-                if outcome.fault is not None:
-                    print(f"{name}: seed {seed}: trial {number}: {outcome.what}: {outcome.fault}", flush=True)
-            results.n_trials = number + 1
-    if options.trial is None:
-        results.append()
+        try:
+            for number in range(first, min(last, getattr(module, "N_TRIALS", last))):
+                if time.monotonic() > deadline:
+                    break
+                for outcome in run_trial(seed, number):
+                    results.add(outcome)
+                    if outcome.fault is not None:
+                        print(f"{name}: seed {seed}: trial {number}: {outcome.what}: {outcome.fault}", flush=True)
+                results.n_trials = number + 1
+        finally:  # also after Ctrl-C
+            if options.trial is None:
+                results.append()
     return 1 if results.n_lost else 0
 
 
