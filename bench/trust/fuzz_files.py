@@ -13,6 +13,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -41,71 +42,84 @@ IMPORTERS = ("tensorboard", "wandb", "lightning", "huggingface", "keras", "mlflo
 
 def prepare(folder: Path) -> Callable[[int, int], Iterator[Outcome]]:
     """Create the samples; return the function that runs one trial: one input of each kind."""
-    sample = write_sample(folder / "sample.db", runs=2, points=20)
-    spill = _write_spill(folder)
-    portraits = sorted(ROOT.glob("runs.db.example.files/*/portrait.npz"))[:5]
-    csv_file = folder / "sample.csv"
-    csv_file.write_text(CliRunner().invoke(main, ["--db", str(sample), "export"]).stdout)
-    work = folder / "work"
-
-    def read_importer(name: str, rng: random.Random) -> str | None:
-        sources = ROOT / "tests" / "writers" / name / "files"
-        shutil.copytree(sources, work / "source")
-        files = [path for path in sorted((work / "source").rglob("*")) if path.is_file() and path.stat().st_size]
-        if not files:
-            return None
-        for path in rng.sample(files, rng.choice([1, 1, min(3, len(files))])):
-            damage_file(path, rng)
-        return fault_of_command("import", name, str(work / "source"), database=work / "runs.db")
-
-    def read_csv(rng: random.Random) -> str | None:
-        path = work / "points.csv"
-        path.write_bytes(mutate_bytes(rng, csv_file.read_bytes()))
-        return fault_of_command("import", "csv", str(path), database=work / "runs.db")
-
-    def read_spill(rng: random.Random) -> str | None:
-        shutil.copy(sample, work / "runs.db")
-        (work / spill.name.replace("spill.db", "runs.db")).write_bytes(damaged_lines(rng, spill.read_text()))
-        return fault_of_call(lambda: Writer(work / "runs.db").close()) or database_fault(work / "runs.db")
-
-    def read_picture(rng: random.Random) -> str | None:
-        path = work / "portrait.npz"
-        path.write_bytes(mutate_bytes(rng, rng.choice(portraits).read_bytes()))
-        return fault_of_call(lambda: read_portrait(path))
-
-    def read_model(rng: random.Random) -> str | None:
-        import torch
-
-        from labbench.train.checkpoints import load_checkpoint, write_safetensors
-
-        run = RunRecord(1, "abcdefgh", "run", "experiment", "running", {}, boundary=1)
-        path = checkpoint_file(work, run.key, 1)
-        write_safetensors(path, {"weight": torch.zeros(3, 4), "bias": torch.ones(2)}, {"step": 3, "x": [1, 2]})
-        path.write_bytes(mutate_bytes(rng, path.read_bytes()))
-        return fault_of_call(lambda: load_checkpoint(work, run, torch.device("cpu")))
-
-    def read_all(rng: random.Random) -> Iterator[tuple[str, str | None]]:
-        readers = {"csv file": read_csv, "spill file": read_spill, "portrait": read_picture, "checkpoint": read_model}
-        for name in IMPORTERS:
-            if (ROOT / "tests" / "writers" / name / "files").is_dir():
-                readers[f"import {name}"] = lambda rng, name=name: read_importer(name, rng)  # type: ignore[misc]
-        for kind, read in readers.items():
-            shutil.rmtree(work, ignore_errors=True)
-            work.mkdir()
-            fault = read(rng)
-            if fault is not None:
-                for path in [path for path in work.rglob("*") if path.is_file() and path.stat().st_size < 200_000]:
-                    keep_input(f"files-{kind.replace(' ', '-')}-{path.name[-20:]}", path.read_bytes())
-            yield kind, fault
+    readers = Readers(folder)
 
     def run_trial(seed: int, number: int) -> Iterator[Outcome]:
-        for kind, fault in read_all(random.Random(f"{seed} {number}")):
+        rng = random.Random(f"{seed} {number}")
+        for kind, read in readers.kinds().items():
+            shutil.rmtree(readers.work, ignore_errors=True)
+            readers.work.mkdir()
+            fault = read(rng)
+            if fault is not None:
+                for path in readers.work.rglob("*"):
+                    if path.is_file() and path.stat().st_size < 200_000:
+                        keep_input(f"files-{kind.replace(' ', '-')}-{path.name[-20:]}", path.read_bytes())
             megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
             if fault is None and megabytes > MAX_MB:
                 fault = f"{megabytes:.0f} MB"
             yield Outcome(f"{kind} (figure: MB)", fault, megabytes)
 
     return run_trial
+
+
+class Readers:
+    """Sample files, and functions that damage one of a kind and read it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.work = folder / "work"
+        """Folder of one input."""
+        self._sample = write_sample(folder / "sample.db", runs=2, points=20)
+        self._csv = CliRunner().invoke(main, ["--db", str(self._sample), "export"]).stdout.encode()
+        self._spill = _write_spill(folder)
+        self._portraits = sorted(ROOT.glob("runs.db.example.files/*/portrait.npz"))[:5]
+
+    def kinds(self) -> dict[str, Callable[[random.Random], str | None]]:
+        """Return the functions by name; each returns what was wrong, in one line."""
+        importers = {
+            f"import {name}": partial(self.read_importer, name)
+            for name in IMPORTERS
+            if (ROOT / "tests" / "writers" / name / "files").is_dir()
+        }
+        others = {
+            "csv file": self.read_csv, "spill file": self.read_spill, "portrait": self.read_portrait,
+            "checkpoint": self.read_checkpoint,
+        }  # fmt: skip
+        return others | importers
+
+    def read_importer(self, name: str, rng: random.Random) -> str | None:
+        shutil.copytree(ROOT / "tests" / "writers" / name / "files", self.work / "source")
+        files = [path for path in sorted((self.work / "source").rglob("*")) if path.is_file() and path.stat().st_size]
+        for path in rng.sample(files, rng.choice([1, 1, min(3, len(files))])) if files else ():
+            damage_file(path, rng)
+        return fault_of_command("import", name, str(self.work / "source"), database=self.work / "runs.db")
+
+    def read_csv(self, rng: random.Random) -> str | None:
+        path = self.work / "points.csv"
+        path.write_bytes(mutate_bytes(rng, self._csv))
+        return fault_of_command("import", "csv", str(path), database=self.work / "runs.db")
+
+    def read_spill(self, rng: random.Random) -> str | None:
+        database = self.work / "runs.db"
+        shutil.copy(self._sample, database)
+        damaged = damaged_lines(rng, self._spill.read_text())
+        (self.work / self._spill.name.replace("spill.db", "runs.db")).write_bytes(damaged)
+        return fault_of_call(lambda: Writer(database).close()) or database_fault(database)
+
+    def read_portrait(self, rng: random.Random) -> str | None:
+        path = self.work / "portrait.npz"
+        path.write_bytes(mutate_bytes(rng, rng.choice(self._portraits).read_bytes()))
+        return fault_of_call(lambda: read_portrait(path))
+
+    def read_checkpoint(self, rng: random.Random) -> str | None:
+        import torch
+
+        from labbench.train.checkpoints import load_checkpoint, write_safetensors
+
+        run = RunRecord(1, "abcdefgh", "run", "experiment", "running", {}, boundary=1)
+        path = checkpoint_file(self.work, run.key, 1)
+        write_safetensors(path, {"weight": torch.zeros(3, 4), "bias": torch.ones(2)}, {"step": 3, "x": [1, 2]})
+        path.write_bytes(mutate_bytes(rng, path.read_bytes()))
+        return fault_of_call(lambda: load_checkpoint(self.work, run, torch.device("cpu")))
 
 
 def damage_file(path: Path, rng: random.Random) -> None:
