@@ -14,9 +14,11 @@ import labbench
 from helpers.golden import SIZES, SMALL, compare, golden_name, press, settle, type_in, use, wait_for_words
 from helpers.store_samples import start
 from helpers.tui_samples import write_portraits
-from labbench.records import Finished, Log, Started
+from labbench.records import Finished, Log, RunRecord, Started
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer
+from labbench.tui.screens.run_facts import facts
+from labbench.tui.screens.run_queries import RunDetail
 
 
 @SIZES
@@ -45,6 +47,11 @@ def with_fixed_key_and_times(screen: str, database: Path) -> str:
     with Reader(database) as reader:
         key = reader.find("adam lr=1 s1").key
     return re.sub(r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d", "2026-11-30 12:00:00", screen.replace(key, "k3f9a2b1"))
+
+
+def test_the_run_from_which_a_run_continued_is_named() -> None:
+    run = RunRecord(1, "k3f9a2b1", "longer", "e", "running", {}, continued_from="x7h2m4pq", continued_step=400)
+    assert "continued from   x7h2m4pq at step 400" in facts(RunDetail(run), 60).plain
 
 
 def test_output_is_followed_and_searched(tmp_path: Path) -> None:
