@@ -87,7 +87,7 @@ class Preview:
         return open_executor(self.devices, self.workers, max(1, len(self.due)), resources)
 
     def estimate(self, stacks: Sequence[Stack], records: Sequence[RunRecord], executor: Executor) -> Estimate:
-        """Estimate the time of the stacks of these records, which are those of the due runs in order."""
+        """Estimate the time of the stacks of these records, one per due run, in the same order."""
         sources = self.continuations.sources
         done = {
             record.key: sources[run.identity].epoch

@@ -36,7 +36,7 @@ MAX_CONVOLUTION_FLOPS = {
 }
 """Maximum convolution FLOPs per operation for a stack, by (engine, stack is wide)."""
 MAX_IM2COL_FLOPS = {False: 1e6, True: 1.5e6}
-"""The same in `vmap` if all convolutions are those of `cpu/vmap_convolution.py`, by (stack is wide).
+"""Maximum in `vmap` if `cpu/vmap_convolution.py` computes all convolutions, by (stack is wide).
 
 Measured on one core of an Intel Xeon with autoencoders of 4 to 32 channels, in stacks of 6 and 24.
 """

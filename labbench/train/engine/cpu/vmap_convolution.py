@@ -123,7 +123,7 @@ def scatter(patches: PatchCache, gradients: Array, weight: Tensor, images: Array
 def correlate(patches: PatchCache, images: Array, gradients: Array) -> Array:
     """Return the gradients of the filters (S, O, C * kernel).
 
-    `images` has shape (S, C, H, W, N), `gradients`, those of the outputs, (S, O, H', W', N).
+    `images` has shape (S, C, H, W, N). `gradients` is d loss / d outputs, (S, O, H', W', N).
     """
     kernel = images.shape[1] * prod(patches.geometry.kernel)
     sums = np.zeros((len(images), gradients.shape[1], kernel), images.dtype)

@@ -36,7 +36,7 @@ def _batch_norm(module: Any, images: Tensor) -> Tensor:
 
 
 def _batch_norm_of_runs(module: Any, images: Tensor, *tensors: Tensor | None) -> Tensor:
-    """Return normalized images (S, N, C, H, W); `tensors` are those of `_BATCH_NORM_TENSORS`, shape (S, ...)."""
+    """Return normalized images (S, N, C, H, W); `tensors` follow `_BATCH_NORM_TENSORS`, shape (S, ...)."""
     by_name = {name: tensor for name, tensor in zip(_BATCH_NORM_TENSORS, tensors, strict=True) if tensor is not None}
     return batch_norm(module, by_name, images)
 
