@@ -18,6 +18,8 @@ from labbench.charts.braille import Canvas, InkRun
 from labbench.charts.glyphs import OTHER_SLOT, STATUS_GLYPHS
 from labbench.charts.legend import (
     LegendEntry,
+    LineEnd,
+    draw_end_labels,
     draw_side_legend,
     draw_top_legend,
     group_entries,
@@ -117,11 +119,12 @@ class ChartRenderer:
         canvas = Canvas(width, height)
         frame, y_ticks = make_frame(width - side, height, *ranges, view)
         display = lines.display(view)
-        groups = None
+        groups: Sequence[LineGroup] | None = None
+        ends: list[LineEnd] = []
         if display == "density":
             _draw_density(canvas, frame, lines, view)
         elif display == "groups":
-            groups = _draw_groups(canvas, frame, lines, view)
+            groups, ends = _draw_groups(canvas, frame, lines, view)
         else:
             _draw_lines(canvas, frame, lines, view)
         draw_axes(canvas, frame, y_ticks, view)
@@ -130,7 +133,8 @@ class ChartRenderer:
             for row, arrow, count in ((0, "↑", above), (frame.height - 1, "↓", below)):
                 if count:
                     canvas.put(frame.column + 1, row, f"{arrow} {count} off scale", LABEL)
-        _draw_marks(canvas, frame, lines, view, ends=display == "runs")
+        ends += _draw_marks(canvas, frame, lines, view, ends=display == "runs")
+        draw_end_labels(canvas, frame, ends)
         return _Drawing(canvas, frame, lines, groups, side)
 
 
@@ -206,10 +210,12 @@ def _line_style(line: Line, lines: PreparedLines, view: ChartView) -> int:
     return BRIGHT if line.key == view.highlighted or len(lines.lines) == 1 else LINE
 
 
-def _draw_groups(canvas: Canvas, frame: Frame, lines: PreparedLines, view: ChartView) -> Sequence[LineGroup]:
+def _draw_groups(
+    canvas: Canvas, frame: Frame, lines: PreparedLines, view: ChartView
+) -> tuple[Sequence[LineGroup], list[LineEnd]]:
     """Draw the lines without a colour, then each group's band, then the means over the bands, then the highlighted run.
 
-    Returns the groups with a colour.
+    Returns the groups with a colour, and the ends of their means.
     """
     groups = lines.groups()
     spans = _line_spans(lines, frame)
@@ -228,12 +234,15 @@ def _draw_groups(canvas: Canvas, frame: Frame, lines: PreparedLines, view: Chart
     if view.glyphs:
         _draw_glyphs(canvas, frame, mean[:, :-1], [(group.glyph, line_ink(group.slot, LINE)) for group in groups])
     _draw_highlighted(canvas, frame, lines, view, spans)
+    ends = []
     for index, group in enumerate(groups):
         last = last_finite_index(mean[index])
         if last is not None:
             x = frame.left + last / (2 * frame.width) * (frame.right - frame.left)
-            canvas.put(*frame.cell(x, float(mean[index, last])), group.glyph, line_ink(group.slot, LINE))
-    return groups
+            end = LineEnd(*frame.cell(x, float(mean[index, last])), group.label, line_ink(group.slot, LINE))
+            canvas.put(end.column, end.row, group.glyph, end.ink)
+            ends.append(end)
+    return groups, ends
 
 
 def _scale_bands(bands: Bands, frame: Frame) -> tuple[Floats, Floats, Floats]:
@@ -275,8 +284,12 @@ def _draw_highlighted(canvas: Canvas, frame: Frame, lines: PreparedLines, view: 
             _draw_layers(canvas, frame, spans.high[[row]], spans.low[[row]], [line_ink(line.slot, BRIGHT)])
 
 
-def _draw_marks(canvas: Canvas, frame: Frame, lines: PreparedLines, view: ChartView, *, ends: bool) -> None:
-    """Draw the series or status glyph at the end of each line, and ★ at the highlighted line's best value."""
+def _draw_marks(canvas: Canvas, frame: Frame, lines: PreparedLines, view: ChartView, *, ends: bool) -> list[LineEnd]:
+    """Draw the series or status glyph at the end of each line, and ★ at the highlighted line's best value.
+
+    Returns the ends of the lines.
+    """
+    line_ends = []
     for line, prepared in zip(lines.lines, lines.prepared, strict=True):
         highlighted = line.key == view.highlighted
         if not highlighted and (not ends or line.slot == OTHER_SLOT):
@@ -291,7 +304,10 @@ def _draw_marks(canvas: Canvas, frame: Frame, lines: PreparedLines, view: ChartV
         last = last_finite_index(scaled)
         if last is not None and frame.contains_x(float(x[last])):
             glyph = STATUS_GLYPHS[line.status].glyph if line.status in _STATUSES_WITH_END_GLYPH else line.glyph
-            canvas.put(*frame.cell(float(x[last]), float(scaled[last])), glyph, ink)
+            end = LineEnd(*frame.cell(float(x[last]), float(scaled[last])), line.label, ink)
+            canvas.put(end.column, end.row, glyph, ink)
+            line_ends.append(end)
+    return line_ends if ends else []
 
 
 def _legend_entries(drawing: _Drawing, view: ChartView) -> list[LegendEntry]:

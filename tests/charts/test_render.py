@@ -71,11 +71,11 @@ def test_a_legend_that_is_too_long_counts_the_hidden_lines() -> None:
 def test_the_legend_is_above_the_plot_and_never_over_its_points() -> None:
     lines = [line(f"run{number}", [1.0, number, 1.0, number], slot=1 + number % 3) for number in range(6)]
     drawn = rows(lines)
-    legend = [row for row in drawn if "run" in row]
+    legend = [row for row in drawn if "run" in row and not set("│┤┝") & set(row)]
     assert legend == drawn[: len(legend)]
     assert not any("⠀" < character <= "⣿" for row in legend for character in row)
     values = rows(lines, ChartView(names=False))
-    assert "run" not in "".join(values)
+    assert "run" not in values[0]
     assert values[0].split()[1] == "0"
 
 
@@ -324,3 +324,16 @@ def test_of_many_lines_the_best_groups_have_colours_and_the_others_are_grey() ->
     assert "second ×3" in text
     assert "other" not in text
     assert "and 10 more" in text
+
+
+def test_names_stand_beside_the_ends_of_lines_where_there_is_room_and_never_over_points() -> None:
+    short, long = line("short", [9.0, 5.0], slot=1), line("long", [1.0, 1.0, 1.0, 1.0, 1.0], slot=2)
+    drawn = rows([short, long])[1:]
+    [named] = [row for row in drawn if "● short" in row]
+    assert "┤" not in named.partition("short")[2]
+    above = next(number for number, row in enumerate(drawn) if row.rstrip().endswith("◆")) - 1
+    assert drawn[above].rstrip().endswith("long")
+    crowded = rows([line(f"name{number}", [1.0 + number / 10, 2.0 - number / 10]) for number in range(10)])[4:]
+    points_with_names = sum("⠀" < character <= "⣿" for row in crowded for character in row)
+    without = rows([line(str(number) * 40, [1.0 + number / 10, 2.0 - number / 10]) for number in range(10)])[4:]
+    assert points_with_names == sum("⠀" < character <= "⣿" for row in without for character in row)
