@@ -26,6 +26,9 @@ HEAD_CHARACTERS = 1024 * 1024
 TAIL_CHARACTERS = 128 * 1024
 """Characters that are kept from the end of an output that is longer than its head."""
 
+MIN_HEAD_CHARACTERS, MIN_TAIL_CHARACTERS = 64 * 1024, 16 * 1024
+"""Characters that are kept at least of the start and of the end, however many runs record the output."""
+
 UNFINISHED_SECONDS = 1.0
 """Seconds between two records of lines that may still change."""
 
@@ -233,13 +236,15 @@ class OutputText:
 class CapturedOutput:
     """Lines of one stream, as texts for the database: the head as it comes, then a tail that moves along."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, n_runs: int = 1) -> None:
+        """`n_runs` is the number of runs that record the output, as those of a stack do: they share its bounds."""
         self.omitted_lines = 0
         """Number of lines between head and tail that are not kept."""
         self._screen = TerminalLines()
         self._head: list[str] = []
         """Lines that the next `take` returns."""
-        self._head_room = HEAD_CHARACTERS
+        self._head_room = max(MIN_HEAD_CHARACTERS, HEAD_CHARACTERS // n_runs)
+        self._tail_room = max(MIN_TAIL_CHARACTERS, TAIL_CHARACTERS // n_runs)
         self._tail: deque[str] = deque()
         self._tail_characters = 0
         self._last_lines: deque[str] = deque(maxlen=LAST_LINES)
@@ -308,7 +313,7 @@ class CapturedOutput:
                 continue
             self._tail.append(line)
             self._tail_characters += len(line) + 1
-            while self._tail_characters > TAIL_CHARACTERS:
+            while self._tail_characters > self._tail_room:
                 self._tail_characters -= len(self._tail.popleft()) + 1
                 self.omitted_lines += 1
 

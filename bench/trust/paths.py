@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.trust.checks import database_fault, first_fault, leftover_fault, points_fault, read_points
@@ -103,8 +103,9 @@ def _fault_of_way(place: Place, samples: list[Path], way: Way, command: str) -> 
         (place.folder / link).symlink_to(place.folder / target)
     with Reader(plain) as reader:
         keys = reader.keys()
-    expected = _run(place, command, str(plain), samples[1], keys, place.folder / "plain", ())
-    actual = _run(place, command, way.argument, samples[1], keys, place.folder / way.cwd, way.prefix)
+    words = {"KEY": keys[0], "OTHER": keys[1], "SECOND": str(samples[1])}
+    expected = _run(place, command, words, replace(way, argument=str(plain), cwd="plain", prefix=()))
+    actual = _run(place, command, words, way)
     differing = "the output differs" if _normal(expected.out, place) != _normal(actual.out, place) else None
     fault = expected.fault((0,)) or actual.fault((0,))
     if fault is None and command not in ("SCRIPT", "RUN", "vacuum") and not command.startswith("backup"):
@@ -120,20 +121,19 @@ def _fault_of_way(place: Place, samples: list[Path], way: Way, command: str) -> 
     )
 
 
-def _run(
-    place: Place, command: str, database: str, other: Path, keys: list[str], cwd: Path, prefix: tuple[str, ...]
-) -> Ended:
+def _run(place: Place, command: str, values: dict[str, str], way: Way) -> Ended:
+    """Run a command, in which `values` are inserted, on the database that a way names."""
+    cwd = place.folder / way.cwd
     if command == "SCRIPT":
-        script = cwd / "train.py"
-        script.write_text(SCRIPT.format(db=database))
-        return place.run([*prefix, sys.executable, "train.py"], cwd=cwd)
+        (cwd / "train.py").write_text(SCRIPT.format(db=way.argument))
+        return place.run([*way.prefix, sys.executable, "train.py"], cwd=cwd)
     if command == "RUN":
         (cwd / "g.toml").write_text(GRID)
         words = ["run", "g.toml", "--workers", "0"]
-        return place.run([*prefix, *labbench_words(*words, f"--db={database}")], cwd=cwd, timeout=120)
-    values = {"KEY": keys[0], "OTHER": keys[1], "SECOND": str(other), "BACKUP": str(cwd / "copy.db")}
-    words = [values.get(word, word) for word in command.split()]
-    return place.run([*prefix, *labbench_words(f"--db={database}", *words)], cwd=cwd)
+    else:
+        values = {**values, "BACKUP": str(cwd / "copy.db")}
+        words = [values.get(word, word) for word in command.split()]
+    return place.run([*way.prefix, *labbench_words(f"--db={way.argument}", *words)], cwd=cwd, timeout=120)
 
 
 def _normal(text: str, place: Place) -> str:

@@ -18,9 +18,10 @@ MAX_FILE_BYTES = 64 * 2**20
 class Captured:
     """Output of a process as texts for the database; a subclass reads it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, n_runs: int = 1) -> None:
+        """`n_runs` is the number of runs that record the output."""
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self._output = CapturedOutput()
+        self._output = CapturedOutput(n_runs=n_runs)
 
     def last_lines(self) -> list[str]:
         """Return the last lines that were read."""
@@ -37,9 +38,9 @@ class Captured:
 class CapturedFile(Captured):
     """Text that a process appends to a file."""
 
-    def __init__(self, file: Path, *, start: int = 0) -> None:
-        """`start` is the number of bytes to skip."""
-        super().__init__()
+    def __init__(self, file: Path, *, start: int = 0, n_runs: int = 1) -> None:
+        """`start` is the number of bytes to skip, `n_runs` the number of runs that record the output."""
+        super().__init__(n_runs=n_runs)
         self.end = start
         """Number of bytes of the file that were read or skipped."""
         self._file = file

@@ -136,7 +136,7 @@ class Worker:
             self._start()
         self.busy, self._stack, self.active = True, stack, ActiveRuns(stack.runs)
         self._time_limit, self._measured = TimeLimit(self.timeout), set()
-        self._printed = CapturedFile(self._output, start=self._printed.end)
+        self._printed = CapturedFile(self._output, start=self._printed.end, n_runs=len(stack.runs))
         with contextlib.suppress(OSError):  # the process has just died, which `receive` detects
             self.connection.send(stack)
 

@@ -126,3 +126,21 @@ def test_of_a_long_output_the_head_and_the_tail_are_kept_and_the_rest_is_counted
     assert f"… {output.omitted_lines:,} lines not kept …" in lines
     assert len(lines) - 1 + output.omitted_lines == 300_000
     assert sum(map(len, rows)) <= terminal_output.HEAD_CHARACTERS + terminal_output.TAIL_CHARACTERS + 100
+
+
+@pytest.mark.parametrize("n_runs", [1, 8, 100])
+def test_runs_that_record_the_same_output_share_its_bounds(n_runs: int) -> None:
+    output = CapturedOutput(n_runs=n_runs)
+    texts: list[OutputText] = []
+    for number in range(200):
+        output.feed(f"{number:09}\n" * 1000)  # 2 MB in total
+        texts += output.take()
+    rows: list[str] = []
+    for text in [*texts, *output.close()]:
+        if text.replaces_unfinished:
+            rows.pop()
+        rows.append(text.text)
+    recorded = "".join(rows)
+    assert recorded.startswith(f"{0:09}\n")
+    assert recorded.endswith(f"{199:09}\n")
+    assert n_runs * len(recorded) < max(1.2 * 2**20, n_runs * 90_000)
