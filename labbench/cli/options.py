@@ -51,3 +51,11 @@ filters = click.argument("filters", nargs=-1, metavar="[FILTER]...")
 runs = click.argument("runs", nargs=-1, required=True, metavar="RUN...")
 all_code = click.option("--all-code", is_flag=True, help="Include runs of older code.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+table_format = click.option(
+    "--format",
+    "table_format",
+    type=click.Choice(["text", "markdown", "latex", "csv"]),
+    default="text",
+    show_default=True,
+    help="Markup of the tables, for documents.",
+)

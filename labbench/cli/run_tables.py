@@ -53,13 +53,17 @@ class TextColumn:
     """A configuration key, left out first where the terminal is too narrow."""
 
 
-def print_table(columns: Sequence[TextColumn]) -> None:
-    """Print columns side by side.
+def print_table(columns: Sequence[TextColumn], table_format: str = "text") -> None:
+    """Print columns side by side, as text or in the markup of a document.
 
     On a terminal, settings and then lines are cut to its width and statuses are coloured.
 
     Does not use rich, which takes 5 s for the 10,000 rows that this function prints in 0.1 s.
     """
+    if table_format != "text":
+        rows = list(zip(*(column.cells for column in columns), strict=True))
+        print_markup([column.name for column in columns], rows, [column.right for column in columns], table_format)
+        return
     if sys.stdout.isatty():
         cells = shutil.get_terminal_size().columns
         paint = unchanged_line if no_color_requested(os.environ) else colour_status
@@ -68,6 +72,32 @@ def print_table(columns: Sequence[TextColumn]) -> None:
     else:
         lines = table_lines(columns)
     click.echo("\n".join(lines))
+
+
+def print_markup(
+    headings: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[bool], table_format: str
+) -> None:
+    """Print a table as `markdown`, `latex` or `csv`; `right` tells which columns are aligned to the right."""
+    from labbench.export.tables import csv_writer, escape_formula
+    from labbench.reports.markup import latex_table, markdown_table
+
+    cleaned = [[clean(cell).strip() for cell in row] for row in (headings, *rows)]
+    if table_format == "csv":
+        csv_writer(sys.stdout).writerows(
+            [cell if _is_number(cell) else escape_formula(cell) for cell in row] for row in cleaned
+        )
+        return
+    make = markdown_table if table_format == "markdown" else latex_table
+    click.echo(make(cleaned[0], cleaned[1:], right))
+
+
+def _is_number(cell: str) -> bool:
+    """Return True for a number, such as -0.5, which is no formula."""
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
 
 
 def fit_columns(columns: Sequence[TextColumn], cells: int) -> list[TextColumn]:

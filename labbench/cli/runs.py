@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from labbench.cli.help import FILTER_HELP, examples
-from labbench.cli.options import as_json, database, filters, runs
+from labbench.cli.options import as_json, database, filters, runs, table_format
 from labbench.cli.output import echo
 from labbench.errors import InputError, LabbenchError
 from labbench.files import database_command
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 )
 @click.option("--columns", metavar="A,B", help="Configuration keys and metrics to show.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N runs.")
+@table_format
 @as_json
 @database
 def ls(
@@ -47,6 +48,7 @@ def ls(
     columns: str | None = None,
     limit: int | None = None,
     as_json: bool = False,
+    table_format: str = "text",
 ) -> None:
     """List runs: the configuration keys that differ, and metrics."""
     from labbench.cli.output import print_name_notes
@@ -70,7 +72,7 @@ def ls(
     if as_json:
         click.echo(json.dumps(run_documents(records)))
     elif records:
-        print_table(run_columns(records, goals, names=names))
+        print_table(run_columns(records, goals, names=names), table_format)
         if note := assumed_goals_note(
             names or leading_metrics(goals), goals, declared, f"`{database_command(db)} define METRIC min|max|none`"
         ):
@@ -246,9 +248,10 @@ def run_facts(record: RunRecord) -> dict[str, str]:
 
 @click.command(epilog=examples("labbench compare 3f9a1c20 7be04d51"))
 @runs
+@table_format
 @as_json
 @database
-def compare(db: Path, runs: Sequence[str], as_json: bool) -> None:
+def compare(db: Path, runs: Sequence[str], as_json: bool, table_format: str) -> None:
     """Compare configurations and best metrics of runs.
 
     Each run's metrics are shown with their distance to the first run's: ▲ better, ▼ worse.
@@ -261,4 +264,4 @@ def compare(db: Path, runs: Sequence[str], as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(run_documents(records)))
     else:
-        print_table(comparison_columns(records, goals))
+        print_table(comparison_columns(records, goals), table_format)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from labbench.cli.help import FILTER_HELP, examples
-from labbench.cli.options import FILE_PATH, all_code, as_json, database, filters
+from labbench.cli.options import FILE_PATH, all_code, as_json, database, filters, table_format
 from labbench.cli.output import echo
 from labbench.errors import InputError, LabbenchError, unknown_metric
 from labbench.text import clean, no_color_requested
@@ -68,6 +68,7 @@ def _finite(context: click.Context, option: click.Parameter, value: float | None
 @click.option("--seed-key", "seeds", metavar="KEY", multiple=True, help="Config key of the seed, if not recognised.")
 @click.option("--ignore", "ignored", metavar="KEY", multiple=True, help="Leave a config key out; may be repeated.")
 @click.option("--keep", "kept", metavar="KEY", multiple=True, help="Keep a key that seems to identify the run.")
+@table_format
 @all_code
 @database
 def why(
@@ -79,6 +80,7 @@ def why(
     html_file: Path | None,
     target: float | None,
     goal: Goal | None,
+    table_format: str,
     **selection_options: Any,
 ) -> None:
     """Report which configuration has the best METRIC, and why.
@@ -107,6 +109,8 @@ def why(
             _write_page(reader, html_file, answer, costs, selection)
         if as_json:
             click.echo(json.dumps(answer.as_document() | {"efficiency": costs and costs.as_document()}))
+        elif table_format != "text":
+            _print_tables(answer, costs, table_format)
         elif html_file is None:
             click.echo("\n".join(_answer_lines(answer, costs)))
             _print_curves(reader, answer, selection, run_filter, options)
@@ -204,6 +208,19 @@ def _answer_lines(answer: Answer, costs: Efficiency | None) -> list[str]:
     for table in others:
         lines += text_block(table, columns)
     return lines
+
+
+def _print_tables(answer: Answer, costs: Efficiency | None, table_format: str) -> None:
+    """Print the tables of the answer as markup, each after its title."""
+    from labbench.cli.run_tables import print_markup
+    from labbench.reports.tables import effects_table, other_tables, setups_table
+
+    effects = [effects_table(answer, parameter) for parameter in answer.parameters]
+    tables = [table for table in (setups_table(answer), *effects, *other_tables(answer, costs)) if table is not None]
+    comment = {"markdown": "**{}**\n", "latex": "% {}", "csv": "# {}"}[table_format]
+    for index, table in enumerate(tables):
+        click.echo(("\n" if index else "") + comment.format(clean(table.title)))
+        print_markup(table.header, table.rows, [column > 0 for column in range(len(table.header))], table_format)
 
 
 def _print_curves(

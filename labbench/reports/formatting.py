@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
-from labbench.analysis.answer import Answer
+from labbench.analysis.answer import Answer, ParameterAnswer
 from labbench.analysis.intervals import Interval
 from labbench.analysis.table import freeze, is_number
 from labbench.text import clean, format_number, format_setting
@@ -146,3 +146,15 @@ def format_fixed(value: float, decimals: int | None) -> str:
 def use_minus_sign(text: str) -> str:
     """Replace a leading hyphen by the minus sign U+2212."""
     return f"−{text[1:]}" if text.startswith("-") else text
+
+
+def effect_labels(parameter: ParameterAnswer) -> list[str]:
+    """Return the values of a parameter as text, or its bins as ranges."""
+    effects = parameter.marginal.effects
+    values = [effect.value for effect in effects]
+    return [
+        format_value(effect.value, values)
+        if effect.span is None
+        else f"{format_number(effect.span[0])} to {format_number(effect.span[1])}"
+        for effect in effects
+    ]

@@ -25,10 +25,10 @@ from labbench.charts.bands import make_band
 from labbench.charts.series import Floats
 from labbench.configs import canonical_json, distinguishing_keys
 from labbench.records import RunRecord
-from labbench.reports.formatting import describe_settings, format_interval
+from labbench.reports.formatting import describe_settings, effect_labels, format_interval
 from labbench.reports.sentences import cost_sentences, sentences
 from labbench.reports.tables import STAR, ReportTable, other_tables, setups_table
-from labbench.reports.text_charts import effect_labels, importance_rows
+from labbench.reports.text_charts import importance_rows
 from labbench.store.reader import Reader
 from labbench.store.series.curves import CurveRequest
 from labbench.text import clean

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from labbench.analysis.answer import Answer, Estimate, HeatMap
+from labbench.analysis.answer import Answer, Estimate, HeatMap, ParameterAnswer
 from labbench.analysis.costs import Basin
 from labbench.analysis.intervals import Interval
 from labbench.analysis.setup_costs import Efficiency, SetupCosts
 from labbench.reports.formatting import (
     describe_settings,
+    effect_labels,
     format_interval,
     format_mean,
     format_two_digits,
@@ -70,6 +71,22 @@ def _row_with_star(table: ReportTable, index: int) -> tuple[str, ...]:
     if table.best is None or table.best[0] != index:
         return row
     return tuple(f"{STAR} {cell}" if i == table.best[1] else cell for i, cell in enumerate(row))
+
+
+def effects_table(answer: Answer, parameter: ParameterAnswer) -> ReportTable:
+    """Return the table of the means at each value of a parameter, averaged over the others."""
+    effects = parameter.marginal.effects
+    rows = tuple(
+        (
+            clean(label),
+            format_interval(effect.interval) if effect.n else "no result",
+            str(effect.n),
+            f"{DIVERGED_SIGN} {effect.diverged}" if effect.diverged else "",
+        )
+        for label, effect in zip(effect_labels(parameter), effects, strict=True)
+    )
+    header = (clean(parameter.name), clean(answer.metric), "runs", "diverged")
+    return ReportTable(f"{clean(parameter.name)}: means over the rest", header, rows)
 
 
 def setups_table(answer: Answer) -> ReportTable | None:

@@ -10,7 +10,7 @@ import math
 from labbench.analysis.answer import Answer, ParameterAnswer
 from labbench.analysis.effects import Effect
 from labbench.analysis.intervals import Interval
-from labbench.reports.formatting import format_interval, format_value
+from labbench.reports.formatting import effect_labels, format_interval
 from labbench.reports.sentences import MODEL_METHODS
 from labbench.text import cell_width, clean, fit_to_width, format_number, progress_bar
 
@@ -82,18 +82,6 @@ def scale_line(answer: Answer) -> str:
     """Format the two ends of the scale of `effect_lines`."""
     low, high = _shared_scale(answer)
     return f"{format_number(low)} … {format_number(high)}"
-
-
-def effect_labels(parameter: ParameterAnswer) -> list[str]:
-    """Return the values of a parameter as text, or its bins as ranges."""
-    effects = parameter.marginal.effects
-    values = [effect.value for effect in effects]
-    return [
-        format_value(effect.value, values)
-        if effect.span is None
-        else f"{format_number(effect.span[0])} to {format_number(effect.span[1])}"
-        for effect in effects
-    ]
 
 
 def _shared_scale(answer: Answer) -> tuple[float, float]:
