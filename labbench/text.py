@@ -197,6 +197,15 @@ def format_count(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
+def format_size(size: int) -> str:
+    """Return a number of bytes with its unit, rounded down: `3 KiB`."""
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size} {unit}"
+        size //= 1024
+    return f"{size} GiB"
+
+
 def format_duration(seconds: float | None) -> str:
     """Return a duration in one or two units; "" for None.
 

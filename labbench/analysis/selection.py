@@ -223,23 +223,41 @@ def _count_not_set(configs: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, int
 
 # Seeds
 
-_SEED_NAMES = {"seed", "randomstate", "seedeverything", "prngkey", "rngkey", "repeat", "repetition", "replicate"}
+_SEED_NAMES = {
+    *("seed", "seeds", "randomstate", "seedeverything", "prngkey", "rngkey", "repeat", "repetition", "replicate"),
+    *("trial", "fold", "cvfold", "foldid", "foldidx", "foldindex", "foldnumber"),
+}
+_SEED_GROUP = re.compile(r"(.*[./])?seeds?[./][^./]+", re.IGNORECASE)
+"""Key of one of several seeds, such as `seed.numpy`."""
 
 
 def find_seed_keys(configs: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """Return the keys of seeds, with whole numbers as values: `trainer.seed`, `random_state`, `repeat`."""
+    """Return the keys of seeds and other repetitions: `trainer.seed`, `random_state`, `repeat`, `fold`.
+
+    Their values are whole numbers, or lists of them (`seeds`; a number there is their count). A `trial` that differs in
+    every run is the number of a trial in a search, unless nothing else is a seed.
+    """
     names = dict.fromkeys(key for config in configs for key in config if _is_seed_name(key))
-    return tuple(
-        name
-        for name in names
-        if name == SEED
-        or all(config.get(name) is None or _as_whole_number(config[name]) is not None for config in configs)
-    )
+    keys = [name for name in names if name == SEED or all(_may_be_seed(name, config.get(name)) for config in configs)]
+    numbered = [key for key in keys if split_words(key) == ["trial"] and _differs_in_every_run(configs, key)]
+    return tuple(key for key in keys if key not in numbered or numbered == keys)
+
+
+def _may_be_seed(name: str, value: object) -> bool:
+    if isinstance(value, list):
+        return bool(value) and all(_as_whole_number(item) is not None for item in value)
+    return value is None or (split_words(name)[-1] != "seeds" and _as_whole_number(value) is not None)
+
+
+def _differs_in_every_run(configs: Sequence[Mapping[str, Any]], key: str) -> bool:
+    return len({freeze(config.get(key)) for config in configs}) == len(configs)
 
 
 def _is_seed_name(key: str) -> bool:
     words = split_words(key)
-    return bool(words) and (words[-1] == SEED or "".join(words) in _SEED_NAMES)
+    return bool(words) and (
+        words[-1] == SEED or "".join(words) in _SEED_NAMES or _SEED_GROUP.fullmatch(key) is not None
+    )
 
 
 def _as_whole_number(value: object) -> int | None:

@@ -16,7 +16,7 @@ from labbench.cli.help import FILTER_HELP, examples
 from labbench.cli.options import as_json, database, filters, runs, table_format
 from labbench.cli.output import echo
 from labbench.errors import InputError, LabbenchError
-from labbench.files import database_command
+from labbench.files import database_command, files_folder
 from labbench.text import clean, format_duration, format_setting, split_lines
 
 if TYPE_CHECKING:
@@ -125,13 +125,17 @@ def show(db: Path, runs: Sequence[str], all_output: bool, as_json: bool) -> None
     with Reader(db) as reader:
         records, goals = [reader.find(run) for run in runs], reader.metrics()
         if as_json:
-            documents = run_documents(records)
+            documents = [
+                {**document, "files": file_documents(reader, record)}
+                for document, record in zip(run_documents(records), records, strict=True)
+            ]
             click.echo(json.dumps(documents if len(runs) > 1 else documents[0]))
             return
         for index, record in enumerate(records):
             if index:
                 click.echo()
             print_run(record, goals)
+            print_files(reader, record)
             print_output(reader, record, f"{database_command(db)} show {record.key} --all", all_output=all_output)
             print_images(reader, record)
             for line in portrait_lines(db, record):
@@ -147,6 +151,36 @@ def print_run(record: RunRecord, goals: Mapping[str, Goal]) -> None:
     if record.summary:
         click.echo()
         print_table(summary_columns(record.summary, goals))
+
+
+def print_files(reader: Reader, record: RunRecord) -> None:
+    """Print name, size and path of the files of a run."""
+    from labbench.cli.run_tables import TextColumn, print_table
+    from labbench.text import format_size
+
+    try:
+        files = file_documents(reader, record)
+    except InputError as error:  # a path that another program wrote
+        echo(f"\n{error}")
+        return
+    if files:
+        click.echo()
+        names, paths = [[clean(file[key]) for file in files] for key in ("name", "path")]
+        sizes = [format_size(file["size"]) for file in files]
+        print_table([TextColumn("file", names), TextColumn("size", sizes, right=True), TextColumn("path", paths)])
+
+
+def file_documents(reader: Reader, record: RunRecord) -> list[dict[str, Any]]:
+    """Return the files of a run as JSON objects, with absolute paths.
+
+    Raises:
+        InputError: If a path points outside the run's folder.
+    """
+    folder = files_folder(reader.path) / record.key
+    return [
+        {"name": file.name, "path": str(folder / file.path), "size": file.size, "sha256": file.sha256}
+        for file in reader.artifacts(record.key)
+    ]
 
 
 def print_output(reader: Reader, record: RunRecord, command: str, *, all_output: bool) -> None:

@@ -14,7 +14,7 @@ from labbench.errors import InputError
 from labbench.export.tables import unescape_formula
 from labbench.importing.file_types.csv_table import MISSING, open_csv
 from labbench.store.maintenance.external_runs import Import, ImportedRun
-from labbench.store.maintenance.keeper import MaintenanceWriter
+from labbench.store.maintenance.keeper import open_for_import
 
 _REQUIRED_COLUMNS = ("run", "metric", "step", "value")
 _ROWS_PER_BATCH = 100_000
@@ -56,7 +56,7 @@ def import_csv(database: Path, file: Path, *, experiment: str | None = None) -> 
     first = next(points, None)  # before the database is created: an invalid file must not create one
     if first is None:
         raise InputError(f"{file}: no rows below the headings; nothing was imported")
-    with MaintenanceWriter(database) as writer, writer.importing() as importer:
+    with open_for_import(database) as writer, writer.importing() as importer:
         ids: dict[tuple[str, str], int | None] = {}
         series: dict[tuple[int, str], list[CsvPoint]] = defaultdict(list)
         for number, point in enumerate(chain([first], points), 1):

@@ -14,7 +14,7 @@ from labbench.errors import InputError, LabbenchError
 from labbench.importing.source_run import FoundRun, SourceImage, SourceRun
 from labbench.portraits.logged_images import image_path, write_image
 from labbench.store.maintenance.external_runs import ImportedRun, ImportedSeries, SourceDiffersError
-from labbench.store.maintenance.keeper import MaintenanceWriter
+from labbench.store.maintenance.keeper import MaintenanceWriter, open_for_import
 
 _POINTS_PER_TRANSACTION = 100_000
 """Points after which an import commits, so that other processes can write."""
@@ -59,7 +59,7 @@ def import_runs(
         StoreError: If the database cannot be written.
     """
     report = ImportReport()
-    with MaintenanceWriter(database) as writer:
+    with open_for_import(database) as writer:
         for found in runs:
             try:
                 run = found.read()

@@ -11,7 +11,7 @@ from typing import IO
 
 from labbench.errors import InputError
 from labbench.files import files_folder, open_without_links, run_folder, write_atomically
-from labbench.store.maintenance.keeper import MaintenanceWriter
+from labbench.store.maintenance.keeper import open_for_import
 from labbench.store.maintenance.merge import MergeResult
 from labbench.store.reader import Reader
 
@@ -24,7 +24,7 @@ def import_labbench(database: Path, other: Path) -> MergeResult:
         StoreError: If the database cannot be written.
     """
     Reader(other).close()  # before the database is created: an invalid `other` must not create one
-    with MaintenanceWriter(database) as writer:
+    with open_for_import(database) as writer:
         if other.resolve() == writer.path:
             raise InputError(f"{other}: a database cannot be imported into itself; pass another file")
         merged = writer.merge(other)

@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -30,6 +30,8 @@ TIME_COLUMNS = ("_timestamp", "timestamp", "wall_time", "walltime")
 """Columns with the Unix time in seconds."""
 _LABBENCH_COLUMNS = frozenset({"run", "name", "experiment", "step", "time"})
 """Columns of `labbench export --wide`, where `time` is in seconds since the start of the run."""
+_CHART_COLUMN = re.compile(r"(?P<run>.+) - (?P<metric>.+)")
+"""Heading of a column in the CSV file of a chart of W&B."""
 _INDEX = re.compile(r"(unnamed: \d+)?")
 """Heading of the column of row numbers that pandas writes."""
 
@@ -77,11 +79,40 @@ def find_runs_in_jsonl(path: Path, options: TableOptions) -> Iterator[FoundRun]:
 def _read_csv_rows(path: Path) -> Iterator[dict[str, Any]]:
     with open_csv(path) as table:
         headings = [unescape_formula(heading) for heading in table.headings]
+        chart = _find_chart_columns(headings)
         for line, row in table.rows:
             if len(row) > len(headings):
                 raise InputError(f"{path}:{line}: {len(row)} cells under {len(headings)} headings")
             cells = zip(headings, row, strict=False)
-            yield {heading: _parse_cell(cell, table.decimal_comma) for heading, cell in cells if cell.strip()}
+            values = {heading: _parse_cell(cell, table.decimal_comma) for heading, cell in cells if cell.strip()}
+            if chart:
+                yield from _split_chart_row(values, headings[0], chart)
+            else:
+                yield values
+
+
+def _find_chart_columns(headings: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Return run and metric by heading for a chart that W&B exported: `Step`, then `RUN - METRIC` with its bounds.
+
+    Empty for any other table.
+    """
+    columns = [heading for heading in headings[1:] if not heading.endswith(("__MIN", "__MAX"))]
+    matches = {column: _CHART_COLUMN.fullmatch(column) for column in columns}
+    bounds = {f"{column}{bound}" for column in columns for bound in ("__MIN", "__MAX")}
+    if not columns or {*columns, *bounds} != {*headings[1:]}:
+        return {}
+    return {column: (match["run"], match["metric"]) for column, match in matches.items() if match is not None}
+
+
+def _split_chart_row(
+    row: Mapping[str, Any], axis: str, columns: Mapping[str, tuple[str, str]]
+) -> Iterator[dict[str, Any]]:
+    """Yield a row for each run that has values in a row of a chart."""
+    values: dict[str, dict[str, Any]] = {}
+    for column, (run, metric) in columns.items():
+        if column in row and axis in row and metric != "_step":
+            values.setdefault(run, {axis: row[axis], "run": run})[metric] = row[column]
+    yield from values.values()
 
 
 def _parse_cell(cell: str, decimal_comma: bool) -> object:

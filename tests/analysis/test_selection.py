@@ -44,7 +44,11 @@ REFERENCE = answer(sweep()).difference
 
 
 @pytest.mark.parametrize(
-    "key", ["trainer.seed", "random_state", "data_seed", "randomSeed", "seed_everything", "prng_key", "repeat"]
+    "key",
+    [
+        *("trainer.seed", "random_state", "data_seed", "randomSeed", "seed_everything", "prng_key", "repeat", "trial"),
+        *("seed.torch", "fold", "cv_fold", "data.foldIdx"),
+    ],
 )
 def test_a_seed_under_another_name_is_a_seed(key: str) -> None:
     found = answer(sweep(seed_key=key))
@@ -64,14 +68,29 @@ def test_keys_that_only_resemble_a_seed_are_parameters() -> None:
         find_seed_keys([{"n_seeds": 3, "use_seed": True, "seed_words": "a", "seedling": 4, "data_seed": "spring"}])
         == ()
     )
+    assert find_seed_keys([{"n_folds": 5, "k_fold": 5, "seeds": 3, "folds": 5, "fold_dir": "a", "seed_dir": 1}]) == ()
+
+
+def test_lists_of_seeds_are_seeds() -> None:
+    runs = [
+        finished({"lr": lr, "seeds": [seed, seed + 1]}, lr + 0.01 * seed) for lr in (0.1, 0.3) for seed in (0, 1, 2)
+    ]
+    assert answer(runs).difference == REFERENCE
+
+
+def test_the_number_of_a_trial_in_a_search_is_no_seed_beside_one() -> None:
+    numbered = [{"trial": number, "lr": number / 7, "seed": number % 2} for number in range(6)]
+    assert find_seed_keys(numbered) == ("seed",)
+    repeated = [{"trial": number % 3, "lr": number // 3, "seed": 0} for number in range(6)]
+    assert set(find_seed_keys(repeated)) == {"seed", "trial"}
 
 
 def test_a_seed_key_can_be_given_and_an_unknown_one_is_refused() -> None:
-    runs = sweep(seed_key="fold")
+    runs = sweep(seed_key="draw")
     assert answer(runs).best.n == 1
-    assert answer(runs, keys=KeyOptions(seeds=("fold",))).difference == REFERENCE
-    with pytest.raises(InputError, match="did you mean `fold`"):
-        select_runs(runs, LOSS, keys=KeyOptions(seeds=("folds",)))
+    assert answer(runs, keys=KeyOptions(seeds=("draw",))).difference == REFERENCE
+    with pytest.raises(InputError, match="did you mean `draw`"):
+        select_runs(runs, LOSS, keys=KeyOptions(seeds=("draws",)))
 
 
 def test_two_seeds_that_vary_count_as_one() -> None:

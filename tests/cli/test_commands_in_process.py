@@ -26,6 +26,7 @@ from labbench.cli.run_tables import TextColumn, fit_columns
 from labbench.records import Finished, NewRun, Points, Runtime, Started, Submission
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer
+from labbench.tracking.start import start as start_run
 from labbench.tui.queries import Query, read_snapshot
 
 Labbench = Callable[..., Result]
@@ -144,6 +145,19 @@ def test_show_takes_several_runs(labbench: Labbench, db: Path) -> None:
     assert labbench("show", *names).stdout == f"{first}\n{other}"
     both = json.loads(labbench("show", *names, "--json").stdout)
     assert both == [json.loads(labbench("show", name, "--json").stdout) for name in names]
+
+
+def test_show_lists_the_files_of_a_run(labbench: Labbench, tmp_path: Path) -> None:
+    (tmp_path / "weights.bin").write_bytes(b"x" * 3000)
+    with start_run("a", db=tmp_path / "runs.db", system_metrics=False) as run:
+        run.artifact(tmp_path / "weights.bin", copy=True)
+        run.artifact(tmp_path / "weights.bin")
+    lines = labbench("show", "a").stdout.splitlines()
+    [row] = [line.split() for line in lines if line.startswith("weights.bin")]
+    assert row[1:3] == ["2", "KiB"]
+    [file] = json.loads(labbench("show", "a", "--json").stdout)["files"]
+    assert (file["name"], file["size"], file["path"]) == ("weights.bin", 3000, row[3])
+    assert Path(file["path"]).read_bytes() == b"x" * 3000
 
 
 def test_show_reads_a_long_output_in_little_memory(labbench: Labbench, db: Path) -> None:

@@ -154,6 +154,9 @@ def test_line_of_an_error_counts_empty_lines(tmp_path: Path) -> None:
 )
 def test_invalid_csv_is_rejected_with_its_line_and_changes_nothing(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "bad.csv").write_text(text)
+    with pytest.raises(InputError, match=message):
+        import_csv(tmp_path / "new.db", tmp_path / "bad.csv")
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.csv"]
     with Writer(tmp_path / "runs.db"):
         pass
     before = read_tables(tmp_path / "runs.db")

@@ -53,6 +53,18 @@ def test_wide_csv_of_any_dialect(labbench: Labbench, tmp_path: Path, text: str) 
     assert again.startswith("imported 0 new runs, 0 points")
 
 
+def test_chart_exported_by_wandb_has_a_run_for_each_line(labbench: Labbench, tmp_path: Path) -> None:
+    lines = ["royal-sweep-1 - val/loss", "warm - up - val/loss"]
+    headings = ["Step", *(f"{line}{suffix}" for line in lines for suffix in ("", "__MIN", "__MAX"))]
+    rows = ["0,2.3,2.3,2.3,2.25,2.25,2.25", "1,1.75,1.75,1.75,,  ,", "2,1.5,1.5,1.5,NaN,NaN,NaN"]
+    (tmp_path / "chart.csv").write_text("\n".join([",".join(f'"{heading}"' for heading in headings), *rows]))
+    assert labbench("import", "csv", "chart.csv").stdout.startswith("imported 2 new runs, 5 points")
+    runs = read_all(tmp_path)
+    assert runs["royal-sweep-1"] == ({}, {"val/loss": {0: 2.3, 1: 1.75, 2: 1.5}})
+    assert runs["warm - up"][1]["val/loss"][0] == 2.25
+    assert math.isnan(runs["warm - up"][1]["val/loss"][2])
+
+
 def test_columns_of_step_and_run_are_named_and_texts_become_the_configuration(
     labbench: Labbench, tmp_path: Path
 ) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from labbench.errors import InputError
 from labbench.files import checkpoint_files, discard_checkpoints, files_folder
-from labbench.store.connection import translate_sqlite_errors
+from labbench.store.connection import path_with_suffix, resolve_path, translate_sqlite_errors
 from labbench.store.maintenance.external_runs import Import
 from labbench.store.maintenance.health import Diagnosis, repair
 from labbench.store.maintenance.merge import MergeResult, attach_read_only, merge
@@ -16,8 +16,34 @@ from labbench.store.queries.run_rows import STATUS
 from labbench.store.writer import Writer
 
 
+@contextmanager
+def open_for_import(path: Path) -> Iterator[MaintenanceWriter]:
+    """Open a database, and delete it at the end if this call has created it and it has no runs.
+
+    Raises:
+        InputError: If the file is not a labbench database or cannot be written.
+    """
+    is_new = not path.exists()
+    n_runs = 0
+    try:
+        with MaintenanceWriter(path) as writer:
+            try:
+                yield writer
+            finally:
+                n_runs = writer.count_runs()
+    finally:
+        if is_new and n_runs == 0:
+            for suffix in ("", "-wal", "-shm"):
+                path_with_suffix(resolve_path(path), suffix).unlink(missing_ok=True)
+
+
 class MaintenanceWriter(Writer):
     """Writer for maintenance; opening it upgrades a database of an older version."""
+
+    def count_runs(self) -> int:
+        """Return the number of runs. Raises StoreError if the database cannot be read."""
+        with translate_sqlite_errors(self.path):
+            return int(self._connection.execute("SELECT count(*) FROM runs").fetchone()[0])
 
     def merge(self, other: Path) -> MergeResult:
         """Merge the runs of another database that are missing or older here, without their files.

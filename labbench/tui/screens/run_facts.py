@@ -30,7 +30,7 @@ def facts(detail: RunDetail, width: int) -> Content:
         _section("config", _config(run, width)),
         _section("pictures", _pictures(detail)),
         _section("origin", _origin(detail)),
-        _section("files", [_fact_line(item.name, _format_size(item.size), item.path) for item in detail.artifacts]),
+        _section("files", [_fact_line(item.name, text.format_size(item.size), item.path) for item in detail.artifacts]),
         _section(
             "sources", [_fact_line(kind, f"{words.count(_NEWLINE)} lines") for kind, words in detail.sources.items()]
         ),
@@ -196,11 +196,3 @@ def _system(run: RunRecord) -> list[Content]:
         )
         for name, summary in summaries
     ]
-
-
-def _format_size(size: int) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024 or unit == "GiB":
-            return f"{size} {unit}"
-        size //= 1024
-    return ""
