@@ -42,15 +42,35 @@ def _visible(match: re.Match[str]) -> str:
 
 
 def cell_widths(text: str) -> list[int]:
-    """Return the terminal cells of each character.
+    """Return the terminal cells of each character, those of an emoji sequence or a syllable at its first character.
 
-    2 for wide East Asian characters and emoji, 0 for combining marks.
+    2 for wide East Asian characters and emoji, 0 for combining marks and for what a zero-width joiner or a skin tone
+    joins to the character before; a variation selector widens a symbol to an emoji.
     """
-    return [1] * len(text) if text.isascii() else [_cells(character) for character in text]
+    if text.isascii():
+        return [1] * len(text)
+    widths: list[int] = []
+    before, is_joined = "", False
+    for character in text:
+        widths.append(0 if is_joined else _cells(character, before))
+        is_joined = character == _JOINER
+        before = before if character in _JOINER + _EMOJI_SELECTOR else character
+    return widths
 
 
-def _cells(character: str) -> int:
-    if unicodedata.category(character) in ("Mn", "Me", "Cf"):
+_JOINER, _EMOJI_SELECTOR = "\u200d", "\ufe0f"
+_SKIN_TONES = "\U0001f3fb\U0001f3fc\U0001f3fd\U0001f3fe\U0001f3ff"
+_EMOJI_OF_TEXT = "#*0123456789‼⁉ℹ"
+"""Characters that are no symbols, but that a variation selector turns into an emoji."""
+
+
+def _cells(character: str, before: str) -> int:
+    if character == _EMOJI_SELECTOR and before:
+        is_symbol = unicodedata.category(before) in ("So", "Sm") or before in _EMOJI_OF_TEXT
+        return 1 if is_symbol and unicodedata.east_asian_width(before) not in "WF" else 0
+    if unicodedata.category(character) in ("Mn", "Mc", "Me", "Cf"):
+        return 0
+    if character in _SKIN_TONES and before and unicodedata.east_asian_width(before) in "WF":
         return 0
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 

@@ -96,6 +96,10 @@ class LabbenchApp(App[None]):
         self.theme = theme if theme in self.available_themes else LIGHT.name if is_light else DARK.name
         self.typed = typed
         """Keys that were typed before the application was created, for the driver."""
+        self._choose_line_filters()
+
+    def _choose_line_filters(self) -> None:
+        """Draw in the colours and characters that the environment asks for."""
         self.no_color = text.no_color_requested(os.environ)
         self._filters = [
             line_filter for line_filter in self._filters if not isinstance(line_filter, Monochrome | NoColor)

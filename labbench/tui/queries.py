@@ -5,20 +5,18 @@ Each call opens its own reader, which takes a fraction of a millisecond, so that
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event
-from typing import Any, TypeAlias
+from typing import Any
 
 from labbench import text
 from labbench.configs import ConfigKeys
 from labbench.errors import FilterError, InputError, LabbenchError, as_labbench_error
 from labbench.filters import parser
-from labbench.filters.completion import Vocabulary
 from labbench.filters.parser import And, Comparison, Filter
 from labbench.metrics import charted_metrics, ranking_metrics
 from labbench.records import Goal, RunRecord, Status
@@ -26,6 +24,7 @@ from labbench.store.reader import Reader
 from labbench.store.series.curves import CurveRequest
 from labbench.tui.charts.labels import configuration_of
 from labbench.tui.groups import RunGroup, group_rows, sort_groups
+from labbench.tui.run_values import ValuesAt, values_at
 
 _POLL_SECONDS = 1.0
 
@@ -35,10 +34,6 @@ ENDED_STATUSES: frozenset[Status] = frozenset({"finished", "diverged", "failed",
 
 class UnknownNameError(InputError):
     """Name in the filter of the runs table that exists nowhere."""
-
-
-ValuesAt: TypeAlias = dict[tuple[str, int, str], float]
-"""Value of a metric at a step of a run, by (metric, step, run key)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +169,7 @@ def _query_snapshot(
             reader.runs(_HAS_TAG if condition is None else And((condition, _HAS_TAG)), limit=1, summaries=False)
         ),
         leaders=leaders,
-        values_at=_values_at(reader, records, query.values_at),
+        values_at=values_at(reader, records, query.values_at),
     )
 
 
@@ -241,64 +236,12 @@ def read_records(path: Path, keys: Collection[str]) -> list[RunRecord]:
         return reader.by_keys(list(keys))
 
 
-def read_run_with_command(path: Path, key: str) -> tuple[RunRecord, str]:
-    """Return a run and the command recorded with it, "" if none was. Raises RunNotFound if it was deleted."""
-    with Reader(path) as reader:
-        return reader.find(key), reader.sources(key).get("command", "")
-
-
 def read_runs(path: Path, keys: Sequence[str]) -> tuple[list[RunRecord], Mapping[str, Goal]]:
     """Return the runs with these keys, in this order, and all metrics."""
     if not path.exists():
         return [], {}
     with Reader(path) as reader:
         return reader.by_keys(keys), reader.metrics()
-
-
-def read_curves(path: Path, keys: Sequence[str], metrics: Sequence[str]) -> list[tuple[Any, ...]]:
-    """Return all points of these runs and metrics as rows, titles first."""
-    rows: list[tuple[Any, ...]] = [("key", "run", "metric", "step", "value")]
-    with Reader(path) as reader:
-        for run in reader.by_keys(keys):
-            for metric in metrics:
-                steps, values = reader.series(run.key, metric)
-                rows += [
-                    (run.key, run.name, metric, step, value)
-                    for step, value in zip(steps.tolist(), values.tolist(), strict=True)
-                ]
-    return rows
-
-
-def read_all_values_at(path: Path, keys: Sequence[str], pairs: Sequence[tuple[str, int]]) -> ValuesAt:
-    """Return metrics at steps, given as (metric, step); where a run has no point there, its last value before."""
-    if not pairs:
-        return {}
-    with Reader(path) as reader:
-        return _values_at(reader, reader.by_keys(keys), pairs)
-
-
-def _values_at(reader: Reader, runs: Sequence[RunRecord], pairs: Sequence[tuple[str, int]]) -> ValuesAt:
-    values_at: ValuesAt = {}
-    for metric, step in pairs:
-        for run in runs:
-            if metric not in run.summary:
-                continue
-            values = reader.series(run.key, metric, first_step=step, last_step=step)[1]
-            if not len(values):
-                values = reader.series(run.key, metric, last_step=step)[1]
-            if len(values):
-                values_at[metric, step, run.key] = float(values[-1])
-    return values_at
-
-
-def find_runs(path: Path, keys: Sequence[str], words: str) -> list[str]:
-    """Return those of the keys, in their order, whose run has all the words in its name, key, tags or note."""
-    sought = words.lower().split()
-    with Reader(path) as reader:
-        texts = {
-            run.key: " ".join([run.name, run.key, *run.tags, run.note or ""]).lower() for run in reader.by_keys(keys)
-        }
-    return [key for key in keys if all(word in texts.get(key, "") for word in sought)]
 
 
 def read_progress(path: Path) -> DatabaseProgress:
@@ -357,41 +300,6 @@ def _fraction_done(run: RunRecord) -> float:
     if epoch is None or not isinstance(epochs, int | float) or not epochs > 0:
         return 0.0
     return min(1.0, max(0.0, epoch.last / epochs))
-
-
-def read_vocabulary(path: Path) -> Vocabulary:
-    """Return keys, values and metrics for the completion of filters."""
-    if not path.exists():
-        return Vocabulary()
-    with Reader(path) as reader:
-        keys = reader.config_keys()
-        values: dict[str, dict[str, None]] = {key: {} for key in keys}
-        for settings in {row[1] for row in reader.values([], by=keys)}:
-            for key, value in zip(keys, json.loads(settings), strict=False):
-                if value is not None and len(values[key]) < _MAX_VALUES_PER_KEY:
-                    values[key][_format_value(value)] = None
-        words = {key: sorted(values_of_key, key=_value_sort_key) for key, values_of_key in values.items()}
-        words["experiment"] = reader.experiments()
-        words["tag"] = sorted(
-            {tag for run in reader.runs(_HAS_TAG, summaries=False, limit=_MAX_VALUES_PER_KEY) for tag in run.tags}
-        )
-        return Vocabulary(words, charted_metrics(reader.metrics()))
-
-
-_MAX_VALUES_PER_KEY = 200
-"""Maximum number of completions of one key."""
-
-
-def _format_value(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
-
-
-def _value_sort_key(word: str) -> tuple[bool, float, str]:
-    """Sort numbers by size, then words."""
-    try:
-        return False, float(word), word
-    except ValueError:
-        return True, 0.0, word
 
 
 def watch_changes(path: Path, stopped: Event) -> Iterator[LabbenchError | None]:

@@ -10,7 +10,7 @@ from typing import Any
 from labbench.charts.glyphs import SLOT_COUNT
 from labbench.tui.edits import Edit
 from labbench.tui.queries import Query
-from labbench.tui.widgets.columns import ColumnLayout
+from labbench.tui.widgets.column_layout import ColumnLayout
 
 
 class Marks(dict[str, int]):

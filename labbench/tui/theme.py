@@ -123,12 +123,12 @@ _HEAT_256 = {True: (234, 236, 22, 28), False: (231, 194, 157, 114)}
 
 def has_few_colours(app: App[None]) -> bool:
     """Return True if the terminal has 8 or 16 colours, too few to tint a ground."""
-    return app.console.color_system in ("standard", "windows")
+    return app.console.color_system in ("standard", "windows") and not app.is_headless
 
 
 def heat_ground(app: App[None], ground: Color, heat: float) -> Color:
     """Return the ground of a cell of a heat map; `heat` is 0 to 1."""
-    if app.console.color_system == "256":
+    if app.console.color_system == "256" and not app.is_headless:
         grounds = _HEAT_256[app.current_theme.dark]
         return Color.from_rich_color(RichColor.from_ansi(grounds[min(len(grounds) - 1, int(heat * len(grounds)))]))
     return ground.blend(Color.parse(app.theme_variables["success"]), 0.08 + 0.5 * heat)

@@ -191,3 +191,29 @@ def test_a_sparkline_ranges_from_the_lowest_bar_to_the_highest() -> None:
 )
 def test_numbers_in_one_column_share_a_format(values: list[float | None], expected: list[str]) -> None:
     assert text.format_numbers(values) == expected
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "👩\u200d👩\u200d👧",
+        "❤\ufe0f",
+        "☀\ufe0e",
+        "कि",
+        "क्षि",
+        "क्\u200dष",
+        "🇩🇪",
+        "e\u0301",
+        "👍🏽",
+        "1\ufe0f\u20e3",
+        "🏳\ufe0f\u200d🌈",
+        "日本",
+        "กำ",
+        "각",
+    ],
+)
+def test_the_width_of_graphemes_is_that_of_the_terminal_library(words: str) -> None:
+    from rich.cells import cell_len
+
+    assert text.cell_width(words) == cell_len(words)
+    assert text.cell_width(text.fit_to_width(words, 5)) == 5

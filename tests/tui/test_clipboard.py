@@ -10,7 +10,7 @@ import pytest
 
 from labbench.store.reader import Reader
 from labbench.tui import clipboard
-from labbench.tui.queries import read_run_with_command
+from labbench.tui.run_values import read_run_with_command
 
 GRID = """\
 name = "lists"

@@ -219,3 +219,12 @@ def test_the_border_between_table_and_charts_moves_and_is_kept(database: Path) -
 
     use(database, look)
     use(database, lambda pilot: press(pilot, "ctrl+right"), size=SMALL)
+
+
+def test_the_constant_settings_are_listed_by_a_key(database: Path) -> None:
+    async def look(pilot: Pilot[None]) -> None:
+        now = await press(pilot, "percent_sign")
+        assert "constant: the same in all runs" in now
+        assert "batch_size   64" in now
+
+    use(database, look)

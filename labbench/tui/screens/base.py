@@ -26,7 +26,7 @@ from labbench.tui import edits, queries
 from labbench.tui.clipboard import TableRows
 from labbench.tui.edits import Edit
 from labbench.tui.queries import DatabaseProgress
-from labbench.tui.screens.export_view import ExportFormat, FileExport, csv_format, text_of
+from labbench.tui.screens.export_view import ExportFormat, FileExport, screen_formats
 from labbench.tui.screens.help import HelpScreen
 from labbench.tui.session import MarkChange, Session
 from labbench.tui.widgets.key_bar import KeyBar
@@ -261,17 +261,7 @@ class DataScreen(Screen[None], Generic[Result]):
 
     def export_formats(self) -> list[ExportFormat]:
         """Return the kinds of files that the screen can be saved to, the likeliest first."""
-        name = self.screen_name
-        return [
-            csv_format("the table as CSV with exact values", name, self.read_rows, self.view),
-            ExportFormat("the screen as text", name, "txt", lambda use: use(text_of(self))),
-            ExportFormat(
-                "the screen as an SVG picture",
-                name,
-                "svg",
-                lambda use: use(self.app.export_screenshot(title="labbench", simplify=True)),
-            ),
-        ]
+        return screen_formats(self, self.screen_name, self.read_rows, self.view)
 
     def action_export(self) -> None:
         FileExport(self, self.session.path.stem, self.show_error).begin(self.export_formats())

@@ -8,7 +8,7 @@ from typing import ClassVar, TypeVar
 from textual import on
 from textual.binding import Binding, BindingType
 
-from labbench.tui import queries
+from labbench.tui import run_values
 from labbench.tui.charts.keys import CHART_BINDINGS
 from labbench.tui.charts.page import ChartPage
 from labbench.tui.charts.panel import ChartPanel
@@ -76,4 +76,4 @@ class ChartScreen(EditScreen[Result]):
         """Return a function that reads the points of the runs and metrics that are drawn."""
         page = self.panel.page
         path, runs, metrics = self.session.path, [run.key for run in page.runs], page.shown_metrics()
-        return lambda: queries.read_curves(path, runs, metrics)
+        return lambda: run_values.read_curves(path, runs, metrics)

@@ -41,8 +41,10 @@ def comparison_rows(runs: Sequence[RunRecord], goals: Mapping[str, Goal], *, eve
         if any(name in run.summary for run in runs)
     ]
     rows.append(GridRow(GridCell("time", "primary", bold=True)))
-    rows.append(_number_row("compute seconds", runs, [_last(run, COMPUTE_SECONDS_METRIC) for run in runs], "min"))
-    rows.append(GridRow(GridCell("took", "secondary"), [GridCell(text.format_duration(run.seconds)) for run in runs]))
+    rows.append(_number_row("compute time, seconds", runs, [_last(run, COMPUTE_SECONDS_METRIC) for run in runs], "min"))
+    rows.append(
+        GridRow(GridCell("wall time", "secondary"), [GridCell(text.format_duration(run.seconds)) for run in runs])
+    )
     return rows
 
 

@@ -14,7 +14,7 @@ from textual.message import Message
 
 from labbench import text
 from labbench.records import RunRecord
-from labbench.tui import clipboard, edits, queries
+from labbench.tui import clipboard, edits, queries, run_values
 from labbench.tui.edits import name_runs
 from labbench.tui.screens.base import DataScreen
 from labbench.tui.widgets.confirmation import Confirmation
@@ -152,7 +152,7 @@ class EditScreen(DataScreen[Result]):
 
     @work(thread=True, group="selection")
     def _read_copied_run(self, key: str) -> None:
-        self.post_result(lambda: self.CopyRequested(*queries.read_run_with_command(self.session.path, key)))
+        self.post_result(lambda: self.CopyRequested(*run_values.read_run_with_command(self.session.path, key)))
 
     @on(CopyRequested)
     def _ask_copy(self, event: CopyRequested) -> None:

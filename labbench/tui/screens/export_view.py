@@ -61,6 +61,21 @@ def picture_of(widget: Widget) -> str:
     return console.export_svg(title="labbench")
 
 
+def screen_formats(
+    screen: Screen[Any], name: str, read_rows: RowReader, prepare: Callable[[], Callable[[], TableRows]]
+) -> list[ExportFormat]:
+    """Return the formats of any screen: its rows, its text and its picture, for files that end with `name`."""
+
+    def picture() -> str:
+        return screen.app.export_screenshot(title="labbench", simplify=True)
+
+    return [
+        csv_format("the table as CSV with exact values", name, read_rows, prepare),
+        ExportFormat("the screen as text", name, "txt", lambda use: use(text_of(screen))),
+        ExportFormat("the screen as an SVG picture", name, "svg", lambda use: use(picture())),
+    ]
+
+
 class FileExport:
     """Dialogs that ask for the format and the name of a file, and its writing."""
 

@@ -160,7 +160,7 @@ class GridScreen(EditScreen[GridState]):
         self._list.border_title = Content.assemble(
             (f"{failed} failed or stopped", "bold"), (f"  {live} running", "$secondary")
         )
-        head = ["run", "last line of the traceback, or reason", "took"]
+        head = ["run", "last line of the traceback, or reason", "wall time"]
         self.set_class(not rows, "-calm")
         self._list.show([GridCell(title) for title in head] if rows else [], rows)
         self._show_traceback()

@@ -8,29 +8,27 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
-from textual import on, work
+from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container
-from textual.message import Message
 
 from labbench import text
 from labbench.files import database_command
-from labbench.filters.completion import Vocabulary
 from labbench.records import RunRecord
-from labbench.tui import clipboard, queries
+from labbench.tui import clipboard, queries, run_values
+from labbench.tui.actions.mark_actions import MARK_BINDINGS, MarkActions
+from labbench.tui.actions.query_actions import QUERY_BINDINGS, QueryActions
+from labbench.tui.actions.table_actions import TABLE_BINDINGS, TableActions
 from labbench.tui.charts.panel import ChartPanel
-from labbench.tui.charts.series_cache import SparklineCache
 from labbench.tui.clipboard import TableRows
 from labbench.tui.queries import Query, Snapshot
-from labbench.tui.screens.charting import ChartScreen
-from labbench.tui.screens.mark_actions import MARK_BINDINGS, MarkActions
-from labbench.tui.screens.query_actions import QUERY_BINDINGS, QueryActions
-from labbench.tui.screens.table_actions import TABLE_BINDINGS, TableActions
+from labbench.tui.screens.run_table_screen import RunTableScreen
 from labbench.tui.session import Session
-from labbench.tui.widgets.columns import SPARK_CELLS, ColumnContext, exported_rows, run_columns
+from labbench.tui.widgets.columns import ColumnContext, exported_rows, run_columns
 from labbench.tui.widgets.filter_bar import FilterBar
 from labbench.tui.widgets.key_bar import ConstantLine
+from labbench.tui.widgets.picker import Picker
 from labbench.tui.widgets.run_table import RunsTable
 from labbench.tui.widgets.top_bar import describe_query
 
@@ -40,7 +38,7 @@ _MAX_DRAWN_RUNS = 1000
 """Maximum number of marked runs drawn on the chart; more can be marked for edits."""
 
 
-class RunsScreen(ChartScreen[Snapshot]):
+class RunsScreen(RunTableScreen):
     """Table of runs and chart of the marked ones."""
 
     screen_name = "runs"
@@ -54,42 +52,21 @@ class RunsScreen(ChartScreen[Snapshot]):
         *TABLE_BINDINGS,
         Binding("p", "pin", "baseline", tooltip="Set as the baseline: show differences from this run"),
         Binding("enter", "open", "open", key_display="⏎", tooltip="Open the run: everything recorded about it"),
+        Binding(
+            "percent_sign",
+            "constants",
+            "constants",
+            show=False,
+            key_display="%",
+            tooltip="List the constant settings, which all runs share",
+        ),
         Binding("c", "app.go('compare')", "compare", tooltip="Compare the marked runs"),
         Binding("v", "chart_alone", "chart", tooltip="Chart in full screen, or beside the table again"),
     ]
 
-    class VocabularyRead(Message):
-        """The vocabulary of filters was read."""
-
-        def __init__(self, words: Vocabulary) -> None:
-            self.words = words
-            super().__init__()
-
-    class RecordsRead(Message):
-        """Records of rows that scrolled into view were read."""
-
-        def __init__(self, records: list[RunRecord], values_at: queries.ValuesAt) -> None:
-            self.records, self.values_at = records, values_at
-            super().__init__()
-
-    class SparklinesRead(Message):
-        """Sparklines were read."""
-
-        def __init__(self, runs: Sequence[RunRecord], sparks: Mapping[str, str], metric: str) -> None:
-            self.runs, self.sparklines, self.metric = runs, sparks, metric
-            super().__init__()
-
-    class RunsFound(Message):
-        """Runs with some words were searched."""
-
-        def __init__(self, words: str, keys: list[str]) -> None:
-            self.words, self.keys = words, keys
-            super().__init__()
-
     def __init__(self, session: Session, *, chart_only: bool = False) -> None:
         super().__init__(session)
         self.snapshot: Snapshot | None = None
-        self._sparkline_cache = SparklineCache()
         self._requested_marks: Sequence[str] = ()
         self.set_class(chart_only, "-chart-only")
 
@@ -108,12 +85,12 @@ class RunsScreen(ChartScreen[Snapshot]):
             self.session, self.table, set_query=self.set_query, show_table=self.show_table
         )
         self._mark_actions = MarkActions(self.session, self.table, show_marks=self._show_marks)
-        self._table_actions = TableActions(
-            self.session, self.table, find=self.find_run, read=self.read, place=self._place_border
+        self.table_actions = TableActions(
+            self.session, self.table, find=self.find_run, read=self.read, place=self.place_border
         )
         self._panel = self.query_one(ChartPanel)
         self._panel.restore(self.session.chart)
-        self._place_border(self.session.table_share)
+        self.place_border(self.session.table_share)
         self.table.focus()
         self._spinner_timer = self.set_interval(_SPINNER_SECONDS, self.table.advance_spinner, pause=True)
 
@@ -150,11 +127,6 @@ class RunsScreen(ChartScreen[Snapshot]):
         table.empty = _empty_message(query, total, session.path)
         self.show_table()
 
-    def set_query(self, query: Query) -> None:
-        """Set another query and read."""
-        self.session.query = query
-        self.read()
-
     def show_table(self) -> None:
         """Show the snapshot in the table, in the chosen columns."""
         snapshot = self.snapshot
@@ -172,77 +144,17 @@ class RunsScreen(ChartScreen[Snapshot]):
             has_tags=snapshot.has_tags,
             has_notes=any(record.note for record in snapshot.records),
             baseline=records.get(self.session.baseline or ""),
-            sparklines=self._sparkline_cache.sparklines,
+            sparklines=self.sparkline_cache.sparklines,
             values_at=self.table.values_at,
             steps=snapshot.query.values_at,
         )
         self._query_actions.columns = columns = self.session.layout.arrange(run_columns(context))
         visible_columns = [column for column in columns if self.session.layout.is_shown(column)]
         self.table.show_runs(snapshot.rows, snapshot.records, visible_columns, snapshot.groups)
-        self._show_chart()
-
-    @on(FilterBar.Changed)
-    def _filter(self, event: FilterBar.Changed) -> None:
-        if event.expression != self.session.query.expression:
-            self.set_query(replace(self.session.query, expression=event.expression))
-
-    @on(ChartScreen.Failed)
-    def _show_unknown_name(self, event: ChartScreen.Failed) -> None:
-        """Show the error beside the filter; the table keeps the runs of the last valid filter."""
-        if isinstance(event.error, queries.UnknownNameError):
-            event.prevent_default()
-            self.query_one(FilterBar).show_unknown_name(str(event.error))
-
-    @on(FilterBar.EditingStarted)
-    @work(thread=True, exclusive=True, group="words")
-    def _read_vocabulary(self) -> None:
-        self.post_result(lambda: self.VocabularyRead(queries.read_vocabulary(self.session.path)))
-
-    @on(VocabularyRead)
-    def _show_vocabulary(self, event: VocabularyRead) -> None:
-        self.query_one(FilterBar).show_completions(event.words)
-
-    @on(FilterBar.EditingFinished)
-    def _leave_filter(self) -> None:
-        self.table.focus()
+        self.draw_curves()
 
     def action_table(self, name: str, *arguments: Any) -> None:
-        self._table_actions.perform(name, *arguments)
-
-    def _place_border(self, share: float | None) -> None:
-        """Give the table a part of the screen, 0 to 1; None: as in the style sheet."""
-        if share is not None:
-            is_narrow = self.has_class("-narrow")
-            for widget, part in ((self.table, share), (self._panel, 1 - share)):
-                widget.styles.width = "100%" if is_narrow else f"{round(1000 * part)}fr"
-                widget.styles.height = f"{round(1000 * part)}fr" if is_narrow else "100%"
-
-    def on_resize(self) -> None:
-        self.call_after_refresh(lambda: self._place_border(self.session.table_share))
-
-    @on(RunsTable.BorderDragged)
-    def _drag_border(self, event: RunsTable.BorderDragged) -> None:
-        work_area = self.query_one("#work").region
-        is_narrow = self.has_class("-narrow")
-        at, size = (event.y - work_area.y, work_area.height) if is_narrow else (event.x - work_area.x, work_area.width)
-        self._table_actions.set_share((at + 1) / max(1, size))
-
-    def find_run(self, words: str) -> None:
-        """Move the cursor to the next run with these words."""
-        self._find(words)
-
-    @work(thread=True, exclusive=True, group="selection")
-    def _find(self, words: str) -> None:
-        keys = [key for key in self.table.keys if key not in self.table.groups]
-        self.post_result(lambda: self.RunsFound(words, queries.find_runs(self.session.path, keys, words)))
-
-    @on(RunsFound)
-    def _go_to_found_run(self, event: RunsFound) -> None:
-        if not event.keys:
-            self.notify(f"no run in the table with “{text.clean(event.words)}”", markup=False)
-        else:
-            place = self.table.go_to_next(event.keys)
-            self.notify(f"{place + 1} of {len(event.keys)} with “{text.clean(event.words)}”", markup=False, timeout=2)
+        self.table_actions.perform(name, *arguments)
 
     def action_query(self, name: str, *arguments: Any) -> None:
         self._query_actions.perform(name, *arguments)
@@ -251,25 +163,8 @@ class RunsScreen(ChartScreen[Snapshot]):
     def _sort_by_heading(self, event: RunsTable.HeadingClicked) -> None:
         self._query_actions.sort_by(event.column.sort)
 
-    @on(RunsTable.RowsNeeded)
-    def _load_rows(self, event: RunsTable.RowsNeeded) -> None:
-        self._read_records(list(event.keys))
-
-    @work(thread=True, exclusive=True, group="records")
-    def _read_records(self, keys: list[str]) -> None:
-        path, pairs = self.session.path, self.session.query.values_at
-        self.post_result(
-            lambda: self.RecordsRead(queries.read_records(path, keys), queries.read_all_values_at(path, keys, pairs))
-        )
-
-    @on(RecordsRead)
-    def _show_records(self, event: RecordsRead) -> None:
-        self.table.values_at.update(event.values_at)
-        self.table.add_records(event.records)
-        self._show_chart()
-
     @on(RunsTable.RunHighlighted)
-    def _show_chart(self) -> None:
+    def draw_curves(self) -> None:
         """Draw the curves of the marked and the highlighted runs, and read missing sparklines.
 
         Without marks, the best run of each of the best configurations is drawn.
@@ -291,9 +186,9 @@ class RunsScreen(ChartScreen[Snapshot]):
         )
         self._show_group_slots()
         if metric is not None and any(column.id == "metric:spark" for column in self.table.columns):
-            missing = self._sparkline_cache.missing(self.table.records_on_screen(), metric)
+            missing = self.sparkline_cache.missing(self.table.records_on_screen(), metric)
             if missing:
-                self._read_sparklines(missing, metric)
+                self.read_sparklines(missing, metric)
 
     def _drawn_slots(self) -> Mapping[str, int]:
         """Return the colour slots of the runs to draw by key: the marked ones, else the leaders."""
@@ -309,19 +204,6 @@ class RunsScreen(ChartScreen[Snapshot]):
             self.table.drawn = page.slots
             self.table.redraw(changed)
 
-    @work(thread=True, exclusive=True, group="sparks", description="read sparklines")
-    def _read_sparklines(self, runs: Sequence[RunRecord], metric: str) -> None:
-        self.post_result(
-            lambda: self.SparklinesRead(
-                runs, queries.read_sparklines(self.session.path, runs, metric, SPARK_CELLS), metric
-            )
-        )
-
-    @on(SparklinesRead)
-    def _show_sparklines(self, event: SparklinesRead) -> None:
-        if self._sparkline_cache.store(event.runs, event.sparklines, event.metric):
-            self.table.redraw([run.key for run in event.runs])
-
     # Marks and the baseline
 
     def selected_keys(self) -> Sequence[str]:
@@ -336,7 +218,7 @@ class RunsScreen(ChartScreen[Snapshot]):
         leaders = self.snapshot.leaders if self.snapshot is not None else ()
         self.table.redraw([*keys, *leaders])
         if all(self.table.record(key) for key in islice(self.session.marks, _MAX_DRAWN_RUNS)):
-            self._show_chart()
+            self.draw_curves()
         else:
             self.read()
 
@@ -348,6 +230,7 @@ class RunsScreen(ChartScreen[Snapshot]):
 
     # Opening
 
+    @on(RunsTable.RunOpened)
     def action_open(self) -> None:
         """Open the highlighted run, or open or close the highlighted group."""
         cursor, query = self.table.cursor, self.session.query
@@ -360,9 +243,10 @@ class RunsScreen(ChartScreen[Snapshot]):
 
             self.app.push_screen(RunScreen(self.session, cursor))
 
-    @on(RunsTable.RunOpened)
-    def _open_clicked(self) -> None:
-        self.action_open()
+    def action_constants(self) -> None:
+        constant = self.query_one(ConstantLine).constant
+        choices = [(key, f"{text.clean(key)}   {text.format_setting(value)}") for key, value in constant.items()]
+        self.app.push_screen(Picker("constant: the same in all runs", choices))
 
     def action_chart_alone(self) -> None:
         self.toggle_class("-chart-only")
@@ -393,7 +277,7 @@ class RunsScreen(ChartScreen[Snapshot]):
 
         def read() -> TableRows:
             keys = [key for key in rows if key not in groups]
-            self.table.values_at.update(queries.read_all_values_at(path, keys, values_at))
+            self.table.values_at.update(run_values.read_all_values_at(path, keys, values_at))
             return exported_rows(exported, rows, groups, queries.read_records(path, keys))
 
         return read

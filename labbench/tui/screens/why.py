@@ -103,8 +103,8 @@ class WhyScreen(DataScreen[WhyState]):
             return Content.styled(_EMPTY, "$secondary")
         from labbench.reports.sentences import sentences
 
-        first, *rest = (text.clean(line) for line in sentences(answer))
-        lines = [Content.styled(first, "bold $foreground"), *(Content(line) for line in rest)]
+        verdict, *rest = (text.clean(line) for line in sentences(answer))
+        lines = [Content(""), Content.styled(verdict, "bold $primary"), Content(""), *map(_style_evidence, rest)]
         return Content("\n").join([*lines, *_figure_lines(answer, self._box.scrollable_content_region.width)])
 
     def action_metric(self, direction: int) -> None:
@@ -162,6 +162,15 @@ def _read_answer(
     has_ended = any(run.status not in ("queued", "running") for run in selection.runs)
     answer = explain(selection, chosen, metrics[chosen], check=check) if has_ended else None
     return WhyState(metrics, answer, cache_key)
+
+
+def _style_evidence(sentence: str) -> Content:
+    """Return a sentence, in faint italics if its evidence is weak."""
+    is_weak = any(words in sentence for words in _WEAK_EVIDENCE)
+    return Content.styled(sentence, "italic $secondary" if is_weak else "$foreground")
+
+
+_WEAK_EVIDENCE = ("too close to call", "too few seeds", "cannot be told", "no difference")
 
 
 def _figure_lines(answer: Answer, columns: int) -> list[Content]:

@@ -50,6 +50,8 @@ class RunColumn:
     """The first cell that is not a number turns the column into a column of text."""
     descending_first: bool = False
     """True if the first sort by this column is descending."""
+    goal: Goal = "none"
+    """Goal of the metric that the column holds."""
     best_of: str | None = None
     """Metric whose best values the column holds."""
     is_quiet: bool = False
@@ -106,38 +108,6 @@ class RunColumn:
     def heading(self) -> str:
         """Return the title padded or truncated to the column's width."""
         return text.fit_to_width(self.title, self.width, right=self.numeric)
-
-
-@dataclass(frozen=True, slots=True)
-class ColumnLayout:
-    """User's choice of columns, by column id."""
-
-    order: tuple[str, ...] = ()
-    """Order of all columns at the time of the last change; empty for the default order."""
-    hidden: frozenset[str] = frozenset()
-    """Hidden columns that are shown by default."""
-    shown: frozenset[str] = frozenset()
-    """Shown columns that are optional."""
-    widths: Mapping[str, int] = field(default_factory=dict)
-
-    def arrange(self, columns: Sequence[RunColumn]) -> list[RunColumn]:
-        """Return all columns in order and set their widths; a new column follows its neighbour, the name is first."""
-        for column in columns:
-            column.fixed_width = self.widths.get(column.id)
-        if not self.order:
-            return list(columns)
-        by_id = {column.id: column for column in columns}
-        arranged = [by_id[name] for name in self.order if name in by_id]
-        for before, column in zip([None, *columns], columns, strict=False):
-            if column.id not in self.order:
-                arranged.insert(arranged.index(before) + 1 if before else 0, column)
-        return sorted(arranged, key=lambda column: column.id != "name")
-
-    def is_shown(self, column: RunColumn) -> bool:
-        """Return True if the layout shows a column."""
-        if column.optional:
-            return column.id in self.shown
-        return column.id not in self.hidden or column.id == "name"
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +232,7 @@ def _best_column(metric: str, goal: Goal, *, title: str, optional: bool = False)
         lambda run: best_value(run, metric, goal),
         _mean_value(sort, "mean"),
         descending_first=goal == "max",
+        goal=goal,
         best_of=metric,
         optional=optional,
     )
@@ -281,6 +252,7 @@ def _last_column(metric: str, goal: Goal) -> RunColumn:
         lambda run: run.summary[metric].last if metric in run.summary else None,
         _mean_value(f"last({metric})", "mean"),
         descending_first=goal == "max",
+        goal=goal,
         optional=True,
     )
 

@@ -13,7 +13,8 @@ from textual.screen import ModalScreen
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
-from labbench.tui.widgets.columns import ColumnLayout, RunColumn
+from labbench.tui.widgets.column_layout import ColumnLayout
+from labbench.tui.widgets.columns import RunColumn
 from labbench.tui.widgets.line_input import LineInput
 
 MIN_COLUMN_WIDTH, MAX_COLUMN_WIDTH = 3, 120

@@ -22,10 +22,17 @@ class ConstantLine(Static):
     ConstantLine { height: 1; padding: 0 1; color: $secondary; text-overflow: ellipsis; text-wrap: nowrap; }
     """
 
+    constant: Mapping[str, Any] = {}  # replaced, never changed
+    """Settings of the line."""
+
     def show(self, constant: Mapping[str, Any]) -> None:
         """Show config keys with their values."""
+        self.constant = constant
         pairs = (f"{text.clean(key)} {format_setting_cell(value)}" for key, value in constant.items())
-        self.update(Content("same for all runs   " + " · ".join(pairs) if constant else ""))
+        self.update(Content("constant: " + ", ".join(pairs) if constant else ""))
+
+    async def on_click(self) -> None:
+        await self.screen.run_action("constants")
 
 
 class KeyBar(Widget):

@@ -13,13 +13,15 @@ from textual.widget import Widget
 
 from labbench import text
 from labbench.charts.glyphs import OTHER_GLYPH, OTHER_SLOT, SERIES_GLYPHS, SPINNER_GLYPHS, STATUS_GLYPHS
-from labbench.records import RunRecord, Status
+from labbench.records import Goal, RunRecord, Status
 from labbench.tui.groups import RunGroup
 from labbench.tui.theme import has_few_colours, series_colours
 from labbench.tui.widgets.columns import RunColumn
 
 LEAD_CELLS = 5
 """Width of mark and status before the name, in cells."""
+_GOAL_ARROWS: Mapping[Goal, str] = {"min": "↓", "max": "↑", "none": " "}
+"""Arrow beside the title of a metric: the direction in which it gets better."""
 _STATUS_PRIORITY: tuple[Status, ...] = ("running", "failed", "lost", "diverged", "stopped", "queued", "finished")
 """A group shows the first of these statuses that one of its runs has."""
 
@@ -68,13 +70,14 @@ class RowPainter:
         segments = [Segment(" " * LEAD_CELLS, self.style("secondary"))]
         for index, column in enumerate(layout.columns):
             is_sorted = sort is not None and column.sort == sort
-            arrow = ("▼" if descending else "▲") if is_sorted else " "
+            arrow = ("▼" if descending else "▲") if is_sorted else _GOAL_ARROWS[column.goal]
             title = text.fit_to_width(column.title, layout.name_width) if index == 0 else column.heading()
             style = self.style("primary" if is_sorted else "secondary", bold=True)
             if index == current:
                 style += Style(underline=True)
             segments.append(Segment(title, style + Style.from_meta({"column": index})))
-            segments.append(Segment(f"{arrow} ", self.style("primary") + Style.from_meta({"column": index})))
+            arrow_style = self.style("primary" if is_sorted else "secondary")
+            segments.append(Segment(f"{arrow} ", arrow_style + Style.from_meta({"column": index})))
         return Strip(segments)
 
     def row(self, record: RunRecord, layout: RowLayout, state: RowState) -> Strip:
@@ -144,6 +147,14 @@ class RowPainter:
         """Return the style of a cell: the background of the cursor's row is tinted, and of its cell more so."""
         at_cursor = column is not None and column == state.column
         return self.style(colour, bold=bold, lit=0.0 if not state.highlighted else 0.42 if at_cursor else 0.22)
+
+    def message(self, lines: Sequence[str], y: int, height: int, width: int) -> Strip:
+        """Return line `y` of a message in the middle of an empty table of this height; commands stand out."""
+        index = y - max(1, (height - len(lines)) // 2)
+        words = lines[index] if 0 <= index < len(lines) else ""
+        is_command = words.startswith("labbench ")
+        style = self.style("primary" if is_command else "secondary", bold=is_command)
+        return Strip([Segment(words.center(width)[:width], style)], width)
 
     def style(self, colour: str, *, bold: bool = False, lit: float = 0.0) -> Style:
         """Return the style of a theme colour on the widget's background, tinted by `lit` (0 to 1)."""

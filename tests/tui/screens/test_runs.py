@@ -51,7 +51,7 @@ def test_the_best_run_comes_first_and_has_a_star(database: Path) -> None:
 
 def test_constant_settings_are_one_line_instead_of_columns(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
-        assert "same for all runs   epochs 20 · batch_size 64 · hidden 128-64" in screen(pilot)
+        assert "constant: epochs 20, batch_size 64, hidden 128-64" in screen(pilot)
         heading = next(line for line in screen(pilot).splitlines() if "name" in line and "best" in line)
         assert "optimizer" in heading
         assert "epochs" not in heading

@@ -14,7 +14,7 @@ from labbench.store.reader import Reader
 def heading_of(screen: str) -> list[str]:
     """Return the words of the column titles."""
     line = next(line for line in screen.splitlines() if re.search(r"\bname\b.*(best|lr)", line))
-    return line.split("││")[0].strip("│ ").replace("▲", " ").replace("▼", " ").split()
+    return re.sub("[▲▼↑↓]", " ", line.split("││")[0].strip("│ ")).split()
 
 
 # Groups

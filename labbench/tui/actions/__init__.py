@@ -1,0 +1,1 @@
+"""Actions of the runs screen: its query, its marks, its table."""
