@@ -54,7 +54,7 @@ def compress(svg: str, ground: str) -> str:
     """Return an SVG picture on one ground, without web fonts, comments, clip paths, and cells of the same ground."""
     svg = re.sub(r"@font-face \{.*?\}|<!--.*?-->|<clipPath id=.*?</clipPath>", "", svg, flags=re.DOTALL)
     svg = re.sub(r' clip-path="[^"]*"| shape-rendering="crispEdges"', "", svg)
-    svg = re.sub(r"(\d+\.\d)\d+", r"\1", re.sub(r"terminal-\d+-", "t", svg))
+    svg = re.sub(r'(="\d+\.\d)\d+', r"\1", re.sub(r"terminal-\d+-", "t", svg))
     svg = re.sub(r'<rect fill="#292929"', f'<rect fill="{ground}"', svg, count=1)
     svg = re.sub(rf'<rect fill="{ground}" x="[^"]*" y="[^"]*" width="[^"]*" height="24.6"/>', "", svg)
     return re.sub(r"\n\s+", "\n", svg)

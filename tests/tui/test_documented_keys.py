@@ -16,7 +16,7 @@ TEXT = (Path(__file__).parents[2] / "docs" / "tui.md").read_text(encoding="utf-8
 ROWS = re.findall(r"^\| (.+) \| `([^`]+)` \| (\w+) \|$", TEXT, re.MULTILINE)
 NAMES = {
     "*": "asterisk", "+": "plus", "=": "equals_sign", ">": "greater_than_sign", "#": "number_sign", "/": "slash",
-    "?": "question_mark",
+    ":": "colon", "@": "at", "{": "left_curly_bracket", "%": "percent_sign", "?": "question_mark",
 }  # fmt: skip
 PLACES = {"runs": (), "compare": ("2",), "grid": ("3",), "run": ("enter",), "charts": ("tab",)}
 

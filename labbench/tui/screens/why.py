@@ -104,7 +104,7 @@ class WhyScreen(DataScreen[WhyState]):
         from labbench.reports.sentences import sentences
 
         verdict, *rest = (text.clean(line) for line in sentences(answer))
-        lines = [Content(""), Content.styled(verdict, "bold $primary"), Content(""), *map(_style_evidence, rest)]
+        lines = [Content.styled(verdict, "bold $primary"), Content(""), *map(_style_evidence, rest)]
         return Content("\n").join([*lines, *_figure_lines(answer, self._box.scrollable_content_region.width)])
 
     def action_metric(self, direction: int) -> None:
