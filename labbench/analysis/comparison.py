@@ -13,7 +13,7 @@ Shapes: C configurations, V values (one per configuration and seed).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -152,15 +152,25 @@ def contenders(table: Table, noise: Noise | None, best: int, goal: Goal, *, leve
 
     Each is compared with the best by the interval of `compare`, at `level`.
     """
+    mask: NDArray[np.bool_] = contenders_at_levels(table, noise, best, goal, (level,))[0]
+    return mask
+
+
+def contenders_at_levels(
+    table: Table, noise: Noise | None, best: int, goal: Goal, levels: Sequence[float]
+) -> NDArray[np.bool_]:
+    """Return the mask of `contenders` at each level, shape (levels, C)."""
+    masks = np.ones((len(levels), len(table.setups)), dtype=np.bool_)
     if noise is None:
-        return np.ones(len(table.setups), dtype=np.bool_)
-    mask = np.ones(len(table.setups), dtype=np.bool_)
+        return masks
     for i in np.flatnonzero(np.arange(len(table.setups)) != best).tolist():
         weights, _ = _difference_weights(table, best, i)
         difference = weighted_sum(weights, table.value)
-        interval = noise.variance_of_values(weights).interval(float(difference), level=level)
-        mask[i] = not interval.excludes(0.0) or orient(difference, goal) < 0
-    return mask
+        variance = noise.variance_of_values(weights)
+        is_behind = orient(difference, goal) >= 0
+        for mask, level in zip(masks, levels, strict=True):
+            mask[i] = not is_behind or not variance.interval(float(difference), level=level).excludes(0.0)
+    return masks
 
 
 def _map_distinct(function: Callable[[float], float], values: Floats) -> Floats:
@@ -178,8 +188,12 @@ def mean_intervals(table: Table, noise: Noise | None) -> list[Interval]:
     return [Interval(float(m), float(m - h), float(m + h)) for m, h in zip(table.means, half, strict=True)]
 
 
-def winner_interval(table: Table, noise: Noise | None, best: int, goal: Goal) -> Interval:
+def winner_interval(
+    table: Table, noise: Noise | None, best: int, goal: Goal, *, rivals: NDArray[np.bool_] | None = None
+) -> Interval:
     """Return the mean and interval of the configuration `best`, selected among k contenders for its mean.
+
+    `rivals` is the mask of the contenders at `RIVAL_LEVEL`, shape (C,), if it is known.
 
     The optimistic side (towards worse values) is at level 0.025 / k, Bonferroni's bound for the largest of k errors if
     all contenders are equal. The other side is at level 0.025 without adjustment: a configuration with an unlucky mean
@@ -188,7 +202,7 @@ def winner_interval(table: Table, noise: Noise | None, best: int, goal: Goal) ->
     mean = float(table.means[best])
     if noise is None:
         return Interval(mean)
-    k = int(contenders(table, noise, best, goal, level=RIVAL_LEVEL).sum())
+    k = int((contenders(table, noise, best, goal, level=RIVAL_LEVEL) if rivals is None else rivals).sum())
     variance, df = noise.variance_of_means()
     scale, degrees = math.sqrt(float(variance[best])), float(df[best])
     adjusted, plain = (t_quantile(1.0 - tail, degrees) * scale for tail in (0.025 / k, 0.025))

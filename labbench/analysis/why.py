@@ -24,9 +24,10 @@ from labbench.analysis.answer import (
     Verdict,
 )
 from labbench.analysis.comparison import (
+    RIVAL_LEVEL,
     Difference,
     compare,
-    contenders,
+    contenders_at_levels,
     held_out_score,
     mean_intervals,
     rank_setups,
@@ -159,11 +160,11 @@ def _make_answer(everything: Table, metric: str, goal: Goal, lost: str, check: C
         )
     noise, order = learn_noise(table), rank_setups(table, goal)
     context = _AnswerContext(everything, table, noise, goal, order, _metric_bounds(metric, table))
-    rivals = np.flatnonzero(contenders(table, noise, context.best, goal) & ~_unsafe_mask(context))
+    near, possible = contenders_at_levels(table, noise, context.best, goal, (0.95, RIVAL_LEVEL))
+    rivals = np.flatnonzero(near & ~_unsafe_mask(context))
     difference = compare(table, noise, context.best, int(order[1]), goal) if len(order) > 1 else None
-    check()
     shares = importance(table, noise, check=check)
-    best = context.estimate(context.best, winner_interval(table, noise, context.best, goal))
+    best = context.estimate(context.best, winner_interval(table, noise, context.best, goal, rivals=possible))
     ranking = (best, *(context.estimate(int(index)) for index in order[1:MAX_RANKED_SETUPS]))
     parameters = _parameter_answers(context, shares, difference, check)
     interactions = _find_interactions(context, shares)
