@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import math
 import sqlite3
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from labbench.errors import StoreError
 from labbench.filters.parser import Filter
 from labbench.records import RunRecord, require_key
 from labbench.store.connection import open_snapshot
@@ -68,7 +69,7 @@ def stream_points(path: Path, tree: Filter | None, metrics: Collection[str] | No
         for run_id, key, name, experiment in runs:
             for metric_id, step, time, value in connection.execute(query, (run_id, metric_ids)):
                 number = value if type(value) is float and type(step) is int else _check_point(step, value)
-                yield PointRow(key, name, experiment, names[metric_id], step, time, number)
+                yield PointRow(key, name, experiment, _name_of(names, metric_id), step, time, number)
 
 
 def stream_steps(path: Path, tree: Filter | None, metrics: Collection[str] | None) -> Iterator[StepRow]:
@@ -93,9 +94,19 @@ def stream_steps(path: Path, tree: Filter | None, metrics: Collection[str] | Non
                         yield row
                     row = StepRow(key, name, experiment, step, time, {})
                 number = value if type(value) is float and type(step) is int else _check_point(step, value)
-                row.values[names[metric_id]] = number
+                row.values[_name_of(names, metric_id)] = number
             if row is not None:
                 yield row
+
+
+def _name_of(names: Mapping[int, str], metric_id: object) -> str:
+    """Return the name of a metric. Raises StoreError for an id of another type, in a damaged file."""
+    name = names.get(metric_id)  # type: ignore[call-overload]
+    if name is None:
+        raise StoreError(
+            f"the column metric_id of the table points has the value {metric_id!r:.80}: the file is damaged"
+        )
+    return str(name)
 
 
 def stream_runs(path: Path, tree: Filter | None, metrics: Collection[str] | None) -> Iterator[RunRecord]:
