@@ -109,7 +109,7 @@ def export(
     if output is not None:
         require_not_database(output)
     with Reader(db) as reader:
-        selection = Selection(reader, parse(filters), metrics or None)
+        selection = ExportedRuns(reader, parse(filters), metrics or None)
         print_name_notes(reader.check_names(selection.filter))
         if output is not None and file_format == "tensorboard":
             _write_event_files(selection, output)
@@ -123,22 +123,22 @@ _FILE_FORMATS = {"parquet": "FILE", "tensorboard": "FOLDER"}
 
 
 @dataclass(frozen=True)
-class Selection:
-    """What is exported."""
+class ExportedRuns:
+    """Runs and metrics to export."""
 
     reader: Reader
     filter: RunFilter
     metrics: Sequence[str] | None
 
 
-def _write_event_files(selection: Selection, folder: Path) -> None:
+def _write_event_files(selection: ExportedRuns, folder: Path) -> None:
     from labbench.export.event_files import write_event_files
 
     n_runs = write_event_files(selection.reader, selection.filter, folder, metrics=selection.metrics)
     echo(f"{format_count(n_runs, 'run')} in {folder}: tensorboard --logdir {shlex.quote(str(folder))}", err=True)
 
 
-def _write_table(selection: Selection, file_format: str, shape: TableShape, output: Path | None) -> None:
+def _write_table(selection: ExportedRuns, file_format: str, shape: TableShape, output: Path | None) -> None:
     from labbench.export.tables import write_csv, write_jsonl, write_parquet
     from labbench.files import write_atomically
 

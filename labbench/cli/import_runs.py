@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,17 @@ def import_(db: Path) -> None:
 
     Importing the same source again adds only what is new.
     """
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """Options of a command that imports runs of another program."""
+
+    experiment: str | None
+    """Experiment of new runs; None: the one that the source names."""
+    replace: bool
+    """Import runs again whose source became shorter or different."""
+    dry_run: bool
 
 
 def source_options(command: Command) -> Command:
@@ -82,7 +94,7 @@ def import_tensorboard(db: Path, paths: tuple[Path, ...], follow: bool, **option
     """
     from labbench.importing import tensorboard
 
-    _import_sources(db, "tensorboard", tensorboard.find_runs, paths, follow=follow, **options)
+    _import_sources(db, "tensorboard", tensorboard.find_runs, paths, SourceOptions(**options), follow=follow)
 
 
 @import_.command("huggingface", epilog=examples("labbench import huggingface output/"))
@@ -96,7 +108,7 @@ def import_huggingface(db: Path, paths: tuple[Path, ...], **options: Any) -> Non
     """
     from labbench.importing import huggingface
 
-    _import_sources(db, "huggingface", huggingface.find_runs, paths, **options)
+    _import_sources(db, "huggingface", huggingface.find_runs, paths, SourceOptions(**options))
 
 
 @import_.command("lightning", epilog=examples("labbench import lightning lightning_logs/"))
@@ -107,7 +119,7 @@ def import_lightning(db: Path, paths: tuple[Path, ...], **options: Any) -> None:
     Takes metrics.csv, and hparams.yaml as the configuration."""
     from labbench.importing import lightning
 
-    _import_sources(db, "lightning", lightning.find_runs, paths, **options)
+    _import_sources(db, "lightning", lightning.find_runs, paths, SourceOptions(**options))
 
 
 @import_.command("wandb", epilog=examples("labbench import wandb wandb/"))
@@ -119,7 +131,7 @@ def import_wandb(db: Path, paths: tuple[Path, ...], **options: Any) -> None:
     """
     from labbench.importing import wandb
 
-    _import_sources(db, "wandb", wandb.find_runs, paths, **options)
+    _import_sources(db, "wandb", wandb.find_runs, paths, SourceOptions(**options))
 
 
 @import_.command("mlflow", epilog=examples("labbench import mlflow mlflow.db", "labbench import mlflow mlruns/"))
@@ -131,7 +143,7 @@ def import_mlflow(db: Path, paths: tuple[Path, ...], **options: Any) -> None:
     """
     from labbench.importing import mlflow
 
-    _import_sources(db, "mlflow", mlflow.find_runs, paths, **options)
+    _import_sources(db, "mlflow", mlflow.find_runs, paths, SourceOptions(**options))
 
 
 @import_.command("trackio", epilog=examples("labbench import trackio ~/.cache/huggingface/trackio"))
@@ -140,7 +152,7 @@ def import_trackio(db: Path, paths: tuple[Path, ...], **options: Any) -> None:
     """Import Trackio's databases, one experiment for each project."""
     from labbench.importing import trackio
 
-    _import_sources(db, "trackio", trackio.find_runs, paths, **options)
+    _import_sources(db, "trackio", trackio.find_runs, paths, SourceOptions(**options))
 
 
 def table_options(command: Command) -> Command:
@@ -156,7 +168,9 @@ def import_keras(db: Path, paths: tuple[Path, ...], **options: Any) -> None:
     """Import files of the CSVLogger of Keras, one run each."""
     from labbench.importing.table_file import TableOptions, find_runs_in_csv
 
-    _import_sources(db, "keras", lambda path: find_runs_in_csv(path, TableOptions(step="epoch")), paths, **options)
+    _import_sources(
+        db, "keras", lambda path: find_runs_in_csv(path, TableOptions(step="epoch")), paths, SourceOptions(**options)
+    )
 
 
 @import_.command("auto", epilog=examples("labbench import auto .", "labbench import auto lightning_logs/ --dry-run"))
@@ -176,7 +190,7 @@ def import_auto(db: Path, paths: tuple[Path, ...], **options: Any) -> None:
         raise InputError("no files of a known format; --help of the command `import` lists the formats")
     for source, path in sources:
         echo(f"{path}: {source}")
-        _import_sources(db, source, reader_of(source), [path], **options)
+        _import_sources(db, source, reader_of(source), [path], SourceOptions(**options))
 
 
 @import_.command("csv", epilog=examples("labbench import csv points.csv", "labbench import csv log.csv --step batch"))
@@ -196,7 +210,9 @@ def import_csv(db: Path, paths: tuple[Path, ...], step: str | None, run: str | N
         if path not in tables:
             _import_long_csv(db, path, **options)
     if tables:
-        _import_sources(db, "csv", lambda path: find_runs_in_csv(path, TableOptions(step, run)), tables, **options)
+        _import_sources(
+            db, "csv", lambda path: find_runs_in_csv(path, TableOptions(step, run)), tables, SourceOptions(**options)
+        )
 
 
 def _import_long_csv(db: Path, path: Path, *, experiment: str | None, replace: bool, dry_run: bool) -> None:
@@ -223,7 +239,9 @@ def import_jsonl(db: Path, paths: tuple[Path, ...], step: str | None, run: str |
     Numbers are metrics, {"step": 1, "train": {"loss": 0.5}} is a point of train/loss."""
     from labbench.importing.table_file import TableOptions, find_runs_in_jsonl
 
-    _import_sources(db, "jsonl", lambda path: find_runs_in_jsonl(path, TableOptions(step, run)), paths, **options)
+    _import_sources(
+        db, "jsonl", lambda path: find_runs_in_jsonl(path, TableOptions(step, run)), paths, SourceOptions(**options)
+    )
 
 
 def _import_sources(
@@ -231,10 +249,8 @@ def _import_sources(
     source: str,
     find_runs: Callable[[Path], Iterable[FoundRun]],
     paths: Sequence[Path],
+    options: SourceOptions,
     *,
-    experiment: str | None,
-    replace: bool,
-    dry_run: bool,
     follow: bool = False,
 ) -> None:
     """Import the runs of each path and print a summary.
@@ -248,11 +264,14 @@ def _import_sources(
     search = partial(_find_all, find_runs, paths)
     runs = search()
     with click.progressbar(runs, label=source, file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
-        report = preview(bar) if dry_run else import_runs(db, bar, source, experiment=experiment, replace=replace)
-    for line in _summary_lines(report, dry_run=dry_run):
+        if options.dry_run:
+            report = preview(bar)
+        else:
+            report = import_runs(db, bar, source, experiment=options.experiment, replace=options.replace)
+    for line in _summary_lines(report, dry_run=options.dry_run):
         echo(line)
-    if follow and not dry_run:
-        for update in follow_runs(db, search, runs, source, experiment=experiment):
+    if follow and not options.dry_run:
+        for update in follow_runs(db, search, runs, source, experiment=options.experiment):
             echo(next(_summary_lines(update)))
     if report.problems:
         for label, problem in report.problems.items():

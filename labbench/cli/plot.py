@@ -20,6 +20,7 @@ from labbench.text import no_color_requested
 if TYPE_CHECKING:
     from labbench.charts.bands import SpreadKind
     from labbench.charts.plotext_chart import PlotCanvas
+    from labbench.reports.figures import FigureStyle
     from labbench.reports.metric_curves import MetricSelection, PlotOptions
 
 
@@ -81,7 +82,8 @@ def plot(
     all_code: bool,
     output: Path | None,
     heat_map: tuple[str, str] | None,
-    **figure: Any,
+    spread: SpreadKind,
+    **style: Any,
 ) -> None:
     """Draw METRIC of the matching runs as text, or as a figure.
 
@@ -98,16 +100,16 @@ def plot(
 
     if heat_map and output is None:
         raise InputError("a heat map is a figure: add -o FILE")
-    keys = [*([] if group is None else [group]), *(heat_map or ())]
+    keys = [key for key in (group, *(heat_map or ())) if key is not None]
     run_filter = parse(filters) if not keys or all_code else present_code(parse(filters))
     options = PlotOptions(axis, smooth, log, group)
     with Reader(db) as reader:
-        axes = [axis] if axis not in ("step", "time") else []
-        if print_name_notes(reader.check_names(run_filter, metrics=[metric, *axes], columns=keys)):
+        metrics = [metric] if axis in ("step", "time") else [metric, axis]
+        if print_name_notes(reader.check_names(run_filter, metrics=metrics, columns=keys)):
             return
         selection = MetricSelection(reader, metric, run_filter)
         if output is not None:
-            _save_figure(output, selection, options, heat_map, **figure)
+            _save_figure(output, selection, options, heat_map, _figure_style(**style), spread)
         else:
             click.echo(draw_metric(selection, options, _terminal_canvas()))
 
@@ -124,21 +126,23 @@ def _save_figure(
     selection: MetricSelection,
     options: PlotOptions,
     heat_map: tuple[str, str] | None,
-    *,
+    style: FigureStyle,
     spread: SpreadKind,
-    width: str,
-    font_size: float,
-    title: str | None,
 ) -> None:
-    from labbench.reports.figures import FigureStyle
     from labbench.reports.metric_figures import save_heat_map, save_metric
 
-    style = FigureStyle(_parse_width(width), font_size=font_size, title=title)
     if heat_map:
         save_heat_map(path, selection, heat_map, style)
     else:
         save_metric(path, selection, options, style, spread=spread)
     echo(f"wrote {path}", err=True)
+
+
+def _figure_style(*, width: str, font_size: float, title: str | None) -> FigureStyle:
+    """Return the style of a figure. Raises InputError for an invalid width."""
+    from labbench.reports.figures import FigureStyle
+
+    return FigureStyle(_parse_width(width), font_size=font_size, title=title)
 
 
 def _parse_width(text: str) -> float:

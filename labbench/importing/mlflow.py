@@ -6,6 +6,7 @@ import ast
 import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -78,7 +79,8 @@ def _read_from_database(path: Path, run_id: str) -> SourceRun:
                 points.add(str(key), step, math.nan if is_nan else _restore_infinity(value), _seconds(timestamp))
         params = dict(database.rows("SELECT key, value FROM params WHERE run_uuid = ?", run_id))
         tags = dict(database.rows("SELECT key, value FROM tags WHERE run_uuid = ?", run_id))
-    return _make_run(run_id, name, experiment, str(status), (_seconds(start), _seconds(end)), params, tags, points)
+    row = _RunRow(run_id, name, experiment, str(status), (_seconds(start), _seconds(end)))
+    return _make_run(row, params, tags, points)
 
 
 def _restore_infinity(value: float) -> float:
@@ -108,7 +110,7 @@ def _read_folder(folder: Path) -> SourceRun:
     run_id = str(meta.get("run_id") or meta.get("run_uuid") or folder.name)
     times = _seconds(meta.get("start_time")), _seconds(meta.get("end_time"))
     name = tags.get("mlflow.runName") or meta.get("run_name")
-    return _make_run(run_id, name, experiment, str(meta.get("status")), times, params, tags, points)
+    return _make_run(_RunRow(run_id, name, experiment, str(meta.get("status")), times), params, tags, points)
 
 
 def _read_metric_file(file: Path, metric: str, points: RunCollector) -> None:
@@ -136,29 +138,31 @@ def _read_text(file: Path) -> str:
 # Both.
 
 
-def _make_run(
-    run_id: str,
-    name: object,
-    experiment: object,
-    status: str,
-    times: tuple[float, float],
-    params: Mapping[str, Any],
-    tags: Mapping[str, Any],
-    points: RunCollector,
-) -> SourceRun:
-    started, finished = (None if math.isnan(time) else time for time in times)
+@dataclass(frozen=True, slots=True)
+class _RunRow:
+    """Description of a run in a database or a folder."""
+
+    id: str
+    name: object
+    experiment: object
+    status: str
+    times: tuple[float, float]
+    """Start and end, Unix time in seconds; NaN if unknown."""
+
+
+def _make_run(row: _RunRow, params: Mapping[str, Any], tags: Mapping[str, Any], points: RunCollector) -> SourceRun:
+    started, finished = (None if math.isnan(time) else time for time in row.times)
     own_tags = [f"{key}={value}" for key, value in tags.items() if not str(key).startswith("mlflow.")]
     if parent := tags.get("mlflow.parentRunId"):
         own_tags.append(f"parent={parent}")
-    known = status in _STATUSES
     return SourceRun(
-        id=run_id,
-        name=str(name or run_id),
-        experiment=str(experiment or "mlflow"),
+        id=row.id,
+        name=str(row.name or row.id),
+        experiment=str(row.experiment or "mlflow"),
         series=points.series(started),
         config={str(key): parse_param(str(value)) for key, value in params.items()},
-        status=_STATUSES.get(status, "stopped"),
-        reason=None if known else "not finished in MLflow",
+        status=_STATUSES.get(row.status, "stopped"),
+        reason=None if row.status in _STATUSES else "not finished in MLflow",
         started=started if started is not None else points.started,
         finished=finished if finished is not None else points.finished,
         tags=own_tags,

@@ -114,11 +114,11 @@ def _read_run(root: Path, files: Sequence[Path], children: dict[Path, list[Path]
     """Read the event files of a run, in the order of their names, which contain their times."""
     events = _Events()
     for file in files:
-        _read_file(file, events, "")
+        _FileReader(events, "").read(file)
     for folder, child_files in children.items():
         name = "" if _TIME_FOLDER.fullmatch(folder.name) else folder.name
         for file in child_files:
-            _read_file(file, events, name)
+            _FileReader(events, name).read(file)
     started = events.points.started
     parameters = read_yaml_mapping(files[0].parent / "hparams.yaml")  # Lightning writes it beside the event file
     return SourceRun(
@@ -135,27 +135,69 @@ def _read_run(root: Path, files: Sequence[Path], children: dict[Path, list[Path]
     )
 
 
-def _read_file(file: Path, events: _Events, scalars_folder: str) -> None:
-    """Add the content of an event file. Raises InputError if it is damaged."""
-    scalars: dict[bytes, str] = {}
-    try:
-        for record in read_records(file):
-            wall, step, summary, session = _read_event(record)
-            if session == _SESSION_START:
-                for points in events.points.metrics.values():
-                    points.drop_from(step)
-            if not summary:
-                continue
-            # the summaries of a scalar differ only in the last four bytes, its value
-            tag = scalars.get(summary[:-4])
-            if tag is not None:
-                events.points.add(tag, step, _FLOAT.unpack(summary[-4:])[0], wall)
-                continue
-            for number, value in read_fields(summary):
-                if number == 1:
-                    _read_value(to_bytes(value), step, wall, events, scalars_folder, scalars, summary)
-    except ProtobufError as error:
-        raise InputError(f"{file}: not a TensorBoard event file: {error}") from error
+class _FileReader:
+    """Reader of the event files of one folder."""
+
+    def __init__(self, events: _Events, folder: str) -> None:
+        self._events = events
+        self._folder = folder
+        """Name of the folder that `add_scalars` created; empty for the folder of the run."""
+        self._metrics: dict[bytes, str] = {}
+        """Metric by summary without its last four bytes, the value, in which the summaries of a scalar differ."""
+
+    def read(self, file: Path) -> None:
+        """Add the content of an event file. Raises InputError if it is damaged."""
+        points = self._events.points
+        try:
+            for record in read_records(file):
+                wall, step, summary, session = _read_event(record)
+                if session == _SESSION_START:
+                    for collector in points.metrics.values():
+                        collector.drop_from(step)
+                if (metric := self._metrics.get(summary[:-4])) is not None:
+                    points.add(metric, step, _FLOAT.unpack(summary[-4:])[0], wall)
+                else:
+                    self._read_summary(summary, step, wall)
+        except ProtobufError as error:
+            raise InputError(f"{file}: not a TensorBoard event file: {error}") from error
+
+    def _read_summary(self, summary: bytes, step: int, wall: float) -> None:
+        for number, value in read_fields(summary):
+            if number == 1:
+                message = to_bytes(value)
+                metric = self._read_value(message, step, wall)
+                is_alone = len(summary) == len(message) + (2 if len(message) < 128 else 3)
+                if metric is not None and message[-5:-4] == b"\x15" and is_alone:
+                    self._metrics[summary[:-4]] = metric
+
+    def _read_value(self, message: bytes, step: int, wall: float) -> str | None:
+        """Add a value of a summary, and return the metric if it is a plain scalar.
+
+        Hyperparameters and images are added too; anything else is counted.
+        """
+        events, value = self._events, read_message(message)
+        tag = to_text(value[1][0]) if 1 in value else ""
+        plugin, content = _read_metadata(to_bytes(value[9][0])) if 9 in value else (events.plugins.get(tag, ""), b"")
+        events.plugins[tag] = plugin
+        metric = f"{tag}/{self._folder.removeprefix(tag.replace('/', '_') + '_')}" if self._folder else tag
+        if plugin == "hparams":
+            _read_hparams(content, events)
+        elif 2 in value:
+            events.points.add(metric, step, to_float(value[2][0]), wall)
+            return metric
+        elif 8 in value and plugin in ("", "scalars"):
+            number = _read_scalar_tensor(to_bytes(value[8][0]))
+            if number is None:
+                events.points.skipped["tensors"] += 1
+            else:
+                events.points.add(metric, step, number, wall)
+        elif 4 in value or plugin == "images":
+            _read_images(tag, step, value, events)
+        else:
+            kinds = {5: "histograms", 6: "sounds"}
+            kind = next((kind for key, kind in kinds.items() if key in value), plugin or "other summaries")
+            events.points.skipped[kind] += 1
+        return None
 
 
 def _read_event(record: bytes) -> tuple[float, int, bytes, int | bytes | None]:
@@ -178,35 +220,6 @@ def _read_event(record: bytes) -> tuple[float, int, bytes, int | bytes | None]:
         elif number == 7:
             session = next((each for key, each in read_fields(to_bytes(value)) if key == 1), None)
     return wall, step, summary, session
-
-
-def _read_value(
-    message: bytes, step: int, wall: float, events: _Events, folder: str, scalars: dict[bytes, str], summary: bytes
-) -> None:
-    """Add a value of a summary: a scalar or hyperparameters; anything else is counted."""
-    value = read_message(message)
-    tag = to_text(value[1][0]) if 1 in value else ""
-    plugin, content = _read_metadata(to_bytes(value[9][0])) if 9 in value else (events.plugins.get(tag, ""), b"")
-    events.plugins[tag] = plugin
-    metric = f"{tag}/{folder.removeprefix(tag.replace('/', '_') + '_')}" if folder else tag
-    if plugin == "hparams":
-        _read_hparams(content, events)
-    elif 2 in value:
-        events.points.add(metric, step, to_float(value[2][0]), wall)
-        if message[-5:-4] == b"\x15" and len(summary) == len(message) + (2 if len(message) < 128 else 3):
-            scalars[summary[:-4]] = metric
-    elif 8 in value and plugin in ("", "scalars"):
-        number = _read_scalar_tensor(to_bytes(value[8][0]))
-        if number is None:
-            events.points.skipped["tensors"] += 1
-        else:
-            events.points.add(metric, step, number, wall)
-    elif 4 in value or plugin == "images":
-        _read_images(tag, step, value, events)
-    else:
-        kinds = {5: "histograms", 6: "sounds"}
-        kind = next((kind for key, kind in kinds.items() if key in value), plugin or "other summaries")
-        events.points.skipped[kind] += 1
 
 
 def _read_images(tag: str, step: int, value: Mapping[int, Sequence[int | bytes]], events: _Events) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from click.testing import Result
 
-from helpers.event_files import _crc, _field, _varint
+from labbench.export.event_records import bytes_field, double_field, frame_records, integer_field
 from labbench.portraits.logged_images import images_by_name
 from labbench.portraits.png_file import encode_png, read_image_file
 from labbench.store.reader import Reader
@@ -20,14 +19,13 @@ Labbench = Callable[..., Result]
 def event(step: int, tag: str, contents: list[bytes], *, is_tensor: bool) -> bytes:
     """Return a record with an image of version 1, or a batch of images of version 2."""
     if is_tensor:
-        strings = b"".join(_field(8, content) for content in (b"4", b"3", *contents))
-        plugin = _field(9, _field(1, _field(1, b"images")))
-        value = _field(1, tag.encode()) + plugin + _field(8, b"\x08\x07" + strings)
+        strings = b"".join(bytes_field(8, content) for content in (b"4", b"3", *contents))
+        plugin = bytes_field(9, bytes_field(1, bytes_field(1, b"images")))
+        value = bytes_field(1, tag.encode()) + plugin + bytes_field(8, b"\x08\x07" + strings)
     else:
-        value = _field(1, tag.encode()) + _field(4, b"\x08\x03\x10\x04" + _field(4, contents[0]))
-    data = b"\x09" + struct.pack("<d", 1000.0 + step) + b"\x10" + _varint(step) + _field(5, _field(1, value))
-    size = struct.pack("<Q", len(data))
-    return size + _crc(size) + data + _crc(data)
+        value = bytes_field(1, tag.encode()) + bytes_field(4, b"\x08\x03\x10\x04" + bytes_field(4, contents[0]))
+    summary = bytes_field(5, bytes_field(1, value))
+    return frame_records([double_field(1, 1000.0 + step) + integer_field(2, step) + summary])
 
 
 def test_images_of_both_versions_are_imported_once_and_grow(labbench: Labbench, tmp_path: Path) -> None:
