@@ -169,7 +169,7 @@ def format_engineering(value: float, digits: int = 4) -> str:
 def format_setting(value: Any) -> str:
     """Return a config value as short, cleaned text.
 
-    Examples: `0.001`, `1e-5`, `true`, `none`, `128-64` for a list.
+    Examples: `0.001`, `1e-5`, `true`, `none`, `128-64` for a list; a list with objects is JSON.
     """
     if value is None or isinstance(value, bool):
         return str(value).lower()
@@ -177,6 +177,10 @@ def format_setting(value: Any) -> str:
         mantissa, _, exponent = f"{value:g}".partition("e")
         return f"{mantissa}e{int(exponent)}" if exponent else mantissa
     if isinstance(value, list | tuple):
+        if any(isinstance(item, dict) for item in value):
+            import json  # rarely needed
+
+            return clean(json.dumps(value, ensure_ascii=False, default=str))
         return "-".join(format_setting(item) for item in value)
     return clean(str(value))
 

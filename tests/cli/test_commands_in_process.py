@@ -147,6 +147,17 @@ def test_show_takes_several_runs(labbench: Labbench, db: Path) -> None:
     assert both == [json.loads(labbench("show", name, "--json").stdout) for name in names]
 
 
+def test_names_with_line_ends_are_suggested_in_one_line_and_lists_of_objects_shown_as_json(
+    labbench: Labbench, tmp_path: Path
+) -> None:
+    config = {"stages": [1, {"c": 2}], "hidden": [64, 32]}
+    start_run("run\nx", config=config, db=tmp_path / "runs.db", system_metrics=False).finish()
+    key = json.loads(labbench("ls", "--json").stdout)[0]["key"]
+    assert labbench("show", "run").stderr.splitlines()[1:] == [f"    {key}  run␊x"]
+    lines = [" ".join(line.split()) for line in labbench("show", key).stdout.splitlines()]
+    assert {'stages [1, {"c": 2}]', "hidden 64-32"} <= {*lines}
+
+
 def test_show_lists_the_files_of_a_run(labbench: Labbench, tmp_path: Path) -> None:
     (tmp_path / "weights.bin").write_bytes(b"x" * 3000)
     with start_run("a", db=tmp_path / "runs.db", system_metrics=False) as run:

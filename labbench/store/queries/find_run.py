@@ -11,6 +11,7 @@ from labbench.files import database_command
 from labbench.records import RunRecord
 from labbench.store.queries.run_rows import read_records, storable_text
 from labbench.store.row_checks import RowCheck
+from labbench.text import clean
 
 MIN_PREFIX = 4
 """Minimum number of characters of a key prefix; shorter ones are too easily the beginning of another run's key."""
@@ -74,4 +75,4 @@ def _similar_names(connection: sqlite3.Connection, word: str) -> list[str]:
 
 def _list_candidates(problem: str, candidates: Sequence[str]) -> str:
     more = [f"... and {len(candidates) - _MAX_CANDIDATES} more"] if len(candidates) > _MAX_CANDIDATES else []
-    return "\n    ".join([f"{problem}:", *candidates[:_MAX_CANDIDATES], *more])
+    return "\n    ".join([f"{problem}:", *map(clean, candidates[:_MAX_CANDIDATES]), *more])
