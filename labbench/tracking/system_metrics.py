@@ -81,11 +81,18 @@ def _memory_of(folder: Path) -> tuple[int, int] | None:
     ):
         try:
             limit, used = (int((folder / name).read_text()) for name in (limit_file, used_file))
-            counters = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-            return used - int(counters[inactive]), max(1, limit)
-        except (OSError, ValueError, KeyError):  # no such file, or `max`
+        except (OSError, ValueError):  # no such file, or `max`
             continue
+        return max(0, used - _counter(folder / "memory.stat", inactive)), max(1, limit)
     return None
+
+
+def _counter(file: Path, name: str) -> int:
+    """Return a counter of a `memory.stat`; 0 if the file lacks it, as in some sandboxes."""
+    try:
+        return int(dict(line.split() for line in file.read_text().splitlines())[name])
+    except (OSError, ValueError, KeyError):
+        return 0
 
 
 def _gpus() -> Iterator[tuple[int, Any]]:

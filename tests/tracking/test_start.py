@@ -628,6 +628,15 @@ def test_system_metrics_have_plausible_values() -> None:
     assert 5 < sample["system/process_memory_mb"] < 10_000
 
 
+@pytest.mark.parametrize("statistics", ["", "inactive_anon 3\n", None])
+def test_memory_limit_of_a_sandbox_without_statistics_counts(tmp_path: Path, statistics: str | None) -> None:
+    files = {"memory.max": "1000\n", "memory.current": "250\n", "memory.stat": statistics}
+    for name, text in files.items():
+        if text is not None:
+            (tmp_path / name).write_text(text)
+    assert cgroup_memory(tmp_path) == (250, 1000)
+
+
 def test_memory_percent_in_a_container_refers_to_its_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     version_1 = {
         "memory/memory.limit_in_bytes": f"{2**20}\n",
