@@ -1,4 +1,4 @@
-"""`labbench run`: train the runs of grid files."""
+"""`labbench run`: train the runs of grid files, or record a run of a command."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -28,12 +28,66 @@ and > are special to the shell. The whole language: labbench help filters
 
 
 @click.command(
+    "run",
+    epilog=examples(
+        "labbench run -- python train.py --lr 0.1 --epochs 5",
+        "labbench run --name baseline --metrics 'it (?P<step>[0-9]+) nll (?P<nll>[0-9.]+)' -- ./train.sh",
+    ),
+)
+@click.argument("words", nargs=-1, required=True, metavar="-- COMMAND...", type=click.UNPROCESSED)
+@click.option("--name", metavar="NAME", help="Name of the run.  [EXPERIMENT-N]")
+@click.option("--experiment", metavar="NAME", help="Experiment.  [name of the script]")
+@click.option("--tag", "tags", multiple=True, metavar="TAG", help="Tag of the run; repeatable.")
+@click.option("--metrics", metavar="REGEX", help="Metrics in the output, by named groups: (?P<loss>[0-9.]+).")
+@click.option("--no-metrics", is_flag=True, help="Read no metrics from the output and from files.")
+@database
+def record(
+    db: Path,
+    *,
+    words: Sequence[str],
+    name: str | None,
+    experiment: str | None,
+    tags: Sequence[str],
+    metrics: str | None,
+    no_metrics: bool,
+) -> None:
+    """Record a run of any command.
+
+    Its options become the configuration, its output is kept, and its exit status is passed on. Metrics are read from
+    event files, metrics.csv or trainer_state.json that it writes in this folder, and from its output. A script that
+    calls labbench.start() logs to this run.
+    """
+    from labbench.recording.record_command import RecordingOptions, record_command
+
+    options = RecordingOptions(db, name, experiment, tags, metrics, not no_metrics)
+    status, summary = record_command(words, options)
+    for line in summary:
+        click.echo(f"labbench: {clean(line)}", err=True)
+    click.get_current_context().exit(status)
+
+
+class RunCommand(click.Command):
+    """`labbench run`: with grids, or with `--` and a command to record."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Parse the arguments with the options of `record` if a command follows `--`."""
+        words = args[args.index("--") + 1 :] if "--" in args else []
+        is_grid = words and all(word.endswith(".toml") for word in words)
+        if "--" in args and not is_grid:
+            return record.make_context(info_name, args, parent, **extra)
+        return super().make_context(info_name, args, parent, **extra)
+
+
+@click.command(
+    cls=RunCommand,
     epilog=examples(
         "labbench run experiments/quickstart.toml",
         "labbench run experiments/quickstart.toml --dry-run",
         "labbench run experiments/quickstart.toml --set lr=0.1 --only optimizer=adam",
     )
-    + ONLY_HELP
+    + ONLY_HELP,
 )
 @click.argument("grids", nargs=-1, required=True, metavar="GRID...", type=FILE_PATH)
 @click.option(
@@ -77,7 +131,7 @@ def run(
     """Train every run of a grid that is not done yet.
 
     Records all metrics in the database. Several grids are trained one after another. The same command again trains
-    only the runs that are missing.
+    only the runs that are missing. With -- and a command instead of grids, records a run of it: labbench run --help --
     """
     from labbench.runner.expanded_grid import load_grid
     from labbench.runner.run_grid import TrainingOptions, choose_devices, require_gpus

@@ -6,6 +6,7 @@ import codecs
 import os
 import select
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from labbench.terminal_output import CapturedOutput, OutputText
@@ -73,12 +74,12 @@ class CapturedFile(Captured):
 class CapturedPipe(Captured):
     """Text that processes write to a pipe; they wait if they write faster than it is read."""
 
-    def __init__(self, reader: int) -> None:
-        """`reader` is the file descriptor of the reading end."""
+    def __init__(self, reader: int, on_output: Callable[[bytes], None] | None = None) -> None:
+        """`reader` is the file descriptor of the reading end; `on_output` receives what is read."""
         super().__init__()
         self.is_closed = False
         """True after all processes have closed the writing end."""
-        self._reader = reader
+        self._reader, self._on_output = reader, on_output
         os.set_blocking(reader, False)
 
     def read(self, seconds: float) -> None:
@@ -88,6 +89,8 @@ class CapturedPipe(Captured):
             data = os.read(self._reader, CHUNK_BYTES)
             self.is_closed = not data
             self._feed(data)
+            if self._on_output is not None:
+                self._on_output(data)
             if time.monotonic() >= end:
                 return
 

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 from labbench.executors.captured_output import CapturedPipe
@@ -22,15 +22,22 @@ END_SECONDS = 1.0
 class ScriptProcess:
     """Running process of a script, with all processes that it starts."""
 
-    def __init__(self, words: Sequence[str], *, folder: str, environment: Mapping[str, str]) -> None:
-        """Start the script in `folder`.
+    def __init__(
+        self,
+        words: Sequence[str],
+        *,
+        folder: str,
+        environment: Mapping[str, str],
+        on_output: Callable[[bytes], None] | None = None,
+    ) -> None:
+        """Start the script in `folder`; `on_output` receives its output as it is read.
 
         Raises:
             OSError: The program cannot be started.
             ValueError: A word contains a zero byte.
         """
         reader, writer = os.pipe()
-        self.output = CapturedPipe(reader)
+        self.output = CapturedPipe(reader, on_output)
         self._run = environment[RUN_VARIABLE]
         self._kill_at: float | None = None
         try:
@@ -87,6 +94,10 @@ class ScriptProcess:
         if self._kill_at is None:
             self._kill_at = time.monotonic() + GRACE_SECONDS
             self._signal(signal.SIGTERM, daemons=True)
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send a signal to the processes of the script's group."""
+        self._signal(number, daemons=False)
 
     def kill(self, *, daemons: bool) -> None:
         """Kill the script and the processes of its group; with `daemons` also those that have left the group."""

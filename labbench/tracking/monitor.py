@@ -27,9 +27,13 @@ _JOIN_SECONDS = 2.0
 class RunMonitor:
     """Thread that records provenance and system metrics of one run."""
 
-    def __init__(self, writer_thread: RunWriterThread, script: Path | None, *, system_metrics: bool) -> None:
+    def __init__(
+        self, writer_thread: RunWriterThread, script: Path | None, *, system_metrics: bool, command: str | None = None
+    ) -> None:
+        """Start the thread; `command` is the command line, by default that of this process."""
         self._writer_thread = writer_thread
         self._script = script
+        self._command = _command(script) if command is None else command
         self._system_metrics = system_metrics
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name="labbench background", daemon=True)
@@ -50,7 +54,7 @@ class RunMonitor:
 
     def _record_provenance(self) -> None:
         commit, dirty, diff = _git_state(self._script.parent if self._script else Path.cwd())
-        texts = {"script": _read_script(self._script), "command": _command(self._script), "diff": diff}
+        texts = {"script": _read_script(self._script), "command": self._command, "diff": diff}
         sources = {kind: text for kind, text in texts.items() if text}
         self._writer_thread.change(
             lambda run: replace(run, git_commit=commit, git_dirty=dirty, versions=_versions(), sources=sources)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -107,6 +107,39 @@ def start(
     if capture_output:
         run.watch_output()
     run._close_with_run(RunMonitor(writer_thread, script, system_metrics=system_metrics))
+    return run
+
+
+def start_command_run(
+    name: str | None,
+    experiment: str,
+    config: Mapping[str, Any],
+    database: Path,
+    *,
+    tags: Iterable[str] = (),
+    script: Path | None,
+    command: str,
+) -> Run:
+    """Start the run of a command, which another process executes.
+
+    Args:
+        script: File of the script that the command runs.
+        command: Command line, as it is recorded.
+
+    Raises:
+        InputError: If the database cannot be opened.
+    """
+    writer = ScriptWriter(database)
+    try:
+        new_run = new_script_run(str(name or ""), experiment, dict(config))
+        script_run = writer.begin(replace(new_run, tags=tuple(tags)))
+    except BaseException:
+        writer.close()
+        raise
+    writer_thread = RunWriterThread(Storage(writer, script_run), script_run, ProblemReporter(strict=False))
+    run = Run(writer_thread, writer.path)
+    writer_thread.start()
+    run._close_with_run(RunMonitor(writer_thread, script, system_metrics=False, command=command))
     return run
 
 

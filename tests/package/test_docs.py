@@ -23,6 +23,7 @@ pytest.importorskip("torch")
 
 import labbench as api
 from labbench.cli import main
+from labbench.cli.run import record
 from labbench.filters.parser import FUNCTIONS, RESERVED, parse
 from labbench.records import STATUSES, Resources, RunRecord, Runtime, Stop
 from labbench.store.reader import Reader
@@ -117,6 +118,7 @@ def parse_only(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[str]], Result]
             disarm(inner)
 
     disarm(main)
+    disarm(record)
     return lambda words: CliRunner().invoke(main, words, prog_name="labbench")
 
 
@@ -156,6 +158,11 @@ def test_the_reference_lists_exactly_the_options_of_each_command(name: str) -> N
     table = rows("cli.md", heading) if f"### {heading}" in text else {}
     listed = {word.split()[0] for cell in table for word in names_in(cell) if word.startswith("-")}
     assert listed == options_of(main.commands[name])
+
+
+def test_the_reference_lists_exactly_the_options_of_a_recorded_command() -> None:
+    listed = {word.split()[0] for cell in rows("cli.md", "Record a run of any command") for word in names_in(cell)}
+    assert listed == options_of(record)
 
 
 # Grid files.

@@ -1,0 +1,1 @@
+"""Recording of any command: `labbench run -- python train.py --lr 0.1`."""
