@@ -51,21 +51,24 @@ def read_points(path: Path) -> list[Row]:
         return connection.execute(query).fetchall()
 
 
-def points_fault(path: Path, expected: list[Row]) -> str | None:
-    """Compare the points of a database with those expected; values may differ slightly, as in stacks of other runs."""
+def points_fault(path: Path, expected: list[Row], *, tolerance: float = 0.0) -> str | None:
+    """Compare the points of a database with those expected, exactly or up to a relative or absolute `tolerance`.
+
+    A stack of fewer runs, after an interruption, gives other values in the last digits, which training amplifies.
+    """
     actual = {row[:3]: row[3] for row in read_points(path)}
     values = {row[:3]: row[3] for row in expected}
     missing, extra = values.keys() - actual.keys(), actual.keys() - values.keys()
     if missing or extra:
         return f"{len(missing)} points missing, {len(extra)} points too many, of {len(values)}"
-    differing = [place for place, value in values.items() if not _is_close(value, actual[place])]
+    differing = [place for place, value in values.items() if not _is_close(value, actual[place], tolerance)]
     return f"{len(differing)} of {len(values)} values differ, such as {differing[0]}" if differing else None
 
 
-def _is_close(value: float | None, other: float | None) -> bool:
+def _is_close(value: float | None, other: float | None, tolerance: float) -> bool:
     if value is None or other is None:
         return value is other
-    return value == other or math.isclose(value, other, rel_tol=0.02, abs_tol=0.02)
+    return value == other or math.isclose(value, other, rel_tol=tolerance, abs_tol=tolerance)
 
 
 def statuses(path: Path) -> dict[str, str]:

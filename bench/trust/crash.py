@@ -40,6 +40,8 @@ from labbench.files import files_folder
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer
 
+_RETRAINED = 0.02
+"""Difference, relative or absolute, of values that were trained in a stack of fewer runs after an interruption."""
 LOSS_SECONDS = 2.0 if SMALL else 0.25
 """Maximum age of a lost log call: 0.025 on a machine with free cores, more on one that runs tests."""
 SURVIVAL_SECONDS = 30.0
@@ -302,7 +304,7 @@ def _fault_of_rest(
         for check in (
             ended.fault,
             lambda: database_fault(database),
-            lambda: None if points is None else points_fault(database, points),
+            lambda: None if points is None else points_fault(database, points, tolerance=_RETRAINED),
             lambda: (
                 status_fault(database, "finished", but=["recovered 5"]) if all_finished and points is not None else None
             ),
