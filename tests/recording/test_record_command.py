@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -14,16 +16,18 @@ import pytest
 
 from helpers.scripts import only_run
 from helpers.waiting import wait_for
+from labbench.errors import LabbenchError
 from labbench.store.reader import Reader
 
 ROOT = Path(__file__).parents[2]
 
 
-def begin(folder: Path, code: str, *words: str, options: tuple[str, ...] = ()) -> subprocess.Popen[str]:
-    """Start `labbench run OPTIONS -- python train.py WORDS`."""
+@contextmanager
+def begin(folder: Path, code: str, *words: str, options: tuple[str, ...] = ()) -> Iterator[subprocess.Popen[str]]:
+    """Start `labbench run OPTIONS -- python train.py WORDS`; what is left of it is killed after the block."""
     (folder / "train.py").write_text(textwrap.dedent(code))
     environment = {name: value for name, value in os.environ.items() if not name.startswith("LABBENCH")}
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-m", "labbench", "run", *options, "--", sys.executable, "train.py", *words],
         cwd=folder,
         env=environment | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])},
@@ -31,6 +35,11 @@ def begin(folder: Path, code: str, *words: str, options: tuple[str, ...] = ()) -
         stderr=subprocess.PIPE,
         text=True,
     )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def record(folder: Path, code: str, *words: str, options: tuple[str, ...] = ()) -> tuple[int, str, str]:
@@ -116,8 +125,9 @@ def test_a_growing_table_is_followed_while_the_command_runs(tmp_path: Path) -> N
         def is_seen() -> bool:
             if not (tmp_path / "runs.db").exists():
                 return False
-            with Reader(tmp_path / "runs.db") as reader:
-                return bool(reader.runs()) and "train_loss" in reader.runs()[0].summary
+            with suppress(LabbenchError), Reader(tmp_path / "runs.db") as reader:  # the database is being created
+                return any("train_loss" in run.summary for run in reader.runs())
+            return False
 
         wait_for(is_seen)
         (tmp_path / "seen").touch()
