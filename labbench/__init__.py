@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from labbench.tracking.images import Image
     from labbench.tracking.run import Run
     from labbench.tracking.start import start
-    from labbench.tracking.wandb_compat import finish, init, log
     from labbench.train.data.dataset import Data
     from labbench.train.data.image_folder import read_image
     from labbench.train.data.loading import Datasets
     from labbench.train.load_model import load_model
     from labbench.train.tasks.task import Task
+    from labbench.wandb.labbench_functions import finish, init, log
 
 __all__ = [
     "Data",
@@ -52,10 +52,10 @@ _MODULES = {
     "Param": "params.param",
     "Run": "tracking.run",
     "Task": "train.tasks.task",
-    "finish": "tracking.wandb_compat",
-    "init": "tracking.wandb_compat",
+    "finish": "wandb.labbench_functions",
+    "init": "wandb.labbench_functions",
     "load_model": "train.load_model",
-    "log": "tracking.wandb_compat",
+    "log": "wandb.labbench_functions",
     "read_image": "train.data.image_folder",
     "start": "tracking.start",
 }

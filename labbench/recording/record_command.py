@@ -75,16 +75,12 @@ def record_command(words: Sequence[str], options: RecordingOptions) -> tuple[int
         command=f"cd {shlex.quote(str(Path.cwd()))} && {masked}",
     )
     recorder = _Recorder(run, printed, options)
-    environment = {
-        "PYTHONUNBUFFERED": "1",
-        **os.environ,
-        "LABBENCH_DB": str(run.path.absolute()),
-        RUN_VARIABLE: run.key,
-        DRIVER_RANKS: driver_ranks(),
-    }
     try:
         script = ScriptProcess(
-            [program, *words[1:]], folder=str(Path.cwd()), environment=environment, on_output=recorder.take_output
+            [program, *words[1:]],
+            folder=str(Path.cwd()),
+            environment=_environment(run),
+            on_output=recorder.take_output,
         )
     except (OSError, ValueError) as error:
         message = start_error(error, words[0], str(Path.cwd()))
@@ -93,6 +89,17 @@ def record_command(words: Sequence[str], options: RecordingOptions) -> tuple[int
     status, last_signal = _watch(script, recorder)
     run._end(_exit_info(words[0], status, last_signal, "\n".join(script.output.last_lines())))
     return (128 - status if status < 0 else status), recorder.summary()
+
+
+def _environment(run: Run) -> dict[str, str]:
+    """Return the environment in which a script attaches to the run."""
+    return {
+        "PYTHONUNBUFFERED": "1",
+        **os.environ,
+        "LABBENCH_DB": str(run.path.absolute()),
+        RUN_VARIABLE: run.key,
+        DRIVER_RANKS: driver_ranks(),
+    }
 
 
 def _watch(script: ScriptProcess, recorder: _Recorder) -> tuple[int, int | None]:
