@@ -123,6 +123,9 @@ def test_worker_that_imports_an_unguarded_script_begins_no_run(tmp_path: Path) -
     run = labbench.start("the only one", system_metrics=False)
     def work(number):
         run.log({"lost": 1.0})
+        open(f"task {number}", "w").close()
+        while not (os.path.exists("task 0") and os.path.exists("task 1")):  # each worker gets a task
+            time.sleep(0.01)
     if __name__ == "__main__":
         with multiprocessing.get_context("spawn").Pool(2) as pool:
             pool.map(work, range(2))
