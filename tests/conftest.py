@@ -13,6 +13,9 @@ from click.testing import CliRunner, Result
 
 from labbench.cli import main
 
+# several test processes share the cores; torch reads the variable when it is imported
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # under nohup, every process that the tests start would inherit an ignored SIGHUP
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
