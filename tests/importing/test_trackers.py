@@ -102,3 +102,12 @@ def test_deleted_runs_of_mlflow_stay_away(labbench: Labbench, tmp_path: Path) ->
         connection.execute("UPDATE runs SET lifecycle_stage = 'deleted' WHERE name LIKE '%child'")
         connection.commit()
     assert labbench("import", "mlflow", "mlflow.db").stdout.startswith("imported 1 new run, 9 points")
+
+
+def test_a_damaged_schema_is_reported(labbench: Labbench, tmp_path: Path) -> None:
+    """SQLite quotes the damaged bytes in its message, which is no text then."""
+    content = (WRITERS / "trackio" / "files" / "project.db").read_bytes()
+    assert b"CREATE TABLE metrics" in content
+    (tmp_path / "project.db").write_bytes(content.replace(b"CREATE TABLE metrics", b"CREATE TABL\xde metrics"))
+    result = labbench("import", "trackio", "project.db")
+    assert (result.exit_code, "project.db: cannot be read" in result.stderr) == (2, True), result.output

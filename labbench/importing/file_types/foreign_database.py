@@ -31,7 +31,7 @@ class ForeignDatabase:
         """Yield the rows of a query. Raises InputError if the file is damaged."""
         try:
             yield from self._connection.execute(query, parameters)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeError) as error:  # SQLite quotes damaged bytes in its messages
             raise InputError(f"{self.path}: cannot be read: {error}") from error
 
 
