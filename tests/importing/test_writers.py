@@ -54,7 +54,7 @@ def test_every_run_config_and_point_is_imported_and_importing_again_changes_noth
 
 def test_written_files_name_no_host_user_or_folder() -> None:
     """The files are public."""
-    personal = {Path.home().name, Path.home().as_posix()} - {"root", "/root"} | {"/tmp/wt", "/home/"}
+    personal = {Path.home().name, Path.home().as_posix()} - {"root", "/root"} | {"/home/"}
     for path in WRITERS.rglob("*"):
         if path.is_file():
             content = path.read_bytes()
