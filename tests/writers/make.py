@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-HOST, USER, HOME = "host", "user", "/tmp/work"
+HOST, USER, HOME = "host", "user", "/tmp/neutral"
 
 Runs = dict[str, dict[str, Any]]
 """By name of the run: `config`, `status` and `series`, a list of [step, value] by metric."""
