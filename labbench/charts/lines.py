@@ -29,7 +29,7 @@ _OUTLIER_RATIO = 20.0
 
 
 _SpansKey: TypeAlias = tuple[bool, float, float, int]
-"""Whether of the raw bands, left, right and number of dot columns of measured spans."""
+"""Key of measured spans: True for raw bands, left and right end, number of dot columns."""
 
 
 @dataclass(frozen=True, slots=True)

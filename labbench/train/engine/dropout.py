@@ -231,7 +231,11 @@ class VmapDropout(SeededDropout):
     """
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Return the inputs of one run, shape (N, ...), multiplied by that run's mask."""
+        """Return the inputs of one run, shape (N, ...), multiplied by that run's mask.
+
+        Raises:
+            NotImplementedError: If the inputs are the same for all runs.
+        """
         if not self.training or self.masks.is_identity:
             return inputs
         if not torch._C._functorch.is_batchedtensor(inputs):

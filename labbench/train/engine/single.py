@@ -174,7 +174,7 @@ class SingleStepper:
         """No-op: there is only one run."""
 
     def weights(self, index: int) -> dict[str, Tensor]:
-        """Return a copy of the model's state_dict; see `Stepper.weights`."""
+        """Return a copy of the model's state_dict, in the model's shapes; see `Stepper.weights`."""
         with self._using(averaged=True):
             return {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
 

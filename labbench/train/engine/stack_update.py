@@ -106,7 +106,7 @@ class StackUpdate:
         return nullcontext() if self._averages is None else self._averages.using(averaged=averaged)
 
     def weights(self, index: int) -> dict[str, Tensor]:
-        """Return a copy of one run's parameters by name."""
+        """Return a copy of one run's parameters by name, in the model's shapes."""
         return self._copy_row(self.parameters, index)
 
     def state(self, index: int, fixed: Mapping[str, Tensor], *, has_updated: bool) -> TrainingState:

@@ -338,7 +338,7 @@ class StackedStepper:
         self.train(self.model.training)
 
     def weights(self, index: int) -> dict[str, Tensor]:
-        """Return a copy of one run's state_dict; see `Stepper.weights`."""
+        """Return a copy of one run's state_dict, in the model's shapes; see `Stepper.weights`."""
         with self.updates.using(averaged=True):
             tensors = {**self.updates.weights(index), **self._fixed_tensors(index)}
         return {name: tensors[canonical].clone() for name, canonical in self.names.items()}
