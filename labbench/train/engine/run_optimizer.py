@@ -84,7 +84,7 @@ class RunOptimizer:
         return {"train/lr": self._last_rate}
 
     def state(self) -> dict[str, Tensor]:
-        """Return a copy of the tensors of the optimizer: `NAME` of shape (), `NAME.PARAMETER` of the shape of the parameter.
+        """Return a copy of the optimizer's tensors: `NAME` of shape (), `NAME.PARAMETER` of the shape of the parameter.
 
         Empty if `save_state_dicts` returns them.
         """
