@@ -57,7 +57,7 @@ class WeightAverages:
         self.use(before)
 
     def tensors(self) -> list[Tensor]:
-        """Return all tensors that an update changes, not copied: averages, in the shapes of the parameters, and shares."""
+        """Return all tensors that an update changes, not copied: averages, in the parameters' shapes, and shares."""
         return [*self.averages, self._shares]
 
 
