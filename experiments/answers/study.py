@@ -16,7 +16,8 @@ from labbench.analysis.distributions import t_quantile
 from labbench.analysis.intervals import Interval, VarianceEstimate
 from labbench.analysis.noise import learn_noise
 from labbench.analysis.table import freeze, tabulate
-from labbench.records import Goal, RunRecord, default_goal
+from labbench.metrics import Goal, default_goal
+from labbench.records import RunRecord
 from labbench.reports.formatting import decimals_for, format_fixed, half_width, use_minus_sign
 from labbench.store.reader import Reader
 from labbench.text import format_number

@@ -12,7 +12,7 @@ from labbench.analysis.effects import Contrast, Effect, MarginalEffects, TwoWayT
 from labbench.analysis.intervals import Interval
 from labbench.analysis.selection import Scope
 from labbench.json_documents import to_json_value
-from labbench.records import Goal
+from labbench.metrics import Goal
 
 Verdict: TypeAlias = Literal[
     "clear", "too close to call", "too few seeds to say", "only one set-up has results", "no results"

@@ -23,7 +23,7 @@ from labbench.analysis.distributions import t_quantile, t_tail
 from labbench.analysis.intervals import Interval, VarianceEstimate
 from labbench.analysis.noise import Noise
 from labbench.analysis.table import Floats, Ints, Table, weighted_sum
-from labbench.records import Goal
+from labbench.metrics import Goal
 
 RIVAL_LEVEL = 0.999
 """Confidence level of the test that rules out a configuration as a possible winner.

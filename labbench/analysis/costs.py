@@ -17,7 +17,7 @@ import numpy as np
 from labbench.analysis.intervals import Interval, share_interval
 from labbench.analysis.noise import learn_noise
 from labbench.analysis.table import Floats, Observation, Setup, Table, is_number
-from labbench.records import Goal
+from labbench.metrics import Goal
 
 
 @dataclass(frozen=True, slots=True)

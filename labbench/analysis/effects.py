@@ -22,7 +22,7 @@ from labbench.analysis.intervals import Interval, VarianceEstimate
 from labbench.analysis.noise import Noise
 from labbench.analysis.table import ROUNDING_TOLERANCE, Floats, Ints, Parameter, Table, weighted_sum
 from labbench.analysis.variance import EXPLODING_DECADES
-from labbench.records import Goal
+from labbench.metrics import Goal
 
 Basis: TypeAlias = Literal["seeds", "settings", "none"]
 """Source of the noise in an interval.

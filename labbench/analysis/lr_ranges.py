@@ -13,7 +13,7 @@ from labbench.analysis.costs import Basin, find_basin
 from labbench.analysis.intervals import Interval
 from labbench.analysis.noise import Noise
 from labbench.analysis.table import Ints, Parameter, Table
-from labbench.records import Goal
+from labbench.metrics import Goal
 
 RANGE_TOLERANCE = 0.05
 """Distance from the best result within which a learning rate is usable, as a share of the best result."""

@@ -15,7 +15,7 @@ from labbench.analysis.noise import learn_noise
 from labbench.analysis.rescale import rescale_observations, restore_unit
 from labbench.analysis.table import Table, freeze, group_by_setup
 from labbench.json_documents import to_json_value
-from labbench.records import Goal
+from labbench.metrics import Goal
 
 Axis: TypeAlias = Literal["steps", "samples", "seconds"]
 AXES: tuple[Axis, ...] = ("steps", "samples", "seconds")

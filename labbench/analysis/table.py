@@ -19,7 +19,8 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from labbench.records import Goal, RunRecord, default_goal
+from labbench.metrics import Goal, default_goal
+from labbench.records import RunRecord
 
 Floats: TypeAlias = NDArray[np.float64]
 Ints: TypeAlias = NDArray[np.int64]

@@ -52,7 +52,7 @@ from labbench.analysis.table import (
     observe,
     tabulate,
 )
-from labbench.records import Goal
+from labbench.metrics import Goal
 
 MIN_IQM_VALUES = 8
 """Smallest number of values for which the interquartile mean is reported."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from labbench.charts.axes import Frame, scale_value
 from labbench.charts.lines import Line, best_point
-from labbench.records import Goal
+from labbench.metrics import Goal
 
 _MAX_STEPPED_LINES = 200
 """Maximum number of lines whose points the crosshair stops at."""

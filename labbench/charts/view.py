@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias, get_args
 
-from labbench.records import Goal
+from labbench.metrics import Goal
 
 XAxis: TypeAlias = Literal["step", "epoch", "time", "clock"]
 """`time` is the duration since the run's start, `clock` the time of day."""

@@ -14,7 +14,8 @@ from labbench.cli.output import echo
 from labbench.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
-    from labbench.records import Goal, RunRecord
+    from labbench.metrics import Goal
+    from labbench.records import RunRecord
 
 
 def find_runs(db: Path, words: Sequence[str]) -> list[RunRecord]:

@@ -12,8 +12,8 @@ from labbench.cli.output import echo
 from labbench.cli.run_tables import print_table, run_columns
 from labbench.files import checkpoint_files, database_command, files_folder
 from labbench.json_documents import run_document
-from labbench.metrics import quality_metrics
-from labbench.records import Goal, RunRecord
+from labbench.metrics import Goal, quality_metrics
+from labbench.records import RunRecord
 from labbench.runner.code_changes import CodeChange
 from labbench.runner.continuation import ContinuationPlan
 from labbench.runner.expanded_grid import ExpandedGrid

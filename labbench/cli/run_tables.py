@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import click
 
 from labbench.configs import compare_configs, differing_keys
-from labbench.metrics import quality_metrics, ranking_metrics
-from labbench.records import Goal, MetricSummary, RunRecord, default_goal
+from labbench.metrics import Goal, default_goal, quality_metrics, ranking_metrics
+from labbench.records import MetricSummary, RunRecord
 from labbench.text import (
     align_decimal_points,
     cell_width,

@@ -20,7 +20,8 @@ from labbench.files import database_command, files_folder
 from labbench.text import clean, format_duration, format_setting, split_lines
 
 if TYPE_CHECKING:
-    from labbench.records import Goal, RunRecord
+    from labbench.metrics import Goal
+    from labbench.records import RunRecord
     from labbench.store.reader import Reader
 
 

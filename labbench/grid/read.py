@@ -23,9 +23,10 @@ from labbench.grid.ranges import replace_ranges
 from labbench.grid.run_options import read_metrics, read_resources, read_runtime, read_stop
 from labbench.grid.source import GridSource, Setting, Table, override_settings, read_source
 from labbench.grid.toml_positions import Path as TomlPath
+from labbench.metrics import Goal
 from labbench.params.builtin import BUILTIN
 from labbench.params.param import TRAINING
-from labbench.records import Goal, Resources, Runtime, Stop
+from labbench.records import Resources, Runtime, Stop
 
 TABLES = (
     "params",

@@ -8,9 +8,9 @@ from typing import Any
 
 from labbench.grid.checks import BadValueError, convert_value, quote_value
 from labbench.grid.source import GridSource, ValueParser
-from labbench.metrics import GOALS
+from labbench.metrics import GOALS, Goal, default_goal
 from labbench.params.param import Param
-from labbench.records import Goal, Resources, Runtime, Stop, default_goal
+from labbench.records import Resources, Runtime, Stop
 
 
 def _parse_steps(value: Any) -> Any:

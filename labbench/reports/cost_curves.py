@@ -8,7 +8,8 @@ import numpy as np
 
 from labbench.analysis.costs import CostCurve
 from labbench.charts.series import Floats, join_by_step
-from labbench.records import Goal, RunRecord
+from labbench.metrics import Goal
+from labbench.records import RunRecord
 from labbench.store.reader import Reader
 from labbench.store.series.buckets import BucketedSeries as Buckets
 from labbench.store.series.curves import CurveRequest

@@ -14,7 +14,8 @@ from labbench.charts.series import Floats, join_by_step
 from labbench.charts.smoothing import ema
 from labbench.errors import InputError, did_you_mean, unknown_metric
 from labbench.filters.parser import Filter
-from labbench.records import Goal, RunRecord, default_goal
+from labbench.metrics import Goal, default_goal
+from labbench.records import RunRecord
 from labbench.store.reader import Reader
 from labbench.text import format_setting
 

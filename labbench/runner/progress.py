@@ -15,8 +15,8 @@ from typing import IO
 from labbench.executors.command import BACKGROUND_ENDED
 from labbench.files import database_command
 from labbench.grid import Grid
-from labbench.metrics import is_quality, metric_rank
-from labbench.records import EngineNote, Event, Failed, Finished, Goal, Points, RunRecord, Started, default_goal
+from labbench.metrics import Goal, default_goal, is_quality, metric_rank
+from labbench.records import EngineNote, Event, Failed, Finished, Points, RunRecord, Started
 from labbench.text import clean, fit_to_width, format_count, format_duration, format_number, progress_bar
 
 DRAW_SECONDS = 0.1

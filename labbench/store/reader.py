@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from labbench.configs import ConfigKeys
 from labbench.errors import unknown_metric
 from labbench.filters.parser import RunFilter
-from labbench.records import STATUSES, Goal, RunRecord, Status, require_key
+from labbench.metrics import Goal
+from labbench.records import STATUSES, RunRecord, Status, require_key
 from labbench.store.queries.filter_sql import Sql, read_metrics
 from labbench.store.queries.run_rows import (
     FROM_RUNS,

@@ -8,8 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from labbench.metrics import GOALS
-from labbench.records import Artifact, Goal, RunRecord, default_goal
+from labbench.metrics import GOALS, Goal, default_goal
+from labbench.records import Artifact, RunRecord
 from labbench.store.connection import open_snapshot
 from labbench.store.fresh_connection import FreshConnection
 from labbench.store.queries.filter_sql import read_metrics

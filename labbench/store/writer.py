@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 from labbench.errors import InputError
 from labbench.files import files_folder, run_folder
-from labbench.records import Config, Event, Goal, NewRun, RunRecord, Status, Submission
+from labbench.metrics import Goal
+from labbench.records import Config, Event, NewRun, RunRecord, Status, Submission
 from labbench.store.liveness import this_process, uptime
 from labbench.store.queries.run_rows import (
     IN_JSON_LIST,

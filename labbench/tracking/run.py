@@ -13,7 +13,8 @@ from typing import Any, Protocol, get_args
 
 from labbench.errors import InputError
 from labbench.files import expand_home
-from labbench.records import Config, Goal
+from labbench.metrics import Goal
+from labbench.records import Config
 from labbench.store.script_writer import ScriptWriter
 from labbench.store.scripts.script_run import ScriptRun, Stream, new_script_run
 from labbench.system.clock import now

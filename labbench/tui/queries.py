@@ -18,8 +18,8 @@ from labbench.configs import ConfigKeys
 from labbench.errors import FilterError, InputError, LabbenchError, as_labbench_error
 from labbench.filters import parser
 from labbench.filters.parser import And, Comparison, Filter
-from labbench.metrics import charted_metrics, ranking_metrics
-from labbench.records import Goal, RunRecord, Status
+from labbench.metrics import Goal, charted_metrics, ranking_metrics
+from labbench.records import RunRecord, Status
 from labbench.store.reader import Reader
 from labbench.store.series.curves import CurveRequest
 from labbench.tui.charts.labels import configuration_of

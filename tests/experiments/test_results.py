@@ -16,7 +16,7 @@ from click.testing import Result
 
 from labbench.analysis import Observation
 from labbench.grid import read_grid
-from labbench.records import Goal, default_goal
+from labbench.metrics import Goal, default_goal
 from labbench.store.reader import Reader
 
 FOLDER = Path(__file__).parents[2] / "experiments"

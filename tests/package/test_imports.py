@@ -65,7 +65,7 @@ assert read_picture is labbench.read_image
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
-@pytest.mark.parametrize("module", ["records", "params", "errors", "filters", "grid", "text", "runner.planner"])
+@pytest.mark.parametrize("module", ["records.stack", "params", "errors", "filters", "grid", "text", "runner.planner"])
 def test_modules_that_every_command_needs_load_only_the_standard_library(module: str) -> None:
     assert not loaded_by(f"import labbench.{module}") & HEAVY
 

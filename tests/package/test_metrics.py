@@ -8,8 +8,8 @@ import pytest
 
 from helpers.store_samples import points, start
 from labbench.cli.run_tables import run_columns
-from labbench.metrics import charted_metrics, is_quality, quality_metrics
-from labbench.records import MetricSummary, RunRecord, default_goal
+from labbench.metrics import charted_metrics, default_goal, is_quality, quality_metrics
+from labbench.records import MetricSummary, RunRecord
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer
 from labbench.tui.queries import Query, _fill_defaults

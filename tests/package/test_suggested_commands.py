@@ -22,7 +22,7 @@ WITHOUT_DATABASE = ("demo", "help", "tasks", "backup")
 _COMMAND = re.compile(rf"\blabbench ({'|'.join(sorted(main.commands.keys() - set(WITHOUT_DATABASE)))})\b")
 NO_SUGGESTIONS = {
     "train/load_model.py": "explains which files `labbench run` makes trusted",
-    "records.py": "is the start of the command that a grid's run records",
+    "records/stack.py": "is the start of the command that a grid's run records",
     "grid/read.py": "explains that `labbench stop` also ends commands, before any database is known",
 }
 """Modules whose messages name a command without suggesting it."""

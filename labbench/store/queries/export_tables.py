@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from labbench.errors import InputError
 from labbench.json_documents import iso_time, to_json_value
-from labbench.records import Goal, RunRecord
+from labbench.metrics import Goal
+from labbench.records import RunRecord
 from labbench.store.queries.stream import PointRow, StepRow
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
-from labbench.records import Artifact, Config, FailureKind, Goal
+from labbench.metrics import Goal
+from labbench.records import Artifact, Config, FailureKind
 from labbench.store.liveness import ProcessIdentity, this_process, uptime
 from labbench.store.queries.run_rows import config_json, storable_text
 from labbench.store.recording.events import delete_unfinished_output, ensure_metric

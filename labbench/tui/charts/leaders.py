@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 
 from labbench.charts.glyphs import LEADER_COUNT, OTHER_SLOT
-from labbench.records import Goal, RunRecord
+from labbench.metrics import Goal
+from labbench.records import RunRecord
 from labbench.tui.charts.labels import configuration_of
 
 

@@ -18,8 +18,8 @@ from textual.containers import Container
 from labbench.charts.glyphs import OTHER_SLOT
 from labbench.charts.ticks import MAX_AXIS_VALUE, clamp
 from labbench.charts.view import Box, Display, Range, ResolvedDisplay, XAxis, resolve_display
-from labbench.metrics import page_order
-from labbench.records import Goal, RunRecord
+from labbench.metrics import Goal, page_order
+from labbench.records import RunRecord
 from labbench.tui.charts.leaders import leader_slots
 from labbench.tui.charts.page_legend import PageLegend
 from labbench.tui.charts.series_container import SeriesContainer

@@ -10,7 +10,7 @@ from typing import Any
 from labbench.charts.smoothing_spec import is_smoothing
 from labbench.charts.ticks import MAX_AXIS_VALUE, clamp
 from labbench.charts.view import DISPLAYS, X_AXES, ChartView, Display, Range, XAxis
-from labbench.records import Goal
+from labbench.metrics import Goal
 
 SMOOTHING_PRESETS = ("", "ema 0.6", "ema 0.9", "ema 0.97")
 """Smoothings that the key cycles through; others can be typed."""

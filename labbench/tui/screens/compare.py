@@ -13,8 +13,8 @@ from textual.binding import Binding, BindingType
 from textual.containers import Container
 from textual.content import Content
 
-from labbench.metrics import charted_metrics
-from labbench.records import Goal, RunRecord
+from labbench.metrics import Goal, charted_metrics
+from labbench.records import RunRecord
 from labbench.tui import queries
 from labbench.tui.charts.panel import ChartPanel
 from labbench.tui.clipboard import TableRows

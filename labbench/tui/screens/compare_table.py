@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from labbench import text
 from labbench.charts.glyphs import SERIES_GLYPHS, STATUS_GLYPHS
-from labbench.metrics import ranking_metrics
-from labbench.records import Goal, RunRecord
+from labbench.metrics import Goal, ranking_metrics
+from labbench.records import RunRecord
 from labbench.text import format_setting_cell
 from labbench.tui.charts.labels import run_labels
 from labbench.tui.widgets.columns import best_value, format_delta

@@ -12,8 +12,8 @@ from labbench import text
 from labbench.configs import canonical_json
 from labbench.filters import parser
 from labbench.filters.parser import And, Comparison, Filter
-from labbench.metrics import ranking_metrics
-from labbench.records import Goal, RunRecord
+from labbench.metrics import Goal, ranking_metrics
+from labbench.records import RunRecord
 from labbench.store.reader import Reader
 from labbench.tui.screens.heatmap import MetricHeatMap
 

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from labbench import text
 from labbench.configs import canonical_json
-from labbench.records import Goal
+from labbench.metrics import Goal
 from labbench.text import format_setting_cell
 from labbench.tui.groups import sample_stats
 from labbench.tui.widgets.text_grid import GridCell, GridRow

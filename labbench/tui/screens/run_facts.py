@@ -10,9 +10,9 @@ from textual.content import Content
 
 from labbench import text
 from labbench.charts.glyphs import STATUS_GLYPHS
-from labbench.metrics import is_axis, metric_rank
+from labbench.metrics import default_goal, is_axis, metric_rank
 from labbench.portraits.file import Portrait
-from labbench.records import RunRecord, default_goal
+from labbench.records import RunRecord
 from labbench.text import format_setting_cell
 from labbench.tui.screens.run_queries import RunDetail
 

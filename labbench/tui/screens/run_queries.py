@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from labbench.errors import LabbenchError
 from labbench.files import database_command
+from labbench.metrics import Goal
 from labbench.portraits.file import NO_PORTRAIT_MESSAGE, Portrait, portrait_path, read_portrait
-from labbench.records import Artifact, Goal, RunRecord
+from labbench.records import Artifact, RunRecord
 from labbench.store.reader import Reader
 from labbench.terminal_output import keep_ends
 from labbench.text import split_lines

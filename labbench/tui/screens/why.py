@@ -16,8 +16,7 @@ from textual.worker import get_current_worker
 
 from labbench import text
 from labbench.filters import parser
-from labbench.metrics import ranking_metrics
-from labbench.records import Goal
+from labbench.metrics import Goal, ranking_metrics
 from labbench.store.reader import Reader
 from labbench.tui.clipboard import TableRows
 from labbench.tui.screens.base import DataScreen, stop_if_cancelled

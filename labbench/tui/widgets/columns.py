@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from labbench import text
-from labbench.metrics import charted_metrics
-from labbench.records import Goal, RunRecord, default_goal
+from labbench.metrics import Goal, charted_metrics, default_goal
+from labbench.records import RunRecord
 from labbench.text import format_setting_cell
 from labbench.tui.groups import RunGroup
 

@@ -13,7 +13,8 @@ from textual.widget import Widget
 
 from labbench import text
 from labbench.charts.glyphs import OTHER_GLYPH, OTHER_SLOT, SERIES_GLYPHS, SPINNER_GLYPHS, STATUS_GLYPHS
-from labbench.records import Goal, RunRecord, Status
+from labbench.metrics import Goal
+from labbench.records import RunRecord, Status
 from labbench.tui.groups import RunGroup
 from labbench.tui.theme import has_few_colours, series_colours
 from labbench.tui.widgets.columns import RunColumn

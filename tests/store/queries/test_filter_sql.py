@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from helpers.store_samples import new_run, points, queue, start
 from labbench.errors import FilterError, InputError
 from labbench.filters.parser import And, Comparison, Filter, Not, Or, matches_config, parse, uses_key
-from labbench.records import Finished, NewRun, RunRecord, default_goal
+from labbench.metrics import default_goal
+from labbench.records import Finished, NewRun, RunRecord
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer
 

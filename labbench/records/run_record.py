@@ -1,0 +1,97 @@
+"""Runs as recorded in the database."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from labbench.metrics import Goal
+from labbench.records.run_data import Config, FailureKind, Status
+
+
+@dataclass(frozen=True, slots=True)
+class MetricSummary:
+    """Statistics of one metric of one run; `n` includes NaN.
+
+    The statistics are updated with every write, so that the points need not be read.
+    """
+
+    n: int
+    n_nonfinite: int
+    first_nonfinite_step: int | None
+    last: float
+    last_step: int
+    min: float | None
+    min_step: int | None
+    max: float | None
+    max_step: int | None
+
+    def best(self, goal: Goal) -> tuple[float | None, int | None]:
+        """Return the best finite value and its step, (None, None) if there is none or the goal is `none`."""
+        if goal == "none":
+            return None, None
+        return (self.min, self.min_step) if goal == "min" else (self.max, self.max_step)
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """Run as recorded in the database."""
+
+    id: int
+    key: str
+    """Eight random letters and digits, the public name of the run."""
+    name: str
+    experiment: str
+    status: Status
+    config: Config
+    identity: str = ""
+    attempt: int = 1
+    """Number of the attempt, from 1; every retry and resume increments it, so that attempts are never mixed."""
+    boundary: int = 0
+    """Step of the last checkpoint, where the run can resume; 0: the start."""
+    task: str = ""
+    reason: str | None = None
+    """Reason of the end: `all epochs`, `early stop`, `target reached`, `non-finite train/loss at step 12`."""
+    created: float = 0.0
+    """Unix time in seconds."""
+    started: float | None = None
+    """Unix time in seconds."""
+    finished: float | None = None
+    """Unix time in seconds."""
+    heartbeat: float | None = None
+    """Unix time in seconds of the last sign of life."""
+    host: str | None = None
+    pid: int | None = None
+    """Process on `host` that writes the run to the database."""
+    device: str | None = None
+    way: str | None = None
+    """Engine that trained it: `loop`, `stacked` or `vmap`; kept on resume."""
+    error_kind: FailureKind | None = None
+    error: str | None = None
+    traceback: str | None = None
+    git_commit: str | None = None
+    git_dirty: bool | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+    note: str | None = None
+    archived: bool = False
+    code_version: str | None = None
+    """Version of the code that computed it; None if recorded by a release without code versions."""
+    older_code: bool = False
+    """True if its grid has been trained with changed code since."""
+    external_id: str | None = None
+    """Id that the script gave the run (`start(id=...)`), unique in the experiment."""
+    continued_from: str | None = None
+    """Key of the shorter run whose final state it began from."""
+    continued_step: int | None = None
+    """Optimizer steps of that run; the points up to this step are copies."""
+    tags: tuple[str, ...] = ()
+    summary: Mapping[str, MetricSummary] = field(default_factory=dict)
+
+    @property
+    def seconds(self) -> float | None:
+        """Wall time in seconds, None before the start.
+
+        While the run is running, up to its last heartbeat.
+        """
+        end = self.finished or self.heartbeat
+        return None if self.started is None or end is None else max(0.0, end - self.started)
