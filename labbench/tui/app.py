@@ -21,6 +21,7 @@ from textual.filter import Monochrome, NoColor
 from textual.markup import escape
 from textual.message import Message
 from textual.screen import Screen
+from textual.widgets import Input
 
 from labbench import text
 from labbench.errors import LabbenchError
@@ -131,8 +132,9 @@ class LabbenchApp(App[None]):
         return not self._key_queue.is_empty
 
     def _is_busy(self) -> bool:
-        """Return True while the screen shows nothing yet, or an edit is being prepared or written."""
-        if isinstance(self.screen, DataScreen) and not self.screen.is_ready:
+        """Return True while the rows of a query are to come, or an edit is being prepared or written."""
+        is_typing = isinstance(self.focused, Input)  # the letters of a filter do not wait for its rows
+        if isinstance(self.screen, DataScreen) and not self.screen.is_ready and not is_typing:
             return True
         return any(worker.group in ("selection", "edit") and not worker.is_finished for worker in self.workers)
 

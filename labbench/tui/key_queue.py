@@ -19,7 +19,7 @@ from textual.message_pump import MessagePump
 
 Input: TypeAlias = "Key | Paste"
 
-_MAX_WAIT_SECONDS = 2.0
+_MAX_WAIT_SECONDS = 5.0
 """Maximum delay of a key by the one before, so that a slow disk never locks the keyboard."""
 _POLL_SECONDS = 0.003
 

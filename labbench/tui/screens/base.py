@@ -25,7 +25,7 @@ from labbench.files import database_command
 from labbench.tui import edits, queries
 from labbench.tui.clipboard import TableRows
 from labbench.tui.edits import Edit
-from labbench.tui.queries import DatabaseProgress
+from labbench.tui.queries import DatabaseProgress, Query
 from labbench.tui.screens.export_view import ExportFormat, FileExport, screen_formats
 from labbench.tui.screens.help import HelpScreen
 from labbench.tui.session import MarkChange, Session
@@ -76,9 +76,9 @@ class DataScreen(Screen[None], Generic[Result]):
     class DataRead(Message):
         """The database was read."""
 
-        def __init__(self, answer: Any, progress: DatabaseProgress, seconds: float) -> None:
-            """`seconds` is the CPU time of the reading."""
-            self.answer, self.progress, self.seconds = answer, progress, seconds
+        def __init__(self, answer: Any, query: Query, progress: DatabaseProgress, seconds: float) -> None:
+            """`answer` is that to `query`; `seconds` is the CPU time of the reading."""
+            self.answer, self.query, self.progress, self.seconds = answer, query, progress, seconds
             super().__init__()
 
     class Edited(Message):
@@ -114,9 +114,9 @@ class DataScreen(Screen[None], Generic[Result]):
         self.session = session
         self._reading: Worker[None] | None = None
         self._is_outdated = True
-        self.is_ready = False
-        """True once the screen has shown an answer or an error; keys wait for that."""
         self._query_key: object = None
+        self._read_query: Query | None = None
+        self._shown_query: Query | None = None
         self._rest_until = 0.0
         self.progress = DatabaseProgress()
 
@@ -125,6 +125,14 @@ class DataScreen(Screen[None], Generic[Result]):
         yield from self.compose_body()
         yield Static(id="error", markup=False)
         yield KeyBar()
+
+    @property
+    def is_ready(self) -> bool:
+        """True once the answer to the last query, or an error, is shown; keys wait for that.
+
+        Otherwise a key typed right after a filter would act on the rows of the filter before.
+        """
+        return self._shown_query is not None and self._shown_query == self._read_query
 
     screen_name: ClassVar[str] = ""
     primary_actions: ClassVar[tuple[str, ...]] = ()
@@ -148,7 +156,8 @@ class DataScreen(Screen[None], Generic[Result]):
         """Read the database; a newer read replaces a running one."""
         self._is_outdated = False
         self._query_key = self.session.query_key()
-        self._reading = self._read(self.prepare_read())
+        self._read_query = self.session.query
+        self._reading = self._read(self.prepare_read(), self._read_query)
 
     def reread(self) -> None:
         """Reread after a change; a running read is not cancelled, so that a busy large database is shown at all."""
@@ -172,11 +181,11 @@ class DataScreen(Screen[None], Generic[Result]):
             self.read()
 
     @work(thread=True, exclusive=True, group="snapshot")
-    def _read(self, query: Callable[[], Result]) -> None:
+    def _read(self, read_answer: Callable[[], Result], query: Query) -> None:
         def read() -> Message:
             started = time.thread_time()
-            answer, progress = query(), queries.read_progress(self.session.path)
-            return self.DataRead(answer, progress, time.thread_time() - started)
+            answer, progress = read_answer(), queries.read_progress(self.session.path)
+            return self.DataRead(answer, query, progress, time.thread_time() - started)
 
         self.post_result(read)
 
@@ -194,7 +203,7 @@ class DataScreen(Screen[None], Generic[Result]):
         self.progress = self.query_one(TopBar).progress = event.progress
         self._rest_until = time.monotonic() + min(_MAX_REST_SECONDS, event.seconds / _MAX_READING_SHARE)
         self.show(event.answer)
-        self.is_ready = True
+        self._shown_query = event.query
         self._reread_if_outdated()
 
     # Edits
@@ -280,8 +289,12 @@ class DataScreen(Screen[None], Generic[Result]):
 
     @on(Failed)
     def _show_failure(self, event: Failed) -> None:
-        self.is_ready = True
+        self.end_waiting()
         self.show_error(text.clean(str(event.error).splitlines()[0]))
+
+    def end_waiting(self) -> None:
+        """Let keys through although the last query could not be answered."""
+        self._shown_query = self._read_query
 
     def show_error(self, problem: str) -> None:
         """Show an error until Esc is pressed; "" hides it."""

@@ -81,6 +81,7 @@ class RunTableScreen(ChartScreen[Snapshot]):
         """Show the error beside the filter; the table keeps the runs of the last valid filter."""
         if isinstance(event.error, queries.UnknownNameError):
             event.prevent_default()
+            self.end_waiting()
             self.query_one(FilterBar).show_unknown_name(str(event.error))
 
     @on(FilterBar.EditingStarted)
