@@ -19,15 +19,14 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 
 from labbench.errors import LabbenchError
-from labbench.executors.attempt import sub_stack
 from labbench.executors.captured_output import CapturedFile
 from labbench.executors.leftovers import DRIVER_VARIABLE, driver_mark, kill_processes
 from labbench.executors.message_reader import MessageReader
 from labbench.executors.scratch import ScratchFolder, keep_sockets_in_scratch_folder
 from labbench.executors.script_process import signal_name
-from labbench.executors.time_limit import TimeLimit
+from labbench.executors.watched_stack import WatchedStack
 from labbench.executors.worker_main import DEVICE_LOST_STATUS, DRIVER_SIGNALS, serve
-from labbench.records import Event, Failed, FailureKind, Finished, Log, Points, RunRecord, Stack
+from labbench.records import Event, Failed, Finished, Log, Stack
 from labbench.terminal_output import OutputText
 from labbench.train.active_runs import ActiveRuns
 
@@ -116,12 +115,8 @@ class Worker:
         self.timeout = timeout
         self.busy = False
         self.died = False
-        self.active = ActiveRuns()
-        """Runs of the current stack that have not ended."""
-        self._stack: Stack
-        self._time_limit = TimeLimit(timeout)
-        self._measured: set[str] = set()
-        """Runs of the current stack with points."""
+        self._watched: WatchedStack | None = None
+        """The current stack."""
         self.connection: Connection
         self._reader: MessageReader
         self._context = context
@@ -130,12 +125,16 @@ class Worker:
         self._printed = CapturedFile(output)
         self._output_size = 0
 
+    @property
+    def active(self) -> ActiveRuns:
+        """Runs of the current stack that have not ended."""
+        return ActiveRuns() if self._watched is None else self._watched.active
+
     def submit(self, stack: Stack) -> None:
         """Send a stack to the process, starting it if needed."""
         if self._process is None:
             self._start()
-        self.busy, self._stack, self.active = True, stack, ActiveRuns(stack.runs)
-        self._time_limit, self._measured = TimeLimit(self.timeout), set()
+        self.busy, self._watched = True, WatchedStack(stack, self.timeout)
         self._printed = CapturedFile(self._output, start=self._printed.end, n_runs=len(stack.runs))
         with contextlib.suppress(OSError):  # the process has just died, which `receive` detects
             self.connection.send(stack)
@@ -151,18 +150,16 @@ class Worker:
         Sets `died` if the process has died.
         """
         assert self._process is not None
+        assert self._watched is not None
         messages: list[Event | None] = self._reader.take()
         if messages:
-            self._time_limit.report()
+            self._watched.report()
         for event in messages:
             yield from self._logs(self._printed.take(everything=isinstance(event, Failed | Finished)))
             if event is None:
                 self._become_idle()
                 return
-            self._time_limit.charge(self._measured_runs() or self.active.keys)
-            if isinstance(event, Points):
-                self._measured.add(event.run)
-            self.active.update(event)
+            self._watched.update(event)
             yield event
         self.died = not messages and (self._reader.is_closed or self._process.exitcode is not None)
 
@@ -173,32 +170,20 @@ class Worker:
         """
         exit_status = self.kill(grace=1.0)
         yield from self._logs(self._printed.close())
-        runs = list(self.active)
-        if len(runs) == 1:
-            yield self._failure(runs[0], "crash", cause_of_death(exit_status))
-            runs = []
-        halves = runs[: len(runs) // 2], runs[len(runs) // 2 :]
+        assert self._watched is not None
+        failures, retries = self._watched.end_dead(cause_of_death(exit_status), self._printed.last_lines())
+        yield from failures
         self._become_idle()
-        return [sub_stack(self._stack, half) for half in halves if half]
+        return retries
 
     def overdue_runs(self) -> dict[str, str]:
         """Return the runs that have exceeded the time limit, each with its error message."""
-        measured = self._measured_runs()
-        self._time_limit.charge(measured or self.active.keys)
+        if self._watched is None:  # the stack has just ended
+            return {}
         if (size := self._output.stat().st_size) != self._output_size:  # printing is a sign of life
             self._output_size = size
-            self._time_limit.report()
-        if over := self._time_limit.over(self.active.keys):
-            return dict.fromkeys(over, f"timed out after {self.timeout or 0:g} s ([resources] timeout)")
-        if self._time_limit.is_silent:
-            started = [run.key for run in self.active if self.active.has_started(run)]
-            message = f"timed out: nothing was reported for {self.timeout:g} s ([resources] timeout)"
-            return dict.fromkeys(started if self._measured else self.active.keys, message)
-        return {}
-
-    def _measured_runs(self) -> list[str]:
-        """Return the active runs that have measured something; none while the stack loads."""
-        return [run for run in self.active.keys if run in self._measured]
+            self._watched.report()
+        return self._watched.overdue_runs()
 
     def handle_timeout(self, overdue: Mapping[str, str]) -> Generator[Event, None, list[Stack]]:
         """Kill the process, and fail the runs that exceeded its time limit, each with its message.
@@ -207,15 +192,11 @@ class Worker:
         """
         self.kill()
         yield from self._logs(self._printed.close())
-        for run in self.active:
-            if run.key in overdue:
-                yield self._failure(run, "timeout", overdue[run.key])
-        others = [run for run in self.active if run.key not in overdue]
+        assert self._watched is not None
+        failures, retries = self._watched.end_overdue(overdue, self._printed.last_lines())
+        yield from failures
         self._become_idle()
-        return [sub_stack(self._stack, others)] if others else []
-
-    def _failure(self, run: RunRecord, kind: FailureKind, message: str) -> Failed:
-        return Failed(run.key, run.attempt, kind, message, "\n".join(self._printed.last_lines()))
+        return retries
 
     def request_stop(self, runs: list[str]) -> None:
         """Ask the process to stop these runs at their next boundary."""
@@ -236,7 +217,7 @@ class Worker:
         self._process.kill()
         self._process.join()
         status = self._process.exitcode
-        for run in self.active.keys if self.busy and self._stack.command else ():
+        for run in self.active.keys if self._watched and self._watched.stack.command else ():
             kill_processes(run)
         self._reader.close()
         self.connection.close()
@@ -260,7 +241,7 @@ class Worker:
         theirs.close()
 
     def _become_idle(self) -> None:
-        self.busy, self.died, self.active = False, False, ActiveRuns()
+        self.busy, self.died, self._watched = False, False, None
 
     def _logs(self, texts: Iterable[OutputText]) -> Iterator[Event]:
         """Yield printed texts as events of each run of the stack that has not ended."""

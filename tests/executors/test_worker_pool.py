@@ -2,146 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from labbench.executors import Executor
+from helpers.executor_contract import ends, stacks_of
 from labbench.executors.attempt import train_attempt
 from labbench.executors.in_process import InProcessExecutor
 from labbench.executors.worker_pool import WorkerExecutor, cause_of_death
-from labbench.records import Event, Failed, Finished, Log, Points, RunRecord, Runtime, Stack, Started
+from labbench.records import Failed, Finished, Log, Points, RunRecord, Runtime
 from labbench.runner.planner import make_stack
 from labbench.system.cgroups import cgroup_quota
 from labbench.train.active_runs import StopRequests
 
 pytest.importorskip("torch")
 
-UNRULY = """
-import ctypes, gc, os, struct, sys, time
-from multiprocessing.connection import Connection
-import torch
-from labbench.params import Param
-from labbench.train.data import Data
-
-def writable_connections():
-    return [each for each in gc.get_objects() if type(each) is Connection and not each.closed and each.writable]
-
-class Task:
-    params = {"behaviour": Param("str", "good")}
-
-    def data(self, config):
-        if config["behaviour"] == "hang in data":
-            time.sleep(60)
-        inputs = torch.randn(64, 4)
-        targets = (inputs.sum(dim=1) > 0).long()
-        return Data(train=(inputs, targets), val=(inputs, targets))
-
-    def model(self, config):
-        match config["behaviour"]:
-            case "raise":
-                raise ValueError("no such layer")
-            case "sys.exit":
-                sys.exit(3)
-            case "ctrl-c":
-                raise KeyboardInterrupt
-            case "exit":
-                print("leaving now", flush=True)
-                os._exit(3)
-            case "crash":
-                ctypes.string_at(0)
-            case "hang":
-                time.sleep(60)
-            case "slow":
-                time.sleep(0.5)
-                print("still loading", flush=True)
-            case "real-time signal":
-                os.kill(os.getpid(), 40)
-            case "half a message":
-                for connection in writable_connections():
-                    os.write(connection.fileno(), struct.pack("!i", 100_000) + b"half a message")
-                    os.kill(os.getpid(), 9)
-            case "no messages":
-                for connection in writable_connections():
-                    os.write(connection.fileno(), struct.pack("!i", 9) + b"no pickle")
-                    time.sleep(60)
-            case "fork":
-                if os.fork() == 0:  # it keeps the connection open
-                    os.setsid()
-                    time.sleep(20)
-                os._exit(3)
-            case "print":
-                print("hello from the model")
-        return torch.nn.Linear(4, 2)
-"""
-
-
-def stacks_of(tmp_path: Path, *behaviours: str, epochs: int = 1) -> list[Stack]:
-    """Return one stack of the unruly task per behaviour."""
-    file = tmp_path / "unruly.py"
-    file.write_text(UNRULY)
-    runs = [
-        RunRecord(i, f"run{i}", behaviour, "unruly", "running", {"behaviour": behaviour, "epochs": epochs})
-        for i, behaviour in enumerate(behaviours)
-    ]
-    return [make_stack([run], task=f"{file}:Task", stop=None, runtime=Runtime()) for run in runs]
-
-
-def ends(events: list[Event | None]) -> dict[str, Finished | Failed]:
-    """Return the last event of each run, and assert that it ended once."""
-    last: dict[str, Finished | Failed] = {}
-    for event in events:
-        if isinstance(event, Finished | Failed):
-            assert event.run not in last, f"{event.run} ended twice"
-            last[event.run] = event
-    return last
-
-
-@pytest.fixture(params=["this process", "two workers"])
-def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
-    executor = InProcessExecutor("cpu") if request.param == "this process" else WorkerExecutor(["cpu", "cpu"])
-    with closing(executor):
-        yield executor
-
-
-def test_every_run_ends_once_and_a_task_that_raises_fails_alone(executor: Executor, tmp_path: Path) -> None:
-    events = list(executor.execute(stacks_of(tmp_path, "good", "raise", "good")))
-    last = ends(events)
-    assert {run: type(event) for run, event in last.items()} == {"run0": Finished, "run1": Failed, "run2": Finished}
-    failure = last["run1"]
-    assert isinstance(failure, Failed)
-    assert failure.kind == "user"
-    assert failure.message.startswith("ValueError: no such layer (unruly.py:")
-    assert "in model" in failure.traceback
-
-
-def test_a_task_that_calls_sys_exit_fails_its_run_alone(executor: Executor, tmp_path: Path) -> None:
-    runs = [run for stack in stacks_of(tmp_path, "good", "sys.exit", "good") for run in stack.runs]
-    [good] = stacks_of(tmp_path, "good")
-    stack = make_stack(runs, task=good.task, stop=None, runtime=Runtime())
-    last = ends(list(executor.execute([stack])))
-    assert {run: type(event) for run, event in last.items()} == {"run0": Finished, "run1": Failed, "run2": Finished}
-    failure = last["run1"]
-    assert isinstance(failure, Failed)
-    assert failure.message == "the task called sys.exit (SystemExit: 3): raise an error instead"
-
 
 def test_ctrl_c_in_a_task_still_interrupts_this_process(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         list(InProcessExecutor("cpu").execute(stacks_of(tmp_path, "ctrl-c", "good")))
-
-
-def test_both_executors_record_the_same_losses(tmp_path: Path) -> None:
-    def losses(executor: Executor) -> list[float]:
-        with closing(executor):
-            events = list(executor.execute(stacks_of(tmp_path, "good")))
-        return [
-            value for event in events if isinstance(event, Points) and "loss" in event.metric for value in event.values
-        ]
-
-    assert losses(InProcessExecutor("cpu")) == losses(WorkerExecutor(["cpu"]))
 
 
 @pytest.mark.parametrize(
@@ -167,20 +47,6 @@ def test_a_worker_that_dies_fails_its_run_with_the_reason_and_its_last_lines(
     assert failure.kind == "crash"
     assert message in failure.message
     assert behaviour != "exit" or "leaving now" in failure.traceback
-
-
-def test_a_run_that_kills_its_worker_in_a_stack_fails_alone(tmp_path: Path) -> None:
-    runs = [run for stack in stacks_of(tmp_path, "good", "exit", "good", "good") for run in stack.runs]
-    [good, *_] = stacks_of(tmp_path, "good")
-    stack = make_stack(runs, task=good.task, stop=None, runtime=Runtime())
-    with closing(WorkerExecutor(["cpu"])) as executor:
-        last = ends(list(executor.execute([stack])))
-    assert {run: type(event) for run, event in last.items()} == {
-        "run0": Finished,
-        "run1": Failed,
-        "run2": Finished,
-        "run3": Finished,
-    }
 
 
 @pytest.mark.parametrize("behaviour", ["hang", "hang in data"])
@@ -218,30 +84,6 @@ def test_output_of_a_worker_becomes_events_and_not_stdout(tmp_path: Path, capfd:
         events = list(executor.execute(stacks_of(tmp_path, "print")))
     assert "hello from the model\n" in "".join(event.text for event in events if isinstance(event, Log))
     assert capfd.readouterr().out == ""
-
-
-def test_an_interrupt_stops_runs_at_their_boundary_and_takes_no_more_stacks(executor: Executor, tmp_path: Path) -> None:
-    last: dict[str, Finished | Failed] = {}
-    for event in executor.execute(stacks_of(tmp_path, *["good"] * 5, epochs=100_000)):
-        if isinstance(event, Started):
-            executor.interrupt()
-        if isinstance(event, Finished | Failed):
-            last[event.run] = event
-    assert 1 <= len(last) <= 2  # only the runs that were training
-    assert {event.status for event in last.values() if isinstance(event, Finished)} == {"queued"}
-
-
-def test_one_run_is_stopped_and_the_others_continue(executor: Executor, tmp_path: Path) -> None:
-    last: dict[str, Finished | Failed] = {}
-    for event in executor.execute([*stacks_of(tmp_path, "good", epochs=100_000), *stacks_of(tmp_path, "x", "y")[1:]]):
-        if isinstance(event, Started) and event.run == "run0":
-            executor.stop("run0")
-        if isinstance(event, Finished | Failed):
-            last[event.run] = event
-    assert {run: event.status for run, event in last.items() if isinstance(event, Finished)} == {
-        "run0": "queued",
-        "run1": "finished",
-    }
 
 
 def test_a_cgroup_quota_limits_the_cores(tmp_path: Path) -> None:
@@ -336,14 +178,3 @@ class Task:
     def model(self, config):
         return Greedy(config["greed"])
 """
-
-
-def test_a_run_out_of_memory_fails_as_oom_and_the_others_finish(tmp_path: Path) -> None:
-    file = tmp_path / "greedy.py"
-    file.write_text(GREEDY)
-    configs = [{"seed": seed, "epochs": 1, "greed": 2**50 if seed == 1 else 1} for seed in range(3)]
-    runs = [RunRecord(seed, f"run{seed}", "", "greedy", "running", config) for seed, config in enumerate(configs)]
-    stack = make_stack(runs, task=f"{file}:Task", stop=None, runtime=Runtime())
-    ended = ends(list(train_attempt(stack, "cpu", StopRequests()))).values()
-    assert [event.kind for event in ended if isinstance(event, Failed)] == ["oom"]
-    assert sorted(event.run for event in ended if isinstance(event, Finished)) == ["run0", "run2"]
