@@ -16,6 +16,7 @@ from labbench.errors import InputError, LabbenchError, StoreError
 from labbench.files import database_command, expand_home
 from labbench.store import schema
 from labbench.store.file_systems import file_system_type, has_shared_memory, network_file_system
+from labbench.store.guarded_connection import GuardedConnection, require_descriptors_of
 from labbench.store.liveness import is_lost
 from labbench.store.series import overview
 
@@ -55,7 +56,7 @@ def resolve_path(path: Path | str) -> Path:
     return resolved
 
 
-def open_for_writing(path: Path) -> sqlite3.Connection:
+def open_for_writing(path: Path) -> GuardedConnection:
     """Open a database for writing, in autocommit mode.
 
     Create it if it does not exist, upgrade it if it is older.
@@ -230,6 +231,10 @@ def _explain_error(error: Exception, path: Path) -> str:
 def _explanations() -> dict[str, str]:
     """Return the explanations of errors, each by a part of SQLite's message."""
     return {
+        "descriptors": (
+            "the program has closed the file descriptors of the database, as `os.closerange` does; become a daemon "
+            "before the first use of labbench, or fork a process for it"
+        ),
         "interrupted": (
             f"a query took more than {READ_SECONDS:g} s: the database is damaged, or the disk is too slow; "
             "the command `doctor` checks it"
@@ -258,11 +263,15 @@ def _explain_failure_to_open(path: Path) -> str:
     return f"the database cannot be opened; check the permissions of the file and of the folder {path.parent}"
 
 
-def _connect(path: Path, options: str) -> sqlite3.Connection:
+def _connect(path: Path, options: str) -> GuardedConnection:
+    require_descriptors_of(file_id(path))
     uri = f"file:{quote(os.fsencode(path.absolute()))}?{options}"
     # isolation_level None: transactions begin and end explicitly. check_same_thread False: several threads share the
     # connection of a reader, under a lock.
-    connection = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(
+        uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, factory=GuardedConnection
+    )
+    connection.protect(file_id(path))
     connection.execute("PRAGMA cell_size_check = ON")  # detect damaged pages before they are read
     connection.create_function("is_lost", 6, is_lost)
     connection.create_function("has_part", 2, _contains_ignoring_case)

@@ -43,6 +43,10 @@ class WritableDatabase:
         """Set how many seconds to wait for a lock; the default is `connection.BUSY_SECONDS`."""
         self._connection.execute(f"PRAGMA busy_timeout = {round(1000 * seconds)}")
 
+    def has_descriptors(self) -> bool:
+        """Return False once the program has closed the descriptors of the database, which is then left alone."""
+        return self._connection.has_descriptors()
+
     def is_in_place(self) -> bool:
         """Return True if the path still refers to the open file: SQLite keeps writing to a deleted one."""
         return file_id(self.path) == self._file_id
@@ -90,8 +94,9 @@ class WritableDatabase:
         with translate_sqlite_errors(self.path):
             if not self._closed:
                 self._closed = True
-                with suppress(sqlite3.OperationalError):
-                    self._connection.execute("PRAGMA wal_checkpoint")
+                if self.has_descriptors():
+                    with suppress(sqlite3.OperationalError):
+                        self._connection.execute("PRAGMA wal_checkpoint")
                 self._connection.close()
 
     def merge_spilled(self) -> None:
@@ -102,6 +107,8 @@ class WritableDatabase:
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         connection = self._connection
+        with translate_sqlite_errors(self.path):
+            connection.require_descriptors()
         if not self.is_in_place():
             raise StoreError(f"{self.path} was deleted or replaced while it was open; nothing more is written to it")
         with translate_sqlite_errors(self.path):

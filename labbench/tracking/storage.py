@@ -82,7 +82,7 @@ class Storage:
     @property
     def failing(self) -> bool:
         """True if the last attempt to write to the database failed."""
-        return self._pause > 0
+        return self._pause > 0 or self._is_cut_off()
 
     def put(self, batch: Batch, *, immediately: bool = False) -> bool:
         """Write a batch to the database.
@@ -92,6 +92,8 @@ class Storage:
         if self._is_detached:
             self._keep_leftover(batch)
             return True
+        if self._is_cut_off():
+            return not batch.changes(self._written) or self.spill(batch)
         if self.failing and not immediately and time.monotonic() < self._retry_at:
             return False
         try:
@@ -161,6 +163,8 @@ class Storage:
 
     def release(self) -> None:
         """Close the database; the next batch reopens it."""
+        if self._is_cut_off():
+            return
         writer, self._writer = self._writer, None
         if writer is not None:
             with suppress(*_STORAGE_ERRORS):
@@ -172,6 +176,17 @@ class Storage:
         if self._leftover is not None:
             self._leftover.close()
         self.release()
+
+    def _is_cut_off(self) -> bool:
+        """Return True once the script has closed the descriptors of the database: it cannot be opened again."""
+        if self._writer is None or self._writer.has_descriptors():
+            return False
+        warn_once(
+            f"{self.path}: the script has closed the file descriptors of the database, as `os.closerange` does; run "
+            f"{self._written.key} continues, and what it logs from now on is written to another file. Call "
+            "labbench.start() after such a call"
+        )
+        return True
 
     def _may_be_adopted(self, run: ScriptRun) -> bool:
         """Return True for a moment if the process that drives and has ended the run is about to exit.

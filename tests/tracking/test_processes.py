@@ -261,6 +261,39 @@ def test_daemon_drives_the_run_that_its_first_process_started(
     assert (record.status, record.summary["loss"].n, record.summary["loss"].last) == ("finished", 22, 0.5)
 
 
+def test_nothing_is_written_into_the_files_of_a_script_that_closes_all_file_descriptors(tmp_path: Path) -> None:
+    """The script's files get the numbers of the files that SQLite had open."""
+    code = """
+    run = labbench.start(capture_output=True)
+    run.log({"loss": 0.0})
+    run.flush()
+    os.closerange(3, 4096)
+    first_files = [open(f"user{n}.bin", "w+b") for n in range(20)]
+    for step in range(1, 2000):
+        run.log({"loss": float(step)})
+    assert not run.flush()
+    os.closerange(3, 4096)  # also the file that now receives the data
+    files = [open(f"user{n}.bin", "r+b") for n in range(20)]
+    run.log({"loss": 2000.0})
+    try:
+        labbench.start("second")
+    except labbench.LabbenchError as error:
+        print(error, flush=True)
+    run.finish()
+    assert [file.write(b"mine") for file in files] == [4] * 20
+    [file.flush() for file in files]
+    os._exit(0)
+    """
+    result = scripts.run(tmp_path, code)
+    assert result.returncode == 0
+    assert "the program has closed the file descriptors of the database" in result.stdout
+    assert "what it logs from now on is written to another file" in result.stderr
+    assert {(tmp_path / f"user{n}.bin").read_bytes() for n in range(20)} == {b"mine"}
+    Writer(tmp_path / "runs.db").close()  # merges the file
+    assert count_points(tmp_path)["loss"] == 2001
+    assert scripts.only_run(tmp_path).status == "finished"
+
+
 def test_helper_process_does_not_end_the_run_of_a_killed_script(tmp_path: Path) -> None:
     code = """
     run = labbench.start(system_metrics=False)

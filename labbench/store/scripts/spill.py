@@ -30,6 +30,7 @@ from labbench.records import (
     Started,
     require_key,
 )
+from labbench.store.guarded_connection import identity_of_descriptor
 from labbench.store.liveness import ProcessIdentity
 from labbench.store.recording.events import ensure_metric, record_event
 from labbench.store.row_checks import COLUMNS, invalid_condition
@@ -62,10 +63,25 @@ class Spill:
         """Open or create the file; one of a superseded attempt is never merged. Raises OSError if that fails."""
         infix = _SUPERSEDED_INFIX if superseded else _INFIX
         self.path = database.with_name(f"{database.name}{infix}{run.key}-{run.attempt}-{os.getpid()}.jsonl")
-        self._file = open_without_links(self.path, "ab", buffering=0)
+        self._open()
+
+    def _open(self) -> None:
+        with open_without_links(self.path, "ab", buffering=0) as file:
+            descriptor = os.dup(file.fileno())
+        # closed by `close` alone: its number may become that of another file
+        self._file = open(descriptor, "ab", buffering=0, closefd=False)  # noqa: SIM115
+        self._identity = identity_of_descriptor(descriptor)
         with suppress(OSError):  # a file system without locks
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._run: ScriptRun | None = None
+
+    def _ensure_open(self) -> None:
+        """Open the file again if the script has closed its descriptor."""
+        if not self._has_descriptor():
+            self._open()
+
+    def _has_descriptor(self) -> bool:
+        return identity_of_descriptor(self._file.fileno()) == self._identity
 
     def append(
         self,
@@ -79,6 +95,7 @@ class Spill:
         Raises:
             OSError: If the file cannot be written; it is then unchanged.
         """
+        self._ensure_open()
         lines: list[dict[str, Any]] = [] if run is self._run else [{"run": asdict(run)}]
         if truncate_from is not None:
             lines.append({"forget_from": truncate_from})
@@ -93,6 +110,7 @@ class Spill:
         Raises:
             OSError: If the file cannot be written; it is then unchanged.
         """
+        self._ensure_open()
         lines: list[dict[str, Any]] = [] if self._run is not None else [{"run": asdict(run)}]
         if isinstance(event, Points):
             lines.append({"points": _encode_points(event)})
@@ -113,9 +131,10 @@ class Spill:
 
     def close(self) -> None:
         """Unlock the file, so that the next process that opens the database for writing merges it."""
-        with suppress(OSError):
-            fcntl.flock(self._file, fcntl.LOCK_UN)
-        self._file.close()
+        if self._has_descriptor():
+            with suppress(OSError):
+                fcntl.flock(self._file, fcntl.LOCK_UN)
+            os.close(self._file.fileno())
 
 
 def merge_spill_files(connection: sqlite3.Connection, database: Path) -> None:
