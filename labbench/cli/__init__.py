@@ -16,7 +16,7 @@ from pathlib import Path
 import click
 
 from labbench import __version__
-from labbench.cli import edit, export, plot, run, runs, tasks, tui, why
+from labbench.cli import edit, export, plot, run, runs, share, tasks, tui, why
 from labbench.cli.database import backup, doctor, vacuum
 from labbench.cli.help import examples, help_
 from labbench.cli.import_runs import import_
@@ -129,6 +129,7 @@ for command in (
     plot.plot,
     export.export,
     import_,
+    share.pack,
     edit.tag,
     edit.note,
     edit.define,

@@ -20,10 +20,29 @@ from labbench.text import clean, format_count
 if TYPE_CHECKING:
     from labbench.importing.import_runs import ImportReport
     from labbench.importing.source_run import FoundRun
+    from labbench.store.maintenance.merge import MergeResult
+
+PACK_SUFFIX = ".labbench"
+MAX_PACK_GB = 10.0
+"""Default limit on the size of the unpacked files."""
+
+
+class ImportGroup(click.Group):
+    """Group of the formats, in which the name of a pack stands for the command that imports it."""
+
+    def resolve_command(
+        self, context: click.Context, words: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command of the first word, and the words after it."""
+        return super().resolve_command(context, ["pack", *words] if words[0].endswith(PACK_SUFFIX) else words)
 
 
 @click.group(
-    "import", epilog=examples("labbench import tensorboard runs/", "labbench import labbench /mnt/other/runs.db")
+    "import",
+    cls=ImportGroup,
+    epilog=examples(
+        "labbench import tensorboard runs/", "labbench import labbench /mnt/other/runs.db", "labbench import a.labbench"
+    ),
 )
 @database
 def import_(db: Path) -> None:
@@ -68,7 +87,32 @@ def import_labbench(db: Path, path: Path) -> None:
     """
     from labbench.importing.labbench_db import import_labbench
 
-    merged = import_labbench(db, path)
+    _print_merge(import_labbench(db, path))
+
+
+@import_.command("pack", epilog=examples("labbench import pack results.labbench"))
+@click.argument("paths", type=FILE_PATH, nargs=-1, required=True, metavar="FILE...")
+@click.option(
+    "--max-size", type=float, default=MAX_PACK_GB, show_default=True, metavar="GB", help="Limit when unpacked."
+)
+@database
+def import_pack(db: Path, paths: tuple[Path, ...], max_size: float) -> None:
+    """Import files that `labbench pack` wrote.
+
+    The word pack may be left out. Runs that are already present are treated as by `labbench import labbench`.
+    """
+    _import_packs(db, paths, max_size)
+
+
+def _import_packs(db: Path, packs: Sequence[Path], max_size: float) -> None:
+    from labbench.sharing.unpack import import_pack
+
+    for path in packs:
+        _print_merge(import_pack(db, path, max_bytes=round(max_size * 1e9)))
+
+
+def _print_merge(merged: MergeResult) -> None:
+    """Print the number of runs of each kind, and the files that were not copied."""
     echo(
         f"imported {format_count(len(merged.new), 'new run')}, updated {len(merged.newer)}, "
         f"{merged.n_same} already present"
@@ -190,7 +234,19 @@ def import_auto(db: Path, paths: tuple[Path, ...], **options: Any) -> None:
         raise InputError("no files of a known format; --help of the command `import` lists the formats")
     for source, path in sources:
         echo(f"{path}: {source}")
-        _import_sources(db, source, reader_of(source), [path], SourceOptions(**options))
+        if source == "pack":
+            _import_found_packs(db, path, SourceOptions(**options))
+        else:
+            _import_sources(db, source, reader_of(source), [path], SourceOptions(**options))
+
+
+def _import_found_packs(db: Path, path: Path, options: SourceOptions) -> None:
+    """Import the packs at or beneath a path."""
+    packs = [path] if path.is_file() else sorted(path.rglob(f"*{PACK_SUFFIX}"))
+    if options.dry_run:
+        echo(f"would import {', '.join(map(str, packs))}")
+    else:
+        _import_packs(db, packs, MAX_PACK_GB)
 
 
 @import_.command("csv", epilog=examples("labbench import csv points.csv", "labbench import csv log.csv --step batch"))

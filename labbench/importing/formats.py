@@ -16,8 +16,9 @@ _PATTERNS = {
     "lightning": ["metrics.csv"],
     "wandb": ["*.wandb"],
     "mlflow": ["mlflow.db", "meta.yaml"],
+    "pack": ["*.labbench"],
 }
-"""Names of the files by which each format is recognised; the module of the format has its name."""
+"""Names of the files by which each format is recognised; its module has its name, except for packs."""
 
 _MAX_FILES = 100_000
 

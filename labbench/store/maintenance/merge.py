@@ -106,10 +106,10 @@ def copy_runs(connection: sqlite3.Connection, copy: Path, keys: Sequence[str]) -
     try:
         connection.execute("BEGIN")
         for table in ("experiments", "metrics", "sources"):
-            names = ", ".join(_common_columns(connection, table))
+            names = ", ".join(common_columns(connection, table))
             connection.execute(f"INSERT OR IGNORE INTO other.{table} ({names}) SELECT {names} FROM main.{table}")
         for table, column in (("runs", "id"), *((table, "run_id") for table in _COPIED_WITH_RUN)):
-            names = ", ".join(_common_columns(connection, table))
+            names = ", ".join(common_columns(connection, table))
             query = f"INSERT OR IGNORE INTO other.{table} ({names}) SELECT {names} FROM main.{table}"
             connection.execute(f"{query} WHERE {column} {IN_JSON_LIST}", (ids,))
         connection.execute("COMMIT")
@@ -159,7 +159,7 @@ def merge(
             matches = deque(_match_runs(connection))
             n_runs = len(matches)
             sizes = dict(connection.execute("SELECT run_id, sum(n) FROM other.summary GROUP BY run_id"))
-        columns = _common_columns(connection, "runs")
+        columns = common_columns(connection, "runs")
         while matches:
             start = time.monotonic()
             with transaction():
@@ -310,7 +310,7 @@ def _match_runs(connection: sqlite3.Connection) -> list[_Match]:
     """
     columns = "id, key, attempt, coalesce(heartbeat, 0), runs.status = 'running', host, pid"
     later = ("pid_start", "attempt_ids")  # columns that an older database lacks
-    common = _common_columns(connection, "runs")
+    common = common_columns(connection, "runs")
     their_columns = ", ".join(column if column in common else "NULL" for column in later)
     theirs = connection.execute(f"SELECT created, identity, {columns}, {their_columns} FROM other.runs ORDER BY id")
     their_runs = theirs.fetchall()
@@ -392,7 +392,7 @@ def _update_run(connection: sqlite3.Connection, run_id: int, their_id: int, colu
 
 def _copy_rows(connection: sqlite3.Connection, table: str) -> None:
     """Copy the rows of a table that belong to the merged runs; an older database may lack the table."""
-    columns = [column for column in _common_columns(connection, table) if column != "id"]
+    columns = [column for column in common_columns(connection, table) if column != "id"]
     if not columns:
         return
     values = ", ".join(_LOCAL_RUN.get(column, f"theirs.{column}") for column in columns)
@@ -406,7 +406,7 @@ def _copy_rows(connection: sqlite3.Connection, table: str) -> None:
     )
 
 
-def _common_columns(connection: sqlite3.Connection, table: str) -> list[str]:
+def common_columns(connection: sqlite3.Connection, table: str) -> list[str]:
     """Return the columns of a table that both databases have; the other may have an older schema."""
     query = """
         SELECT name FROM pragma_table_info(?, 'main')

@@ -1,0 +1,70 @@
+"""Commands that share runs with other people and machines: `pack`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from labbench.cli.help import FILTER_HELP, examples
+from labbench.cli.options import FILE_PATH, database
+from labbench.cli.output import echo
+from labbench.errors import InputError
+from labbench.text import format_count, format_size
+
+if TYPE_CHECKING:
+    from labbench.sharing.pack import PackReport
+
+
+@click.command(
+    epilog=examples(
+        "labbench pack 3f9a1c20 -o best.labbench", "labbench pack --filter experiment=quickstart -o quickstart.labbench"
+    )
+    + FILTER_HELP
+)
+@click.argument("runs", nargs=-1, metavar="[RUN]...")
+@click.option("--filter", "filter_", metavar="FILTER", help="Pack the matching runs.")
+@click.option("--with-source", is_flag=True, help="Include grid, task or script, command and diff.")
+@click.option("--with-output", is_flag=True, help="Include captured output and tracebacks.")
+@click.option("-o", "output", type=FILE_PATH, metavar="FILE", help="File to write, such as a.labbench.")
+@database
+def pack(
+    db: Path, *, runs: Sequence[str], filter_: str | None, with_source: bool, with_output: bool, output: Path | None
+) -> None:
+    """Write runs with their files to one file.
+
+    The file holds points, configurations, names, notes, tags, errors, models, portraits and artifacts; what it holds is
+    listed. `labbench import FILE` takes it. Checkpoints are left out.
+    \f
+    Raises:
+        InputError: No runs are named or match, or no file is named.
+    """
+    from labbench.files import require_not_database
+    from labbench.sharing.pack import write_pack
+    from labbench.store.reader import Reader
+    from labbench.store.sharing.packed_database import PackedTexts
+
+    if bool(runs) == (filter_ is not None):
+        raise InputError("name the runs to pack, or pass --filter FILTER")
+    if output is None:
+        raise InputError("name the file to write: -o FILE.labbench")
+    require_not_database(output)
+    with Reader(db) as reader:
+        keys = [run.key for run in reader.find_many(runs)] if filter_ is None else reader.keys(filter_)
+    if not keys:
+        raise InputError(f"no runs match {filter_}")
+    report = write_pack(db, keys, output, PackedTexts(source=with_source, output=with_output))
+    _print_contents(report, len(keys))
+    echo(f"{output}: {format_size(output.stat().st_size)}")
+
+
+def _print_contents(report: PackReport, n_runs: int) -> None:
+    """Print the files of a pack with their sizes."""
+    width = max(len(format_size(file.size)) for file in report.files)
+    for index, file in enumerate(report.files):
+        contents = f"  ({format_count(n_runs, 'run')})" if index == 0 else ""
+        echo(f"{format_size(file.size):>{width}}  {file.name}{contents}")
+    for name in report.left_out:
+        echo(f"left out: {name}, which is not a regular file in the folder of its run", err=True)

@@ -1,0 +1,1 @@
+"""Sharing of runs: files that hold runs, and mirrors of databases on other machines."""
