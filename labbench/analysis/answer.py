@@ -11,6 +11,7 @@ from labbench.analysis.costs import Basin
 from labbench.analysis.effects import Contrast, Effect, MarginalEffects, TwoWayTable
 from labbench.analysis.intervals import Interval
 from labbench.analysis.selection import Scope
+from labbench.analysis.tuning.tuned_values import TunedComparison
 from labbench.json_documents import to_json_value
 from labbench.metrics import Goal
 
@@ -193,6 +194,8 @@ class Answer:
     """Fastest rival, if it takes at most 80 % of the best configuration's time."""
     unsafe: Estimate | None = None
     """Configuration with a better mean than `best`, not selected because some of its runs diverged."""
+    tuned: tuple[TunedComparison, ...] = ()
+    """Values of the categorical parameters, each at its own best setting, by importance of the parameter."""
     parameters: tuple[ParameterAnswer, ...] = ()
     """Parameters by importance, most important first."""
     interactions: tuple[Interaction, ...] = ()
@@ -227,6 +230,7 @@ class Answer:
             "best": None if self.best is None else _estimate_document(self.best) | {"held_out": self.held_out},
             "runner_up": self._runner_up_document(),
             "rivals": self.rivals,
+            "tuned": [comparison.as_document() for comparison in self.tuned],
             "parameters": [_parameter_document(parameter) for parameter in self.parameters],
             "interactions": [_interaction_document(interaction) for interaction in self.interactions],
             "ranking": [_estimate_document(estimate) for estimate in self.ranking],

@@ -52,6 +52,7 @@ from labbench.analysis.table import (
     observe,
     tabulate,
 )
+from labbench.analysis.tuning.tuned_values import compare_all_tuned
 from labbench.metrics import Goal
 
 MIN_IQM_VALUES = 8
@@ -169,6 +170,7 @@ def _make_answer(everything: Table, metric: str, goal: Goal, lost: str, check: C
     parameters = _parameter_answers(context, shares, difference, check)
     interactions = _find_interactions(context, shares)
     check()
+    tuned = compare_all_tuned(everything, noise, goal, [parameter.name for parameter in parameters])
     return Answer(
         metric=metric,
         goal=goal,
@@ -181,6 +183,7 @@ def _make_answer(everything: Table, metric: str, goal: Goal, lost: str, check: C
         held_out=held_out_score(table, goal),
         cheaper=_find_cheaper(context, rivals, best.interval),
         unsafe=_find_unsafe(context),
+        tuned=tuple(comparison.clip(context.clip) for comparison in tuned),
         parameters=parameters,
         interactions=interactions,
         ranking=ranking,

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 from labbench.analysis.answer import Answer, ParameterAnswer
 from labbench.analysis.intervals import Interval
 from labbench.analysis.table import freeze, is_number
+from labbench.metrics import Goal
 from labbench.text import clean, format_number, format_setting
 
 OFF_AT_ZERO = {"dropout", "momentum", "weight_decay", "label_noise"}
@@ -97,6 +98,19 @@ def format_change(interval: Interval) -> str:
         add_plus_sign(value, format_fixed(value, decimals)) for value in (interval.mean, interval.low, interval.high)
     )
     return f"{mean} [{low}, {high}]"
+
+
+def format_gain(difference: Interval, goal: Goal) -> str:
+    """Format a difference as a gain, positive for both goals.
+
+    Numbers have signs if the interval extends below 0.
+    """
+    if goal == "min":
+        low, high = difference.low, difference.high
+        limits = (None, None) if low is None or high is None else (-high, -low)
+        difference = Interval(-difference.mean, *limits)
+    is_ahead = difference.low is None or difference.low > 0
+    return format_interval(difference) if is_ahead else format_change(difference)
 
 
 def add_plus_sign(value: float, text: str) -> str:

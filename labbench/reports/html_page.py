@@ -27,7 +27,7 @@ from labbench.configs import canonical_json, distinguishing_keys
 from labbench.records import RunRecord
 from labbench.reports.formatting import describe_settings, effect_labels, format_interval
 from labbench.reports.sentences import cost_sentences, sentences
-from labbench.reports.tables import STAR, ReportTable, other_tables, setups_table
+from labbench.reports.tables import STAR, ReportTable, other_tables, setups_table, tuned_tables
 from labbench.reports.text_charts import importance_rows
 from labbench.store.reader import Reader
 from labbench.store.series.curves import CurveRequest
@@ -107,6 +107,7 @@ def render_page(answer: Answer, efficiency: Efficiency | None, curves: Sequence[
         metric=_escape(answer.metric),
         verdict=_escape(first),
         sentences="\n".join(f"<li>{_escape(line)}</li>" for line in others),
+        tuned="\n".join(map(_render_report_table, tuned_tables(answer))),
         setups=_render_report_table(setups) if setups is not None else "",
         importance=_render_importance(answer),
         parameters="\n".join(_render_parameter(parameter, answer) for parameter in answer.parameters),

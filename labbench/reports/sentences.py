@@ -18,6 +18,7 @@ from labbench.reports.formatting import (
     describe_settings,
     format_change,
     format_fixed,
+    format_gain,
     format_interval,
     format_mean,
     format_named_setting,
@@ -29,6 +30,7 @@ from labbench.reports.formatting import (
     use_minus_sign,
 )
 from labbench.reports.scope_sentences import experiment_sentence, scope_sentences
+from labbench.reports.tuning_sentences import averages_sentence, tuned_sentences
 from labbench.text import clean, format_duration, format_number, format_setting
 
 MIN_SHARE = 0.01
@@ -50,11 +52,13 @@ def sentences(answer: Answer) -> list[str]:
     lines = [
         _best_sentence(answer),
         experiment_sentence(answer),
+        *tuned_sentences(answer),
         _selection_sentence(answer),
         _runner_up_sentence(answer),
         _rivals_sentence(answer),
         _cheaper_sentence(answer),
         _unsafe_sentence(answer),
+        averages_sentence(answer),
         *(_parameter_sentence(parameter, answer) for parameter in answer.parameters),
         *(_interaction_sentence(interaction, parameter_levels(answer)) for interaction in answer.interactions),
         *(_widening_sentence(widening, parameter_levels(answer)) for widening in answer.widenings),
@@ -174,7 +178,7 @@ def _parameter_sentence(parameter: ParameterAnswer, answer: Answer) -> str:
 
 def _two_values_clause(parameter: ParameterAnswer, contrast: Contrast, answer: Answer) -> str:
     ahead, behind = _value_phrase(parameter, contrast.value), _value_phrase(parameter, contrast.against)
-    gain = _format_gain(contrast, answer)
+    gain = format_gain(contrast.interval, answer.goal)
     if parameter.evidence == "none" and contrast.interval.low is not None:
         return f"no significant difference{_average_phrase(answer)} ({ahead} vs {behind}: {gain})"
     better = f"better {ahead}" if _is_switch(parameter) else f"{ahead} ahead of {behind}"
@@ -199,9 +203,9 @@ def _many_values_clause(parameter: ParameterAnswer, contrast: Contrast, answer: 
     if parameter.evidence == "none" and contrast.interval.low is not None:
         chance = _chance_of_gaps_clause(measured)
         return f"no significant difference among its {len(measured)} values (from {spread} on average){chance}"
-    margin = f"ahead of {behind} by {_format_gain(contrast, answer)}"
+    margin = f"ahead of {behind} by {format_gain(contrast.interval, answer.goal)}"
     if contrast.interval.low is not None and not contrast.interval.excludes(0.0):
-        margin = f"not clearly ahead of {behind} ({_format_gain(contrast, answer)})"
+        margin = f"not clearly ahead of {behind} ({format_gain(contrast.interval, answer.goal)})"
     return (
         f"best on average at {ahead} ({format_mean(top.interval)}), {margin}"
         + f"; worst at {_value_phrase(parameter, worst.value)} ({format_mean(worst.interval)})"
@@ -385,18 +389,6 @@ def _seeds_phrase(n: int) -> str:
 
 def _format_percent(share: float) -> str:
     return f"{100 * share:.0f} %"
-
-
-def _format_gain(contrast: Contrast, answer: Answer) -> str:
-    """Format a contrast as a gain, positive for both goals.
-
-    Numbers have signs if the interval extends below 0.
-    """
-    i = contrast.interval
-    if answer.goal == "min":
-        low, high = (None, None) if i.low is None or i.high is None else (-i.high, -i.low)
-        i = Interval(-i.mean, low, high)
-    return format_interval(i) if i.low is None or i.low > 0 else format_change(i)
 
 
 def _estimate_phrase(estimate: Estimate) -> str:

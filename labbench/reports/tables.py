@@ -10,11 +10,14 @@ from labbench.analysis.answer import Answer, Estimate, HeatMap, ParameterAnswer
 from labbench.analysis.costs import Basin
 from labbench.analysis.intervals import Interval
 from labbench.analysis.setup_costs import Efficiency, SetupCosts
+from labbench.analysis.tuning.tuned_values import MIN_INTERVAL_SEEDS, TunedComparison
 from labbench.reports.formatting import (
     describe_settings,
     effect_labels,
+    format_gain,
     format_interval,
     format_mean,
+    format_setting_briefly,
     format_two_digits,
     format_value,
     parameter_levels,
@@ -86,7 +89,30 @@ def effects_table(answer: Answer, parameter: ParameterAnswer) -> ReportTable:
         for label, effect in zip(effect_labels(parameter), effects, strict=True)
     )
     header = (clean(parameter.name), clean(answer.metric), "runs", "diverged")
-    return ReportTable(f"{clean(parameter.name)}: means over the rest", header, rows)
+    return ReportTable(f"{clean(parameter.name)}: means over the rest of the grid", header, rows)
+
+
+def tuned_tables(answer: Answer) -> list[ReportTable]:
+    """Return a table of the values of each categorical parameter, each at its own best setting."""
+    return [_tuned_table(answer, comparison) for comparison in answer.tuned]
+
+
+def _tuned_table(answer: Answer, comparison: TunedComparison) -> ReportTable:
+    levels = parameter_levels(answer)
+    rows = tuple(
+        (
+            format_setting_briefly(comparison.name, value.value, levels),
+            format_interval(value.interval),
+            "" if value.behind is None else format_gain(value.behind, answer.goal),
+            str(value.settings),
+            describe_settings(value.chosen, levels) or "the only setting",
+        )
+        for value in comparison.values
+    )
+    name, metric = clean(comparison.name), clean(answer.metric)
+    limits = " [95 %]" if comparison.seeds >= MIN_INTERVAL_SEEDS else ""
+    header = (name, f"{metric}{limits}", f"behind the first{limits}", "settings", "picked with all seeds")
+    return ReportTable(f"{name}: each value at its own best setting, judged on left-out seeds", header, rows)
 
 
 def setups_table(answer: Answer) -> ReportTable | None:

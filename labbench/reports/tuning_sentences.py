@@ -1,0 +1,67 @@
+"""Format comparisons of tuned values as sentences, with their estimand."""
+
+from __future__ import annotations
+
+from labbench.analysis.answer import Answer
+from labbench.analysis.tuning.tuned_values import MIN_INTERVAL_SEEDS, TunedComparison, TunedValue
+from labbench.reports.formatting import (
+    Levels,
+    format_gain,
+    format_interval,
+    format_setting_briefly,
+    parameter_levels,
+)
+from labbench.text import clean
+
+
+def tuned_sentences(answer: Answer) -> list[str]:
+    """Compare the first two values of each parameter, each at its own best setting, and name the estimand."""
+    if not answer.tuned:
+        return []
+    return [*(_comparison_sentence(comparison, answer) for comparison in answer.tuned), estimand_sentence(answer)]
+
+
+def _comparison_sentence(comparison: TunedComparison, answer: Answer) -> str:
+    first, second = comparison.values[:2]
+    levels = parameter_levels(answer)
+    assert second.behind is not None, "it is not the first value"
+    gain = format_gain(second.behind, answer.goal)
+    phrases = [_value_phrase(comparison, value, levels) for value in (first, second)]
+    is_close = second.behind.low is not None and not comparison.clear
+    relation = "not clearly ahead of" if is_close else "ahead of"
+    sentence = f"{clean(comparison.name)}, each value tuned: {phrases[0]} {relation} {phrases[1]} by {gain}"
+    others = len(comparison.values) - 2
+    return f"{sentence}; {others} more value{'s' if others > 1 else ''} in the table" if others else sentence
+
+
+def _value_phrase(comparison: TunedComparison, value: TunedValue, levels: Levels) -> str:
+    name = format_setting_briefly(comparison.name, value.value, levels)
+    return f"{name} {format_interval(value.interval)} ({_settings_count(value.settings)})"
+
+
+def _settings_count(n: int) -> str:
+    return f"{n} setting{'s' if n != 1 else ''}"
+
+
+def estimand_sentence(answer: Answer) -> str:
+    """Describe what the results of tuned values estimate, and how."""
+    seeds = answer.tuned[0].seeds
+    fewer = f"{seeds - 1} seed{'s' if seeds > 2 else ''}"
+    sentence = (
+        "a tuned value's result is the mean on new seeds of the setting that this tuning picks from its candidates "
+        f"with {fewer}: each of the {seeds} seeds is left out in turn, the setting is chosen on the others and judged "
+        "on it"
+    )
+    if seeds < MIN_INTERVAL_SEEDS:
+        sentence += f"; no interval under {MIN_INTERVAL_SEEDS} seeds"
+    left_out = max(sum(value.left_out for value in comparison.values) for comparison in answer.tuned)
+    if left_out:
+        sentence += f"; {_settings_count(left_out)} with diverged runs or without these seeds are no candidates"
+    return sentence
+
+
+def averages_sentence(answer: Answer) -> str:
+    """Label the averages over the grid that follow, if tuned values are compared too."""
+    if not answer.tuned:
+        return ""
+    return "averages over the grid follow: they include settings that tuning would avoid"
