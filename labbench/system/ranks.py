@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import dataclass
 
 _VARIABLES = (
     "RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK",
@@ -16,17 +17,32 @@ DRIVER_RANKS = "LABBENCH_DRIVER_RANKS"
 """Variable with the ranks of the `labbench run` that started a script: `srun labbench run` starts several of them."""
 
 
-def read_rank() -> int:
+@dataclass(frozen=True, slots=True)
+class Rank:
+    """Rank of a process, with the reason for it."""
+
+    number: int
+    source: str = ""
+    """Variable that says so, as `RANK=1`; "" for the process group of torch, and outside a distributed job."""
+    is_certain: bool = True
+    """False for `RANK` without `WORLD_SIZE`: torchrun sets both, but scripts also use this name for other numbers."""
+
+
+def read_rank() -> Rank:
     """Return the rank of this process, 0 outside a distributed job."""
     distributed = sys.modules.get("torch.distributed")  # loaded if the script has begun a process group
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
-        return int(distributed.get_rank())
+        return Rank(int(distributed.get_rank()))
     of_driver = os.environ.get(DRIVER_RANKS, "").split()
+    size = os.environ.get("WORLD_SIZE", "")
     for name in _VARIABLES:
         value = os.environ.get(name, "")
-        if value.isdecimal() and f"{name}={value}" not in of_driver:
-            return int(value)
-    return 0
+        if not value.isdecimal() or f"{name}={value}" in of_driver:
+            continue
+        if name == "RANK" and size.isdecimal() and int(value) >= int(size):
+            continue  # of another job, or no rank at all
+        return Rank(int(value), f"{name}={value}", is_certain=name != "RANK" or bool(size))
+    return Rank(0)
 
 
 def driver_ranks() -> str:

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+from _sitebuiltins import Quitter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -49,8 +50,16 @@ _exception: BaseException | None = None
 _excepthook: Callable[[type[BaseException], BaseException, TracebackType | None], Any] | None = None
 """`sys.excepthook` before it was replaced."""
 
+_last_value: object = None
+"""`sys.last_value` before the hooks were set: an exception that was shown at a prompt."""
+
 _exit: Callable[..., NoReturn] | None = None
 """`sys.exit` before it was replaced."""
+
+_quit = Quitter.__call__
+
+_hard_exit = os._exit
+"""`os._exit` before it was replaced."""
 
 
 def register(run: OpenRun) -> None:
@@ -92,16 +101,27 @@ def newest_run() -> OpenRun | None:
 
 def _end_all() -> None:
     """End all runs, the newest first, when the process ends."""
-    error = _exception or sys.exc_info()[1]
+    error = _exception or sys.exc_info()[1] or _uncaught_exception()
     for run in reversed(_open_runs):
         run._end_with_process(exit_info_of_error(error, last_signal=_last_signal))
 
 
+def _uncaught_exception() -> BaseException | None:
+    """Return the exception that ends the script, if a later `sys.excepthook` has replaced ours."""
+    last_value = getattr(sys, "last_value", None)
+    is_shown = isinstance(last_value, BaseException) and last_value is not _last_value
+    return last_value if is_shown and notebook_shell() is None else None
+
+
 def _set_hooks() -> None:
-    global _excepthook, _exit, _exception, _last_signal
+    global _excepthook, _exit, _exception, _last_signal, _last_value
     _exception = _last_signal = None
+    _last_value = getattr(sys, "last_value", None)
     _excepthook, sys.excepthook = sys.excepthook, _on_exception
     _exit, sys.exit = sys.exit, _on_exit
+    if os._exit is _hard_exit:  # else another library has replaced it
+        os._exit = _on_hard_exit
+    Quitter.__call__ = _on_quit  # type: ignore[method-assign, assignment]
     atexit.register(_end_all)
     end_runs_with_worker()
     shell = notebook_shell()
@@ -142,6 +162,9 @@ def _unset_hooks() -> None:
         sys.excepthook = _excepthook  # type: ignore[assignment]
     if sys.exit is _on_exit:
         sys.exit = _exit  # type: ignore[assignment]
+    if os._exit is _on_hard_exit:
+        os._exit = _hard_exit
+    Quitter.__call__ = _quit  # type: ignore[method-assign]
     if threading.current_thread() is threading.main_thread():
         for number, handler in list(_previous_handlers.items()):
             if signal.getsignal(number) is _on_signal:
@@ -186,6 +209,21 @@ def _on_exit(status: Any = None, /) -> NoReturn:
     if threading.current_thread() is threading.main_thread():  # in another thread it ends only that thread
         _exception = error
     raise error
+
+
+def _on_quit(quitter: Quitter, status: Any = None) -> NoReturn:
+    """Replace the call of `exit` and `quit`, which do not call `sys.exit`."""
+    with suppress(Exception):
+        sys.stdin.close()  # as the original does
+    _on_exit(status)
+
+
+def _on_hard_exit(status: int) -> NoReturn:
+    """Replace `os._exit`, which runs no `atexit` functions, also in a forked child that has logged."""
+    for run in reversed(_open_runs):
+        with suppress(Exception):
+            run._end_with_process(exit_info_of_status(status))
+    _hard_exit(status)
 
 
 def _before_fork() -> None:

@@ -13,7 +13,7 @@ from labbench.errors import InputError
 from labbench.files import default_database, expand_home
 from labbench.store.script_writer import ResumeRule, ScriptWriter
 from labbench.store.scripts.script_run import ScriptRun, new_script_run
-from labbench.system.ranks import read_rank
+from labbench.system.ranks import Rank, read_rank
 from labbench.tracking.config import plain_config, read_config
 from labbench.tracking.messages import ProblemReporter, warn, warn_once
 from labbench.tracking.monitor import RunMonitor
@@ -181,10 +181,13 @@ def _is_recorded(mode: str | None, *, all_ranks: bool) -> bool:
     mode = mode or os.environ.get("LABBENCH_MODE") or "enabled"
     if mode not in _MODES:
         warn_once(f"{source} is {mode!r}, not {', '.join(_MODES[:-1])} or {_MODES[-1]}: the run is recorded")
-    rank = 0 if all_ranks or mode == "disabled" else read_rank()
-    if rank == 1:  # said once per job
-        warn("rank 0 of this distributed job records; the other ranks do not, unless start(all_ranks=True) asks for it")
-    return mode != "disabled" and rank == 0 and not _is_imported_by_worker()
+    rank = Rank(0) if all_ranks or mode == "disabled" else read_rank()
+    if rank.number == 1 or (rank.number and not rank.is_certain):  # said once per job
+        warn(
+            f"{rank.source}{rank.source and ': '}rank 0 of this distributed job records; the other ranks do not, "
+            "unless start(all_ranks=True) asks for it"
+        )
+    return mode != "disabled" and not rank.number and not _is_imported_by_worker()
 
 
 def _is_imported_by_worker() -> bool:

@@ -44,6 +44,25 @@ def test_uncaught_exception_fails_the_run_with_its_traceback(tmp_path: Path) -> 
     assert count_losses(tmp_path) == 100
 
 
+def test_uncaught_exception_fails_the_run_of_a_script_that_replaces_the_hook(tmp_path: Path) -> None:
+    """`rich.traceback.install()` does not call the previous hook."""
+    scripts.run(tmp_path, HUNDRED + "sys.excepthook = lambda *exception: print('mine')\n{}['nothing']\n")
+    record = scripts.only_run(tmp_path)
+    assert (record.status, record.error) == ("failed", "KeyError: 'nothing'")
+
+
+def test_forked_process_that_exits_without_cleanup_loses_nothing(tmp_path: Path) -> None:
+    code = """
+    if (child := os.fork()) == 0:
+        run.log({"child": 1.0})
+        os._exit(0)
+    os.waitpid(child, 0)
+    """
+    scripts.run(tmp_path, HUNDRED + textwrap.dedent(code))
+    record = scripts.only_run(tmp_path)
+    assert (record.status, record.summary["child"].n, record.summary["loss"].n) == ("finished", 1, 100)
+
+
 def test_exception_caught_outside_the_with_block_fails_the_run(tmp_path: Path) -> None:
     code = """
     try:
@@ -65,6 +84,10 @@ def test_exception_caught_outside_the_with_block_fails_the_run(tmp_path: Path) -
         ("sys.exit(0)", "finished", None),
         ("sys.exit(3)", "failed", "exit status 3"),
         ("sys.exit('no data')", "failed", "no data"),
+        ("exit(3)", "failed", "exit status 3"),
+        ("quit()", "finished", None),
+        ("os._exit(0)", "finished", None),
+        ("os._exit(3)", "failed", "exit status 3"),
     ],
 )
 def test_exit_status_without_with_block_sets_the_status_of_the_run(
@@ -172,7 +195,9 @@ def test_run_continues_if_the_script_survives_a_signal(tmp_path: Path) -> None:
 
 def test_hooks_are_restored_after_the_last_run(tmp_path: Path) -> None:
     code = """
-    hooks = lambda: (sys.exit, sys.excepthook, *map(signal.getsignal, (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)))
+    from _sitebuiltins import Quitter
+    exits = lambda: (sys.exit, os._exit, Quitter.__call__)
+    hooks = lambda: (*exits(), sys.excepthook, *map(signal.getsignal, (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)))
     before = hooks()
     first, second = labbench.start(), labbench.start()
     assert hooks()[0] is not before[0]

@@ -360,10 +360,18 @@ def test_rank_0_of_a_distributed_job_records_for_all(tmp_path: Path, variable: s
     with labbench.start("ddp", system_metrics=False) as run:
         run.log({"loss": 1.0})
     """
-    errors = [scripts.run(tmp_path, code, **{variable: str(rank)}).stderr for rank in range(3)]
+    errors = [scripts.run(tmp_path, code, **{variable: str(rank)}, WORLD_SIZE="3").stderr for rank in range(3)]
     assert [bool(text) for text in errors] == [False, True, False]
-    assert "rank 0 of this distributed job records; the other ranks do not" in errors[1]
+    assert f"{variable}=1: rank 0 of this distributed job records; the other ranks do not" in errors[1]
     assert scripts.only_run(tmp_path).summary["loss"].n == 1
+
+
+def test_variable_that_is_perhaps_no_rank_is_named_and_one_that_cannot_be_a_rank_ignored(tmp_path: Path) -> None:
+    """RANK may also be the rank of a low-rank adapter."""
+    code = 'labbench.start("a run").finish()'
+    assert "RANK=16: rank 0 of this distributed job records" in scripts.run(tmp_path, code, RANK="16").stderr
+    assert scripts.run(tmp_path, code, RANK="16", WORLD_SIZE="1").stderr == ""
+    assert scripts.only_run(tmp_path).name == "a run"
 
 
 def test_script_of_a_grid_is_no_rank_of_the_job_that_trains_the_grid(tmp_path: Path) -> None:
@@ -698,6 +706,11 @@ def test_system_metrics_hidden_by_a_container_are_omitted(monkeypatch: pytest.Mo
     assert sample["system/process_memory_mb"] > 0
 
 
+def count_samples(run: labbench.Run) -> int:
+    sampled = record(run).summary.get("system/process_cpu_percent")
+    return sampled.n if sampled else 0
+
+
 @pytest.mark.parametrize("enabled", [True, False])
 def test_system_metrics_are_sampled_unless_disabled(monkeypatch: pytest.MonkeyPatch, enabled: bool) -> None:
     monkeypatch.setattr("labbench.tracking.monitor.SYSTEM_SECONDS", 0.01)
@@ -705,15 +718,13 @@ def test_system_metrics_are_sampled_unless_disabled(monkeypatch: pytest.MonkeyPa
     with labbench.start(system_metrics=enabled) as run:
         for step in range(0, 50, 10):
             run.log({"loss": 1.0}, step=step)
-            subprocess.run(["sleep", "0.03"], check=True)
-    sampled = record(run).summary.get("system/process_cpu_percent")
+        deadline = time.monotonic() + 60 if enabled else 0
+        while time.monotonic() < deadline and count_samples(run) <= 5:
+            time.sleep(0.01)
     assert record(run).summary["loss"].n == 5
+    assert (count_samples(run) > 5) == enabled
     if enabled:
-        assert sampled is not None
-        assert sampled.last_step >= 40
-        assert sampled.n > 5
-    else:
-        assert sampled is None
+        assert record(run).summary["system/process_cpu_percent"].last_step >= 40
 
 
 class FakeNvml:
