@@ -1,6 +1,7 @@
-"""Copies from the device to the host: the only points in training at which the host waits for the device.
+"""Copies between host and device; copies to the host are the only points at which training waits for the device.
 
-A GPU computes while the host prepares the next steps; each wait leaves one of the two idle.
+A GPU computes while the host prepares the next steps; each wait leaves one of the two idle. An ordinary copy to the
+device waits, too, until all steps before it are computed; `to_device` does not.
 `engine/cuda/device_check.py` checks that nothing else waits.
 """
 
@@ -12,6 +13,7 @@ from contextvars import ContextVar
 from enum import Enum
 from typing import Any
 
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -52,3 +54,13 @@ def to_host(tensor: Tensor, point: SyncPoint) -> NDArray[Any]:
     with sync_point(point):
         array: NDArray[Any] = tensor.detach().cpu().numpy()
     return array
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor of any shape on a device; the host does not wait until it is copied.
+
+    The copy to CUDA is from pinned memory, which torch reuses only after the copy.
+    """
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=device.type != "mps")  # Metal may read the memory after its reuse

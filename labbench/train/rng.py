@@ -21,6 +21,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from labbench.train.host_copies import to_device
+
 Int32s: TypeAlias = NDArray[np.int32]
 Words = TypeVar("Words", Tensor, Int32s)
 
@@ -71,7 +73,7 @@ def keys(
 
     Keys are int32, shape (S, T, 2); the second word is odd.
     """
-    return torch.from_numpy(_key_words(seeds, purpose, layer, steps)).to(device)
+    return to_device(torch.from_numpy(_key_words(seeds, purpose, layer, steps)), device)
 
 
 def words(keys: Tensor, count: int) -> Tensor:

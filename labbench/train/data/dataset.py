@@ -19,6 +19,7 @@ from labbench.errors import InputError
 from labbench.train.data.samples import Samples, count_samples, list_tensors, map_tensors, split_samples
 from labbench.train.data.sampling import IndexSampler, check_sampler, epoch_order
 from labbench.train.dtypes import place
+from labbench.train.host_copies import to_device
 from labbench.train.rng import Purpose, keys, words
 
 Split: TypeAlias = tuple[Samples, Samples]
@@ -181,11 +182,8 @@ class Data:
         if self.resident:
             return split
 
-        def copy(tensor: Tensor) -> Tensor:
-            pinned = tensor.pin_memory() if self.device.type == "cuda" else tensor
-            return pinned.to(self.device, non_blocking=True)
-
-        return map_tensors(copy, split[0]), map_tensors(copy, split[1])
+        inputs, targets = (map_tensors(lambda x: to_device(x, self.device), part) for part in split)
+        return inputs, targets
 
     def to(self, device: torch.device, dtype: torch.dtype, *, resident: bool = True) -> Data:
         """Return this data for models on `device`, floating-point tensors as `dtype`.

@@ -21,6 +21,7 @@ from labbench.train.data.dataset import HOST, Split, SplitName, usable_samples
 from labbench.train.data.samples import concatenate, count_samples, list_tensors, map_tensors
 from labbench.train.data.sampling import IndexSampler, check_sampler, epoch_order
 from labbench.train.dtypes import trained_dtype
+from labbench.train.host_copies import to_device
 from labbench.train.rng import Purpose, generator_seeds, seed_all, seeded_generators
 from labbench.train.user_errors import error_location
 
@@ -249,7 +250,8 @@ class DatasetSource:
         """
         self._batch = concatenate(parts)
         count = count_samples(parts[0][1])
-        return torch.tensor(rows, device=self.device)[:, None] * count + torch.arange(count, device=self.device)
+        first = to_device(torch.tensor(rows), self.device)[:, None] * count  # (S, 1)
+        return first + torch.arange(count, device=self.device)
 
     def _order(self, seeds: Sequence[int], epoch: int) -> Tensor:
         """Return the indices of an epoch's samples, shape (S, samples)."""
@@ -305,7 +307,7 @@ class DatasetSource:
         return inputs, targets
 
     def _place(self, tensor: Tensor) -> Tensor:
-        tensor = tensor.to(self.device, non_blocking=True)
+        tensor = to_device(tensor, self.device)
         return tensor.to(trained_dtype(tensor.dtype, self.dtype))
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from labbench.errors import InputError
+from labbench.train.host_copies import to_device
 from labbench.train.rng import Purpose, generator_seed, permutations, seeded_generators
 
 
@@ -33,7 +34,7 @@ def epoch_order(
     if sampler is None:
         return permutations(seeds, epoch, samples, device)
     orders = {seed: _draw(sampler, samples, seed, epoch) for seed in dict.fromkeys(seeds)}
-    return torch.stack([orders[seed] for seed in seeds]).to(device)
+    return to_device(torch.stack([orders[seed] for seed in seeds]), device)
 
 
 def check_sampler(sampler: IndexSampler | None) -> None:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from labbench.train.engine.attention import find_attentions, seed_attention
 from labbench.train.engine.schedules import StepCounter
 from labbench.train.engine.vmap_calls import call_stacked
+from labbench.train.host_copies import to_device
 from labbench.train.rng import Purpose, keys, words, words_at
 
 SPATIAL_DIMENSIONS: dict[type[nn.Module], int] = {nn.Dropout: 0, nn.Dropout1d: 1, nn.Dropout2d: 2, nn.Dropout3d: 3}
@@ -99,7 +100,7 @@ class DropoutMasks:
         elements = MAX_BLOCK_ELEMENTS if like.device.type == "cpu" else MAX_GPU_BLOCK_ELEMENTS
         steps = max(1, min(KEY_STEPS, elements // (len(self.seeds) * count)))  # K
         limits = [self.keep_limits[row] for row in self._dropping_rows]
-        limit = torch.tensor(limits, device=like.device)[:, None, None]  # (R, 1, 1)
+        limit = to_device(torch.tensor(limits), like.device)[:, None, None]  # (R, 1, 1)
         return MaskBlock(
             masks=like.new_ones(len(self.seeds), steps, *shape),
             highest_kept=(limit - 32769).clamp(min=-32768).to(torch.int16),

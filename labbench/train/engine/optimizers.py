@@ -17,6 +17,7 @@ from torch import Tensor, optim
 
 from labbench.records import Config
 from labbench.train.engine.flat_params import FlatParameters
+from labbench.train.host_copies import to_device
 
 FUSED_DEVICES: tuple[str, ...] = ("cpu", "cuda")
 """Types of devices for which torch has fused kernels of SGD, Adam and AdamW."""
@@ -279,5 +280,6 @@ def _weight_decays(configs: Sequence[Config], like: Tensor, *, decoupled: bool) 
         members = list(group)
         rows = slice(start, start := start + len(members))
         if has_decay:
-            decays.append((rows, like.new_tensor([[config["weight_decay"]] for config in members])))
+            column = torch.tensor([[config["weight_decay"]] for config in members], dtype=like.dtype)  # (rows, 1)
+            decays.append((rows, to_device(column, like.device)))
     return decays

@@ -24,6 +24,7 @@ from labbench.train.engine.run_optimizer import RunOptimizer
 from labbench.train.engine.schedules import StepCounter
 from labbench.train.engine.stepper import StepResult, TrainingState, Workload
 from labbench.train.engine.weight_averages import make_averages
+from labbench.train.host_copies import to_device
 from labbench.train.tasks.loss_config import loss_configs
 from labbench.train.tasks.penalties import compute_penalty
 from labbench.train.tasks.sample_metrics import compute_losses, compute_metrics
@@ -167,7 +168,9 @@ class SingleStepper:
         self._optimizer.load(state.optimizer_state, state.state_dicts)
         if self._averages is not None and state.averages:
             trained = [name for name, parameter in self.parameters.items() if parameter.requires_grad]
-            self._averages.load([state.averages[name] for name in trained], torch.tensor(True, device=self.data.device))
+            self._averages.load(
+                [state.averages[name] for name in trained], to_device(torch.tensor(True), self.data.device)
+            )
             self._has_averages = True
 
     def keep(self, indices: Sequence[int]) -> None:

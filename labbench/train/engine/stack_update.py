@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +14,7 @@ from labbench.train.engine.optimizers import StackOptimizer
 from labbench.train.engine.schedules import Schedule, TaskSchedules, load_state_dicts, save_state_dicts
 from labbench.train.engine.stepper import TrainingState, Workload
 from labbench.train.engine.weight_averages import WeightAverages
+from labbench.train.host_copies import to_device
 from labbench.train.tasks.task import optional_parts
 
 
@@ -58,7 +58,7 @@ class StackUpdate:
         if all(decay is None for decay in self._ema_decays):
             return None
         averages = WeightAverages([self.parameters], self._as_column([decay or 0.0 for decay in self._ema_decays]))
-        started = torch.tensor([[bool(state.averages)] for state in states], device=self._data.device)  # (S, 1)
+        started = to_device(torch.tensor([[bool(state.averages)] for state in states]), self._data.device)  # (S, 1)
         rows = [state.averages or state.tensors for state in states]
         averages.load([self._flat_parameters.pack(rows, self.parameters)], started)
         return averages
@@ -70,7 +70,7 @@ class StackUpdate:
     def rates_at(self, step: int) -> Tensor:
         """Return the learning rates, shape (S, 1), of the update that follows `step` updates."""
         if self._rates is None or not self.schedule.constant:
-            self._rates = self._as_column(self.schedule.rates_at(step))
+            self._rates = self._as_column(self.schedule.rates_at(step).tolist())
         return self._rates
 
     def apply(self, rates: Tensor) -> None:
@@ -127,6 +127,6 @@ class StackUpdate:
         views = self._flat_parameters.views(rows[index : index + 1])
         return {name: view[0].detach().clone() for name, view in views.items()}
 
-    def _as_column(self, values: Any) -> Tensor:
+    def _as_column(self, values: Sequence[float]) -> Tensor:
         """Return S numbers as a tensor of shape (S, 1)."""
-        return torch.as_tensor(values, dtype=self._data.dtype, device=self._data.device).unsqueeze(1)
+        return to_device(torch.tensor(values, dtype=self._data.dtype), self._data.device).unsqueeze(1)

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from labbench.train.host_copies import to_device
+
 
 class WeightAverages:
     """Exponential moving averages of weights, which replace the weights in evaluations.
@@ -66,4 +68,4 @@ def make_averages(parameters: Mapping[str, nn.Parameter], decay: float | None) -
     trained = [parameter for parameter in parameters.values() if parameter.requires_grad]
     if decay is None:
         return None
-    return WeightAverages(trained, torch.tensor(decay, dtype=torch.float64, device=trained[0].device))
+    return WeightAverages(trained, to_device(torch.tensor(decay, dtype=torch.float64), trained[0].device))

@@ -17,6 +17,7 @@ from torch import Tensor
 from labbench.errors import LabbenchError
 from labbench.params.param import TRAINING, Param, all_params, own_keys
 from labbench.records import Config
+from labbench.train.host_copies import to_device
 from labbench.train.tasks.task import Task, loss_functions, takes_config
 
 DTYPES = {"int": torch.int64, "bool": torch.bool}
@@ -80,7 +81,7 @@ def loss_configs(task: Task, configs: Sequence[Config], dtype: torch.dtype, devi
     for key in dict.fromkeys(key for config in configs for key in config):
         values = [config.get(key) for config in configs]
         if all(_is_number(params.get(key), value) for value in values):
-            columns[key] = torch.tensor(values, dtype=DTYPES.get(params[key].type, dtype), device=device)
+            columns[key] = to_device(torch.tensor(values, dtype=DTYPES.get(params[key].type, dtype)), device)
         elif all(type(value) is type(values[0]) and value == values[0] for value in values):
             shared[key] = values[0]
         else:

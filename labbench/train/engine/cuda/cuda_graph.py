@@ -21,6 +21,7 @@ from labbench.train.engine.cuda.graph_masks import GraphMasks
 from labbench.train.engine.dropout import DropoutMasks
 from labbench.train.engine.stacked import StackedStepper
 from labbench.train.engine.stepper import StepResult, TrainingState, Workload
+from labbench.train.host_copies import to_device
 
 TABLE_STEPS = 256
 """Steps in a table of learning rates, and maximum number of steps in a table of dropout masks."""
@@ -102,7 +103,7 @@ class CudaGraphStepper:
         """Fill the tables for `TABLE_STEPS` steps from `step` on."""
         self._first_step, self._next_step = step, -1
         rates = [self.stack.updates.schedule.rates_at(s).tolist() for s in range(step, step + TABLE_STEPS)]
-        self._rates.copy_(torch.tensor(rates, dtype=self._rates.dtype, device=self._rates.device))
+        self._rates.copy_(to_device(torch.tensor(rates, dtype=self._rates.dtype), self._rates.device))
         for masks in self._masks:
             masks.restart(step)
 

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -35,20 +37,43 @@ HOST_SCALAR_OPERATIONS = {
 }
 """Operations allowed on 0-dimensional tensors on the CPU, each with the reason."""
 
+WAITING_TAGS = {
+    torch.Tag.data_dependent_output: "reads a value of the device on the host",
+    torch.Tag.dynamic_output_shape: "allocates a size that depends on data",
+}
+"""torch's tags of operators for which the host waits for the device, each with the reason."""
+
+WAITING_OPERATIONS = {
+    "aten::_linalg_check_errors": "reads the error status of the device on the host",
+    "aten::embedding_renorm_": "allocates a size that depends on data",
+    "aten::repeat_interleave.Tensor": "allocates a size that depends on data",
+}
+"""Operators for which the host waits although torch does not tag them, each with the reason."""
+
+INDEXING = ("aten::index.Tensor", "aten::index_put", "aten::index_put_", "aten::_unsafe_index.Tensor")
+"""Operators whose result has a fixed size unless an index is a boolean mask."""
+
+CONSTRUCTORS = (torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor)
+"""Functions that make a tensor of host data; torch hides the copy to the device from dispatch modes."""
+
 
 class DeviceError(RuntimeError):
-    """Operation on a tensor that is not on the expected device."""
+    """Operation on a tensor that is not on the expected device, or that waits for the device."""
 
 
 class DeviceCheck(TorchDispatchMode):
-    """Context manager that raises DeviceError for tensors outside a device.
+    """Context manager that raises DeviceError for tensors outside a device, and where the host waits for the device.
 
-    Allowed are uploads by `Tensor.to`, everything inside a sync point, and the `HOST_SCALAR_OPERATIONS`. Inside a sync
-    point, a copy of a `meta` tensor to the host gives zeros.
+    Allowed are copies by `host_copies.to_device`, everything inside a sync point, and the `HOST_SCALAR_OPERATIONS`.
+    Inside a sync point, a copy of a `meta` tensor to the host gives zeros.
     """
+
+    error: type[DeviceError] = DeviceError
+    """Class of the errors."""
 
     def __init__(self, device: torch.device) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self._constructors = _ConstructorCheck(self)
         self.device = device
         self.copies: Counter[SyncPoint] = Counter()
         """Number of copies to the host at each sync point."""
@@ -57,9 +82,14 @@ class DeviceCheck(TorchDispatchMode):
         self._numbers: dict[int, Any] = {}
         """Tensors made of Python numbers by id: an operator takes their values along, and no copy waits."""
 
-    def __enter__(self) -> DeviceCheck:
+    def __enter__(self) -> Self:
         super().__enter__()  # type: ignore[no-untyped-call]
+        self._constructors.__enter__()  # type: ignore[no-untyped-call]
         return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._constructors.__exit__(*error)  # type: ignore[no-untyped-call]
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -102,13 +132,16 @@ class DeviceCheck(TorchDispatchMode):
         return func(*args, **kwargs)
 
     def upload(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        """Copy a tensor to the device."""
+        """Copy a tensor to the device; raise DeviceError if the host waits for the copy outside of a sync point."""
+        if current_sync_point() is None and not kwargs.get("non_blocking"):
+            raise DeviceError(f"the host waits for a copy of a tensor {tuple(args[0].shape)} to {self.device}")
         return func(*args, **kwargs)
 
     def check_operation(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        """Raise DeviceError if the operation reads a value of the device."""
-        if operation_name(func) == READ and args[0].device.type == self.device.type:
-            raise DeviceError(f"the host waits for a value of a tensor {tuple(args[0].shape)} on {self.device}")
+        """Raise DeviceError if the host waits for the operation."""
+        on_host = operation_name(func) == READ and args[0].device.type == HOST.type
+        if not on_host and (reason := reason_to_wait(func, args)) is not None:
+            raise self.error(f"{operation_name(func)} {reason}")
 
     def check_tensors(self, name: str, tensors: Sequence[Tensor] | Iterator[Tensor]) -> None:
         """Raise DeviceError for tensors of any shape that are elsewhere."""
@@ -118,6 +151,41 @@ class DeviceCheck(TorchDispatchMode):
                 raise DeviceError(
                     f"{name} has a tensor of shape {tuple(tensor.shape)} on {tensor.device}, not on {self.device}"
                 )
+
+
+class _ConstructorCheck(TorchFunctionMode):
+    """Raise an error for tensors on the device that are made of host data."""
+
+    def __init__(self, check: DeviceCheck) -> None:
+        super().__init__()
+        self._check = check
+
+    def __torch_function__(
+        self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if current_sync_point() is None and self._copies_host_data(func, args, kwargs):
+            raise self._check.error(f"{func.__name__} copies numbers from the host to the device")
+        return func(*args, **kwargs)
+
+    def _copies_host_data(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+        kind = self._check.device.type
+        if func in (Tensor.__getitem__, Tensor.__setitem__) and args[0].device.type == kind:
+            return any(isinstance(i, list | np.ndarray) for i in (args[1] if isinstance(args[1], tuple) else args[1:2]))
+        if func not in CONSTRUCTORS or isinstance(args[-1], Tensor):  # the data are the last positional argument
+            return False
+        default = args[0].device if func is Tensor.new_tensor else HOST
+        return torch.device(kwargs.get("device") or default).type == kind
+
+
+def reason_to_wait(func: Any, args: Sequence[Any]) -> str | None:
+    """Return the reason why the host waits for the device in an operation, or None if it does not."""
+    name = operation_name(func)
+    if name in INDEXING:
+        has_mask = any(tensor.dtype in (torch.bool, torch.uint8) for tensor in iter_tensors(args[1]))
+        return "with a boolean mask allocates a size that depends on data" if has_mask else None
+    reasons = [reason for tag, reason in WAITING_TAGS.items() if tag in func.tags]
+    return WAITING_OPERATIONS.get(name) or (reasons[0] if reasons else None)
 
 
 def operation_name(func: Any) -> str:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from labbench.train.engine.dropout import DropoutMasks
 from labbench.train.engine.schedules import StepCounter
+from labbench.train.host_copies import to_device
 from labbench.train.rng import Purpose, keys, words
 
 MAX_TABLE_ELEMENTS = 2**24
@@ -35,7 +36,7 @@ class GraphMasks(DropoutMasks):
         self._first_step = self._table_start = step_counter.step
         """Steps at which the counter is 0, and of the first masks in the tables."""
         self._tables: list[Tensor] = []  # one per call within a step, bool, (S, T, count)
-        limits = torch.tensor(self.keep_limits, device=self._counter.device)[:, None, None]  # (S, 1, 1)
+        limits = to_device(torch.tensor(self.keep_limits), self._counter.device)[:, None, None]  # (S, 1, 1)
         self._highest_kept = (limits - 32769).clamp(min=-32768).to(torch.int16)  # (S, 1, 1)
         self._scale = (65536 / limits).where(limits > 0, 0).squeeze(2)  # (S, 1)
 

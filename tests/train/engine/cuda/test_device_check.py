@@ -10,6 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+import numpy as np
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -30,7 +31,8 @@ from labbench.train.engine.cuda.cuda_graph import CudaGraphStepper
 from labbench.train.engine.cuda.device_check import DeviceCheck, DeviceError
 from labbench.train.engine.cuda.meta_kernels import gpu_optimizers
 from labbench.train.engine.stepper import Stepper, Workload
-from labbench.train.host_copies import SyncPoint, to_host
+from labbench.train.host_copies import SyncPoint, to_device, to_host
+from labbench.train.tasks.losses import accuracy, cross_entropy
 
 MLP: ModelFunction = STACKED_MODELS["linear, relu"]
 ENGINES = [*product(("stacked", "vmap"), STACKED_MODELS), *product(("vmap",), VMAP_MODELS)]
@@ -110,7 +112,9 @@ ON_META = {
     "images": torch.zeros(2, 3, 8, 8, device=META),
     "matrices": torch.zeros(2, 3, 4, device=META),
     "vector": torch.zeros(5, device=META),
+    "indices": torch.zeros(5, dtype=torch.int64, device=META),
 }
+HOST_VECTOR = torch.zeros(5)
 
 FAULTS: dict[str, Callable[[], Any]] = {
     "bmm": lambda: torch.bmm(ON_META["matrices"], torch.zeros(2, 4, 3)),
@@ -126,6 +130,19 @@ FAULTS: dict[str, Callable[[], Any]] = {
     "tolist": lambda: ON_META["vector"].tolist(),
     "cpu": lambda: ON_META["vector"].cpu(),
     "to": lambda: ON_META["vector"].to("cpu", torch.float64),
+    "upload": lambda: HOST_VECTOR.to(META),
+    "tensor": lambda: torch.tensor([1.0, 2.0], device=META),
+    "as_tensor": lambda: torch.as_tensor(np.ones(5), device=META),
+    "new_tensor": lambda: ON_META["vector"].new_tensor([1.0, 2.0]),
+    "index by a list": lambda: ON_META["vector"][[0, 2]],
+    "index on the host": lambda: ON_META["vector"][torch.tensor([0, 2])],
+    "mask": lambda: ON_META["vector"][ON_META["vector"] > 0],
+    "write by a mask": lambda: torch.zeros(5, device=META).index_put_((ON_META["vector"] > 0,), ON_META["vector"]),
+    "nonzero": lambda: ON_META["vector"].nonzero(),
+    "bincount": lambda: ON_META["indices"].bincount(),
+    "repeats": lambda: ON_META["vector"].repeat_interleave(ON_META["indices"]),
+    "norms of embeddings": lambda: F.embedding(ON_META["indices"], torch.zeros(9, 4, device=META), max_norm=1.0),
+    "inverse": lambda: torch.linalg.inv(torch.zeros(3, 3, device=META)),
 }
 
 
@@ -135,17 +152,41 @@ def test_a_planted_fault_is_found(fault: str) -> None:
         FAULTS[fault]()
 
 
-@pytest.mark.parametrize("fault", ["bmm", "conv2d", "index_select", "copy_", "item", "cpu"])
-@pytest.mark.parametrize("engine", ["stacked", "vmap"])
-def test_a_fault_in_the_loss_of_a_task_is_found(engine: str, fault: str) -> None:
-    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
-        FAULTS[fault]()
-        return outputs.square().sum(1)
+def faulty_workload(place: str, fault: Callable[[], Any]) -> Workload:
+    """Return a workload with the fault in the loss, the metrics, the penalty or the forward of a module."""
 
-    stepper = stacked_stepper(engine, workload_of(MLP, loss=loss), {})
+    def call(function: Callable[..., Any], *args: Any) -> Any:
+        fault()
+        return function(*args)
+
+    class Faulty(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            fault()
+            return x
+
+    parts: dict[str, dict[str, Any]] = {
+        "loss": {"loss": lambda outputs, targets: call(cross_entropy, outputs, targets)},
+        "metrics": {"metrics": lambda outputs, targets: call(accuracy, outputs, targets)},
+        "penalty": {"penalty": lambda model: call(torch.sum, next(model.parameters()))},
+        "forward": {},
+    }
+    model = (lambda config: nn.Sequential(Faulty(), *MLP(config))) if place == "forward" else MLP
+    return workload_of(model, **parts[place])
+
+
+@pytest.mark.parametrize("fault", ["bmm", "index_select", "copy_", "item", "cpu", "upload", "tensor", "write by a mask"])
+@pytest.mark.parametrize(
+    ("way", "place"),
+    [
+        *product(("loop", "stacked", "vmap", "captured"), ("loss", "metrics", "penalty")),
+        *product(("loop", "vmap"), ("forward",)),  # the engine `stacked` has no modules of a user
+    ],
+)
+def test_a_fault_in_the_code_of_a_task_is_found(way: str, place: str, fault: str) -> None:
+    stepper = make_stepper(way, faulty_workload(place, FAULTS[fault]), {})
     stepper.train(True)
     with pytest.raises(DeviceError), DeviceCheck(META):
-        stepper.step(torch.zeros(3, BATCH_SIZE, dtype=torch.int64, device=META))
+        stepper.step(torch.zeros(1 if way == "loop" else 3, BATCH_SIZE, dtype=torch.int64, device=META))
 
 
 def test_a_fault_in_a_backward_pass_is_found() -> None:
@@ -167,7 +208,7 @@ def test_a_sync_point_allows_copies_and_counts_them() -> None:
     on_host = torch.zeros(5)
     with DeviceCheck(META) as check:
         array = to_host(ON_META["matrices"], SyncPoint.FLUSH)
-        ON_META["vector"] + on_host.to(META)
+        ON_META["vector"] + to_device(on_host, META)
     assert array.shape == (2, 3, 4)
     assert check.copies == {SyncPoint.FLUSH: 1}
     assert check.uploads == 1
