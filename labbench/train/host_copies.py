@@ -28,7 +28,7 @@ class SyncPoint(Enum):
     TASK_METRICS = "metrics of a whole split, computed by the code of the task"
     FILE = "tensors written to a checkpoint, or to the model kept at the end of a run"
     ATTRIBUTES = "tensors that modules of the task keep outside parameters and buffers, for a checkpoint"
-    SETUP = "a few samples, for the check of a stack before its first step"
+    SETUP = "before the first step: a few samples, to check the stack, and the optimizer of a resumed run"
 
 
 _current: ContextVar[SyncPoint | None] = ContextVar("sync_point", default=None)

@@ -10,12 +10,25 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from helpers.meta_training import META, STACKED_MODELS, full_config, single_stepper, stacked_stepper, workload_of
+from torch import nn
+
+from helpers.meta_training import (
+    META,
+    STACKED_MODELS,
+    full_config,
+    images,
+    single_stepper,
+    stacked_stepper,
+    workload_of,
+)
 from helpers.training import run_of
-from labbench.records import Event, Finished, Points, Runtime, Stack
+from labbench.files import PORTRAIT, run_folder
+from labbench.portraits.file import read_portrait
+from labbench.records import Config, Event, Finished, Points, Runtime, Stack
 from labbench.runner.planner import make_stack
 from labbench.train import metric_buffer
 from labbench.train.active_runs import StopRequests
+from labbench.train.data.dataset import Data
 from labbench.train.engine.cuda.cuda_graph import CudaGraphStepper
 from labbench.train.engine.cuda.device_check import DeviceCheck
 from labbench.train.engine.cuda.meta_kernels import gpu_optimizers
@@ -41,7 +54,7 @@ def train_on_meta(
     way: str, runtime: Runtime, files: Path | None = None, **task: Any
 ) -> tuple[list[Event], DeviceCheck]:
     """Train two epochs; return the events and the check in which it ran."""
-    workload = workload_of(STACKED_MODELS["dropout"], **task)
+    workload = workload_of(task.pop("model", STACKED_MODELS["dropout"]), task.pop("data", images), **task)
     records = [run_of(full_config(seed, {}), f"run{seed:05}") for seed in range(WAYS[way])]
     stack: Stack = make_stack(records, task="digits", stop=None, runtime=runtime, files=files and str(files))
     with gpu_optimizers():
@@ -88,6 +101,34 @@ def test_files_probes_and_task_metrics_wait_at_their_own_points(
         assert check.copies == Counter(
             {SyncPoint.FLUSH: 2, SyncPoint.MEANS: 3, SyncPoint.PROBE: 2 * runs, SyncPoint.TASK_METRICS: 3 * runs}
         )
+
+
+def points_of_a_plane(config: Config) -> Data:
+    return Data(*[(torch.zeros(count, 2), torch.zeros(count, dtype=torch.int64)) for count in (12, 8, 8)])
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_portraits_are_computed_without_mixing_host_and_device(way: str, tmp_path: Path) -> None:
+    train_on_meta(way, Runtime(watch=True), tmp_path, model=STACKED_MODELS["max pool 2d"])
+    portrait = read_portrait(run_folder(tmp_path, "run00000") / PORTRAIT)
+    assert portrait is not None
+    assert portrait.confusion is not None
+    assert portrait.mistakes is not None
+    assert portrait.weights is not None
+    assert portrait.histograms
+
+
+def test_decision_boundaries_are_computed_without_mixing_host_and_device(tmp_path: Path) -> None:
+    train_on_meta(
+        "stacked",
+        Runtime(watch=True),
+        tmp_path,
+        model=lambda config: nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 3)),
+        data=points_of_a_plane,
+    )
+    portrait = read_portrait(run_folder(tmp_path, "run00000") / PORTRAIT)
+    assert portrait is not None
+    assert portrait.plane is not None
 
 
 def test_every_sync_point_states_its_reason() -> None:

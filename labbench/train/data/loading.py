@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, Sampler, default_collate
 
@@ -196,8 +198,8 @@ class DatasetSource:
     def batches(self, seeds: Sequence[int], epoch: int, size: int) -> Iterator[Tensor]:
         """Read an epoch's batches; yield the numbers of each for `gather`, shape (S, N)."""
         distinct, rows = _unique_seeds(seeds)
-        order = self._order(distinct, epoch)[:, : usable_samples(self.samples, size)]
-        steps = order.split(size, dim=1)
+        order, samples = self._order(distinct, epoch), usable_samples(self.samples, size)
+        steps = [order[:, start : min(start + size, samples)] for start in range(0, samples, size)]
         requests = (
             _training_request(seed, indices, epoch)
             for step in steps
@@ -253,9 +255,9 @@ class DatasetSource:
         first = to_device(torch.tensor(rows), self.device)[:, None] * count  # (S, 1)
         return first + torch.arange(count, device=self.device)
 
-    def _order(self, seeds: Sequence[int], epoch: int) -> Tensor:
+    def _order(self, seeds: Sequence[int], epoch: int) -> NDArray[np.int64]:
         """Return the indices of an epoch's samples, shape (S, samples)."""
-        return epoch_order(self._sampler, len(self._reader.splits["train"]), seeds, epoch, HOST)
+        return epoch_order(self._sampler, len(self._reader.splits["train"]), seeds, epoch, HOST).numpy()
 
     def _evaluation_request(self, name: str, indices: Sequence[int]) -> ReadRequest:
         return ReadRequest(name, list(indices), generator_seeds(0, Purpose.AUGMENTATION, indices))

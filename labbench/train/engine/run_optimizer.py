@@ -13,6 +13,7 @@ from labbench.records import Config
 from labbench.train.engine.optimizers import make_optimizer
 from labbench.train.engine.schedules import Schedule, load_state_dicts, make_scheduler, save_state_dicts
 from labbench.train.engine.stepper import Workload
+from labbench.train.host_copies import SyncPoint, sync_point
 from labbench.train.tasks.optional_parts import make_parameter_groups
 from labbench.train.tasks.task import optional_parts
 
@@ -113,17 +114,28 @@ class RunOptimizer:
         """Restore the results of `state` and `save_state_dicts`."""
         states = {} if state_dicts is None else load_state_dicts(state_dicts)
         if "optimizer" in states:
-            self.optimizer.load_state_dict(states["optimizer"])
+            with sync_point(SyncPoint.SETUP):
+                self.optimizer.load_state_dict(states["optimizer"])
         if self._scheduler is not None and "scheduler" in states:
             self._scheduler.load(states["scheduler"])
         for key, value in state.items():
             kind, _, name = key.partition(".")
             for parameter in [self.parameters[name]] if name else self.parameters.values():
-                self.optimizer.state[parameter][kind] = value.clone()
+                self.optimizer.state[parameter][kind] = self._place_step(value) if kind == "step" else value.clone()
         for parameter in self.parameters.values():
             values = self.optimizer.state.get(parameter, {})
             tensors = {kind: value for kind, value in values.items() if isinstance(value, Tensor)}
             values |= {kind: _like_parameter(value, parameter) for kind, value in tensors.items()}
+
+    def _place_step(self, step: Tensor) -> Tensor:
+        """Return a copy of a step count, shape (), where the optimizer reads it: on the host, except fused kernels.
+
+        A checkpoint is read to the device, and reading the count there would wait in every step.
+        """
+        if any(group.get("fused") or group.get("capturable") for group in self.optimizer.param_groups):
+            return step.clone()
+        with sync_point(SyncPoint.SETUP):
+            return step.to("cpu", copy=True)
 
 
 def check_optimizer(optimizer: Any) -> torch.optim.Optimizer:

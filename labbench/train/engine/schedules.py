@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.utils._pytree import tree_map_only
 
 from labbench.errors import InputError
 from labbench.records import Config
 from labbench.train.engine.optimizers import make_optimizer
+from labbench.train.host_copies import SyncPoint, sync_point
 from labbench.train.tasks.optional_parts import OptionalParts
 
 PCT_START, DIV_FACTOR, FINAL_DIV_FACTOR = 0.3, 25.0, 1e4
@@ -245,9 +247,10 @@ def save_state_dicts(states: Mapping[str, Any]) -> Tensor:
     """
     buffer = BytesIO()
     try:
-        torch.save(states, buffer)
-        buffer.seek(0)
-        torch.load(buffer, weights_only=True)
+        with sync_point(SyncPoint.FILE):
+            torch.save(tree_map_only(Tensor, lambda tensor: tensor.cpu(), states), buffer)
+            buffer.seek(0)
+            torch.load(buffer, weights_only=True)
     except Exception as error:  # any object may refuse to be pickled
         raise InputError(
             "the state_dict() of the task's optimizer and scheduler may contain numbers, strings, lists, dicts and "
@@ -257,6 +260,10 @@ def save_state_dicts(states: Mapping[str, Any]) -> Tensor:
 
 
 def load_state_dicts(saved: Tensor) -> dict[str, Any]:
-    """Return the state dicts that `save_state_dicts` wrote, uint8 (bytes,); nothing in them is executed."""
-    states: dict[str, Any] = torch.load(BytesIO(saved.cpu().numpy().tobytes()), weights_only=True)
+    """Return the state dicts that `save_state_dicts` wrote, uint8 (bytes,), with tensors on the CPU.
+
+    Nothing in them is executed.
+    """
+    with sync_point(SyncPoint.SETUP):
+        states: dict[str, Any] = torch.load(BytesIO(saved.cpu().numpy().tobytes()), "cpu", weights_only=True)
     return states

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 import labbench.train.engine.cuda.meta_kernels  # noqa: F401 (registers them)
 from labbench.train.host_copies import SyncPoint, current_sync_point
@@ -26,6 +26,8 @@ HOST = torch.device("cpu")
 
 COPY, READ = "aten::_to_copy", "aten::_local_scalar_dense"
 """Operators that copy a tensor, and that read the value of a tensor on the host."""
+WRITE = "aten::copy_"
+"""Operator that writes to a tensor, on any device."""
 LABEL = "aten::lift_fresh"
 """Marks a new tensor of host data, and computes nothing."""
 
@@ -64,8 +66,8 @@ class DeviceError(RuntimeError):
 class DeviceCheck(TorchDispatchMode):
     """Context manager that raises DeviceError for tensors outside a device, and where the host waits for the device.
 
-    Allowed are copies by `host_copies.to_device`, everything inside a sync point, and the `HOST_SCALAR_OPERATIONS`.
-    Inside a sync point, a copy of a `meta` tensor to the host gives zeros.
+    Allowed are copies by `host_copies.to_device` and the `HOST_SCALAR_OPERATIONS`; inside a sync point everything but
+    operations on tensors of both. There, a copy of a `meta` tensor to the host gives zeros, or True.
     """
 
     error: type[DeviceError] = DeviceError
@@ -108,7 +110,11 @@ class DeviceCheck(TorchDispatchMode):
                 return self.upload(func, args, kwargs)
         if name == READ and point is not None and operands[0].device.type == self.device.type:
             return self.copy_to_host(func, args, kwargs)
-        if point is None and name != LABEL:
+        if point is not None:
+            self._check_equal_devices(name, operands)
+            if self.device.type == "meta" and not func._schema.is_mutable and reason_to_wait(func, args) is not None:
+                return compute_with_values(func, args, kwargs)
+        elif name != LABEL:
             self.check_operation(func, args, kwargs)
             self.check_tensors(name, operands)
         result = func(*args, **kwargs)
@@ -127,8 +133,8 @@ class DeviceCheck(TorchDispatchMode):
             raise DeviceError(f"the host waits for a copy of a tensor {tuple(args[0].shape)} on {self.device}")
         self.copies[point] += 1
         if self.device.type == "meta":
-            zeros = torch.zeros(args[0].shape, dtype=kwargs.get("dtype") or args[0].dtype)
-            return zeros.item() if operation_name(func) == READ else zeros
+            values = make_values(args[0]).to(kwargs.get("dtype") or args[0].dtype)
+            return values.item() if operation_name(func) == READ else values
         return func(*args, **kwargs)
 
     def upload(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
@@ -142,6 +148,12 @@ class DeviceCheck(TorchDispatchMode):
         on_host = operation_name(func) == READ and args[0].device.type == HOST.type
         if not on_host and (reason := reason_to_wait(func, args)) is not None:
             raise self.error(f"{operation_name(func)} {reason}")
+
+    def _check_equal_devices(self, name: str, tensors: Sequence[Tensor]) -> None:
+        """Raise DeviceError for operands of several elements on both host and device; only indices may be elsewhere."""
+        kinds = {tensor.device.type for tensor in tensors if tensor.dim() > 0}
+        if len(kinds) > 1 and name not in (WRITE, *INDEXING):
+            raise DeviceError(f"{name} has tensors on the host and on {self.device}")
 
     def check_tensors(self, name: str, tensors: Sequence[Tensor] | Iterator[Tensor]) -> None:
         """Raise DeviceError for tensors of any shape that are elsewhere."""
@@ -186,6 +198,17 @@ def reason_to_wait(func: Any, args: Sequence[Any]) -> str | None:
         return "with a boolean mask allocates a size that depends on data" if has_mask else None
     reasons = [reason for tag, reason in WAITING_TAGS.items() if tag in func.tags]
     return WAITING_OPERATIONS.get(name) or (reasons[0] if reasons else None)
+
+
+def make_values(tensor: Tensor) -> Tensor:
+    """Return values on the host for a tensor on `meta`, same shape and dtype: zeros, or True."""
+    return torch.full(tensor.shape, tensor.dtype == torch.bool, dtype=tensor.dtype)
+
+
+def compute_with_values(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """Return the result, on `meta`, of an operation whose size or value depends on the values of tensors on `meta`."""
+    args, kwargs = tree_map_only(Tensor, make_values, (args, kwargs))
+    return tree_map_only(Tensor, lambda result: result.to("meta"), func(*args, **kwargs))
 
 
 def operation_name(func: Any) -> str:
