@@ -221,6 +221,12 @@ def format_count(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
+def ordinal(number: int) -> str:
+    """Return a whole number as an ordinal, such as 1st, 22nd or 113th."""
+    suffix = "th" if number // 10 % 10 == 1 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{suffix}"
+
+
 def format_size(size: int) -> str:
     """Return a number of bytes with its unit, rounded down: `3 KiB`."""
     for unit in ("B", "KiB", "MiB"):

@@ -37,6 +37,7 @@ STATUS_GLYPHS: dict[Status, GlyphStyle] = {
     "diverged": GlyphStyle("✗", "warning"),
     "failed": GlyphStyle("!", "error"),
     "stopped": GlyphStyle("□", "secondary"),
+    "pruned": GlyphStyle("⊘", "secondary"),
     "lost": GlyphStyle("?", "error"),
 }
 

@@ -46,7 +46,7 @@ from labbench.charts.series import Floats
 from labbench.charts.smoothing_spec import parse_smoothing
 from labbench.charts.view import ChartView, Range
 
-_STATUSES_WITH_END_GLYPH = frozenset({"diverged", "failed", "stopped", "lost"})
+_STATUSES_WITH_END_GLYPH = frozenset({"diverged", "failed", "stopped", "pruned", "lost"})
 """Statuses whose glyph replaces the series glyph at the end of a line."""
 _GLYPH_SPACING_DOTS = 18
 """Dot columns between two glyphs along a line."""

@@ -176,7 +176,7 @@ def stop(db: Path, runs: Sequence[str]) -> None:
 @click.option("--from-start", is_flag=True, help="Train from the start instead of the last checkpoint.")
 @database
 def retry(db: Path, runs: Sequence[str], from_start: bool) -> None:
-    """Queue failed, diverged, stopped or lost runs again.
+    """Queue failed, diverged, stopped, pruned or lost runs again.
 
     Running their grid trains them.
     """

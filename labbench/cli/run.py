@@ -107,6 +107,7 @@ class RunCommand(click.Command):
 @click.option("--rerun", is_flag=True, help="Train new runs beside those that are done.")
 @click.option("--retry-failed", is_flag=True, help="Also train failed runs again.")
 @click.option("--keep-code", is_flag=True, help="Do not train runs of older code again.")
+@click.option("--full", is_flag=True, help="Train every run to its end, without the grid's [search].")
 @click.option("--detach", is_flag=True, help="Train in the background, independent of the terminal.")
 @click.option("--yes", is_flag=True, help="Allow more than 100,000 runs.")
 @as_json
@@ -124,6 +125,7 @@ def run(
     rerun: bool,
     retry_failed: bool,
     keep_code: bool,
+    full: bool,
     detach: bool,
     yes: bool,
     as_json: bool,
@@ -141,7 +143,7 @@ def run(
     devices = [choose_devices(grid, device, workers) for grid in expanded]
     for grid in expanded if not dry_run else ():  # a preview may run on a machine without the GPUs
         require_gpus(grid)
-    options = TrainingOptions(device, workers, rerun, retry_failed, keep_code)
+    options = TrainingOptions(device, workers, rerun, retry_failed, keep_code, full)
     if dry_run:
         from labbench.cli.run_preview import print_preview
 

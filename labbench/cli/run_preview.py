@@ -23,10 +23,12 @@ from labbench.runner.run_grid import (
     TrainingOptions,
     code_change,
     find_former_name,
+    make_search_plan,
     open_executor,
     preview_records,
     preview_stacks,
 )
+from labbench.runner.search.description import describe_plan as describe_search
 from labbench.store.reader import Reader
 from labbench.text import clean, format_count, format_duration
 
@@ -63,9 +65,11 @@ def print_preview(
             print_former_name(expanded.grid.name, find_former_name(expanded, db), database_command(db))
             print_code_change(name, change)
             print_continuations(name, continuations)
-        for run in runs:
-            echo(clean(run.name))
-        preview = Preview(expanded, runs, continuations, db, devices, options.workers)
+        search = make_search_plan(expanded, options)
+        for line in [clean(run.name) for run in runs] if search is None else describe_search(search):
+            echo(line)
+        share = 1.0 if search is None else search.cost / search.full_cost
+        preview = Preview(expanded, runs, continuations, db, devices, options.workers, share)
         print_estimate(preview, prefix=f"{name}: " if len(grids) > 1 else "")
 
 
@@ -80,6 +84,8 @@ class Preview:
     devices: Sequence[str]
     workers: int | None
     """Value of `--workers`."""
+    share: float = 1.0
+    """Share of the epochs of these runs that a search trains."""
 
     def open_executor(self) -> Executor:
         """Return the executor that would train the runs, without a time limit."""
@@ -117,7 +123,7 @@ def print_estimate(preview: Preview, *, prefix: str) -> None:
     if estimate.seconds is None:
         echo("no estimate of the time", err=True)
     else:
-        duration = format_duration(estimate.seconds)
+        duration = format_duration(estimate.seconds * preview.share)
         echo(f"about {duration} on {workers} (estimated from one epoch of up to 3 stacks)", err=True)
 
 

@@ -18,6 +18,7 @@ from labbench.runner.code_changes import CodeChange
 from labbench.runner.continuation import ContinuationPlan
 from labbench.runner.expanded_grid import ExpandedGrid
 from labbench.runner.run_grid import Outcome
+from labbench.runner.search.description import describe_result
 from labbench.store.reader import Reader
 from labbench.text import clean, format_count, format_duration
 
@@ -30,13 +31,17 @@ def print_report(expanded: ExpandedGrid, outcome: Outcome, db: Path, *, with_tab
     program = database_command(db)
     print_outcome(clean(expanded.grid.name), outcome, program)
     print_kept_states(expanded, outcome.runs, db)
+    for line in [] if outcome.search is None else describe_result(outcome.search, db):
+        echo(f"{clean(expanded.grid.name)}: {line}", err=True)
     if not with_table:
         return
     with Reader(db) as reader:
         runs = _present_runs(reader, outcome.runs)
         goals = reader.metrics()
     logged = {name for run in runs for name in run.summary}
-    ranking = [name for name in (*expanded.grid.metrics, *quality_metrics(logged)) if name in logged]
+    declared = [expanded.grid.search.metric] if outcome.search is not None and expanded.grid.search else []
+    declared += expanded.grid.metrics
+    ranking = [name for name in (*declared, *quality_metrics(logged)) if name in logged]
     metric = next((name for name in ranking if goals[name] != "none"), None)
     if metric is not None:
         print_table(run_columns(sort_by_best(runs, metric, goals[metric])[:MAX_BEST_RUNS], goals, metrics=[metric]))

@@ -30,6 +30,7 @@ STATUS_COLOURS = {
     "diverged": "magenta",
     "failed": "red",
     "stopped": "yellow",
+    "pruned": "blue",
     "lost": "red",
 }
 

@@ -21,6 +21,7 @@ from labbench.grid.constraints import Constraint, ConstraintError, parse_constra
 from labbench.grid.random_draws import RandomAxis, read_draws
 from labbench.grid.ranges import replace_ranges
 from labbench.grid.run_options import read_metrics, read_resources, read_runtime, read_stop
+from labbench.grid.search import Search, read_search
 from labbench.grid.source import GridSource, Setting, Table, override_settings, read_source
 from labbench.grid.toml_positions import Path as TomlPath
 from labbench.metrics import Goal
@@ -41,6 +42,7 @@ TABLES = (
     "require",
     "metrics",
     "stop",
+    "search",
     "runtime",
     "resources",
     "env",
@@ -121,6 +123,8 @@ class Grid:
     """Seeds of `[repeat]`; empty if there is none."""
     pinned: Mapping[str, tuple[Setting, ...]]
     """Settings of `--set`: one for every run, or several that each multiply the runs."""
+    search: Search | None = None
+    """None: every run of the grid trains to its end."""
 
     @property
     def text(self) -> str:
@@ -158,6 +162,7 @@ def read_grid(path: Path, *, overrides: Sequence[str] = ()) -> Grid:
     metrics = read_metrics(source)
     pinned = override_settings(source)
     task, command = _read_task(source, path.parent)
+    stop = read_stop(source, metrics)
     grid = Grid(
         path=path,
         name=_read_name(source, path),
@@ -166,7 +171,7 @@ def read_grid(path: Path, *, overrides: Sequence[str] = ()) -> Grid:
         env=_read_environment(source, command),
         cwd=_read_working_folder(source, command, path.parent),
         metrics=metrics,
-        stop=read_stop(source, metrics),
+        stop=stop,
         runtime=read_runtime(source),
         resources=read_resources(source),
         source=source,
@@ -180,6 +185,7 @@ def read_grid(path: Path, *, overrides: Sequence[str] = ()) -> Grid:
         requirements=tuple(_read_requirement(source, table, path) for path, table in source.tables("require")),
         seeds=_read_seeds(source),
         pinned=pinned,
+        search=read_search(source, metrics, stop),
     )
     _require_one_axis_per_key(grid)
     _require_no_other_seed(grid)

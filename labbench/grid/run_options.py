@@ -20,7 +20,7 @@ def _parse_steps(value: Any) -> Any:
     return value if value == "auto" else convert_value(Param("int", None, low=1), value)
 
 
-def _parse_duration(value: Any) -> Any:
+def parse_duration(value: Any) -> Any:
     """Parse a duration in seconds: "2h", "90m", "1h30m", "30s", or a number."""
     if isinstance(value, str):
         if not re.fullmatch(r"(\d+(\.\d+)?[dhms])+", value):
@@ -60,14 +60,14 @@ _RUNTIME: dict[str, ValueParser] = {
     "data": Param("str", None, choices=("auto", "device", "host")),
     "loaders": Param("int", None, low=0),
     "engine": Param("str", None, choices=("auto", "loop", "stacked", "vmap")),
-    "snapshot_every": _parse_duration,
+    "snapshot_every": parse_duration,
     "watch": Param("bool", None),
 }
 
 _RESOURCES: dict[str, ValueParser] = {
     "gpus": _parse_gpus,
     "retries": Param("int", None, low=0),
-    "timeout": _parse_duration,
+    "timeout": parse_duration,
 }
 
 
@@ -87,33 +87,34 @@ def read_stop(source: GridSource, metrics: Mapping[str, Goal]) -> Stop | None:
     """Read `[stop]`, None if there is none. Raises GridError if it is invalid or contradicts `metrics`."""
     if "stop" not in source.document:
         return None
-    options = _read_options(source, "stop", _STOP)
+    options = source.options("stop", _STOP)
     if "metric" not in options:
         raise source.error("[stop] needs a `metric`", ("stop",), at="key")
     if ("patience" in options) == ("target" in options):
         path = ("stop", "target") if "target" in options else ("stop",)
         raise source.error("[stop] needs either `patience` (epochs without a better value) or `target`", path, at="key")
+    return Stop(**{**options, "goal": read_goal(source, "stop", options, metrics)})
+
+
+def read_goal(source: GridSource, table: str, options: Mapping[str, Any], metrics: Mapping[str, Goal]) -> Goal:
+    """Return the goal of the `metric` among the options of a table; `metrics` are declared goals.
+
+    Raises GridError if the goal contradicts `metrics`, or the metric has no better direction.
+    """
     metric = options["metric"]
-    goal = metrics.get(metric) or options.get("goal") or default_goal(metric)
+    goal: Goal = metrics.get(metric) or options.get("goal") or default_goal(metric)
     if options.get("goal", goal) != goal:
-        raise source.error(f'[metrics] declares the goal of {metric} as "{goal}"', ("stop", "goal"))
+        raise source.error(f'another table declares the goal of {metric} as "{goal}"', (table, "goal"))
     if goal == "none":
-        raise source.error(f'{metric} has no better direction: add goal = "min" or "max"', ("stop", "metric"))
-    return Stop(**{**options, "goal": goal})
+        raise source.error(f'{metric} has no better direction: add goal = "min" or "max"', (table, "metric"))
+    return goal
 
 
 def read_runtime(source: GridSource) -> Runtime:
     """Read `[runtime]`. Raises GridError if it is invalid."""
-    return Runtime(**_read_options(source, "runtime", _RUNTIME))
+    return Runtime(**source.options("runtime", _RUNTIME))
 
 
 def read_resources(source: GridSource) -> Resources:
     """Read `[resources]`. Raises GridError if it is invalid."""
-    return Resources(**_read_options(source, "resources", _RESOURCES))
-
-
-def _read_options(source: GridSource, name: str, readers: Mapping[str, ValueParser]) -> dict[str, Any]:
-    """Return the keys and values that the file gives in a table with fixed keys."""
-    table = source.table(name)
-    source.require_known(table, (name,), readers)
-    return {key: source.read(readers[key], value, key, (name, key)) for key, value in table.items()}
+    return Resources(**source.options("resources", _RESOURCES))

@@ -93,6 +93,15 @@ class GridSource:
                 hint = did_you_mean(key, keys) or f"; the keys are {', '.join(keys)}"
                 raise self.error(f"unknown key `{key}` in [{path[0]}]{hint}", (*path, key), at="key")
 
+    def options(self, name: str, readers: Mapping[str, ValueParser]) -> dict[str, Any]:
+        """Return the keys and values that the file gives in a table with fixed keys.
+
+        Raises GridError if a key is unknown or a value is invalid.
+        """
+        table = self.table(name)
+        self.require_known(table, (name,), readers)
+        return {key: self.read(readers[key], value, key, (name, key)) for key, value in table.items()}
+
     def table(self, name: str) -> Table:
         """Return the table `[name]`, empty if the file has none. Raises GridError if it is not one table."""
         table = self.document.get(name, {})

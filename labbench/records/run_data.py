@@ -15,8 +15,14 @@ Config: TypeAlias = Mapping[str, Any]
 ALL_EPOCHS = "all epochs"
 """Reason of the end of a run that was not stopped early."""
 
-Status: TypeAlias = Literal["queued", "running", "finished", "diverged", "failed", "stopped", "lost"]
-STATUSES: tuple[Status, ...] = ("queued", "running", "finished", "diverged", "failed", "stopped", "lost")
+AT_RUNG = "at a rung"
+"""Reason of a run's return to the queue at a rung of a search, where it is compared with other runs."""
+
+RETRIED = "retried"
+"""Reason of a pruned run's return to the queue at a user's request; a search trains it on, too."""
+
+Status: TypeAlias = Literal["queued", "running", "finished", "diverged", "failed", "stopped", "pruned", "lost"]
+STATUSES: tuple[Status, ...] = ("queued", "running", "finished", "diverged", "failed", "stopped", "pruned", "lost")
 
 FailureKind: TypeAlias = Literal["user", "crash", "node", "timeout", "oom"]
 

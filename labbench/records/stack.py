@@ -128,6 +128,8 @@ class Stack:
     files: str | None = None
     """Folder of the database's files, for checkpoints and models; None: none are kept."""
     command: Command | None = None
+    pause_after: int | None = None
+    """Epochs after which the runs return to the queue with a checkpoint, at a rung of a search; None: all epochs."""
 
     def config(self, index: int) -> dict[str, Any]:
         """Return the complete config of `runs[index]`."""

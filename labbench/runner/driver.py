@@ -19,7 +19,7 @@ from labbench.executors import Executor
 from labbench.files import discard_checkpoints, discard_older_checkpoints
 from labbench.grid import Grid
 from labbench.params.param import Params
-from labbench.records import Boundary, Event, Failed, Finished, RunRecord, Stack, Status
+from labbench.records import AT_RUNG, Boundary, Event, Failed, Finished, RunRecord, Stack, Status
 from labbench.runner.planner import make_stack
 from labbench.runner.stack_queue import EpochTimes, StackQueue
 from labbench.store.event_recorder import EventRecorder
@@ -31,11 +31,45 @@ BEAT_SECONDS = 2.0
 REQUEST_SECONDS = 0.5
 
 
+@dataclass(frozen=True, slots=True)
+class SearchStage:
+    """Stage of a search, for a progress display; costs are epochs, summed over runs."""
+
+    title: str
+    """Such as `rung 2 of 4 (epoch 6)`."""
+    runs: int
+    """Number of runs that are compared."""
+    due: int
+    """Number of these that have not reached the rung."""
+    spent: float
+    """Cost of the search so far."""
+    cost: float
+    """Cost of the whole search."""
+    full_cost: int
+    """Cost of the grid without a search."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Runs to train before anything else is decided."""
+
+    due: Sequence[RunRecord]
+    statuses: Collection[Status]
+    """Statuses in which the runs are claimed."""
+    pause_after: int | None = None
+    """Epochs after which they return to the queue; None: they train all their epochs."""
+    search: SearchStage | None = None
+    """None outside of a search."""
+
+
 class ProgressListener(Protocol):
     """Interface of a progress display."""
 
     def begin(self, grid: Grid, runs: Sequence[RunRecord], due: Sequence[RunRecord]) -> None:
         """Called once, with all runs of the grid and those `due` for training."""
+
+    def begin_stage(self, stage: Stage) -> None:
+        """Called before the runs of a stage are trained, which may be new ones."""
 
     def take(self, event: Event) -> None:
         """Called with each event, in order."""
@@ -76,23 +110,31 @@ class Driver:
     def __post_init__(self) -> None:
         self._times = EpochTimes(self.params)
 
-    def train(self, due: Sequence[RunRecord], statuses: Collection[Status]) -> None:
-        """Train the due runs, then retry failed ones, until no retry is left or a signal interrupts."""
+    def train(self, stages: Iterable[Stage]) -> None:
+        """Train one stage after another, until a signal interrupts."""
         try:
-            while due and not self.interruption.is_requested:
-                self._to_retry = []
-                stacks = StackQueue(self.plan(due), self._times)
-                for event in self.executor.execute(self._claim_stacks(stacks, statuses)):
-                    self._handle_event(event)
-                self._flush()
-                due, statuses = self._to_retry, ("queued", "lost", "failed")
+            for stage in stages:
+                self.listener.begin_stage(stage)
+                self._train_stage(stage)
+                if self.interruption.is_requested:
+                    break
         except KeyboardInterrupt:  # a second Ctrl-C, or raised by the task: stop immediately
             self.interruption.is_requested = True
             self.executor.close()
         finally:
             self._discard_checkpoints(self.recorder.close(self._active.keys))
 
-    def _claim_stacks(self, stacks: Iterable[Stack], statuses: Collection[Status]) -> Iterator[Stack]:
+    def _train_stage(self, stage: Stage) -> None:
+        """Train the due runs, then retry failed ones, until no retry is left or a signal interrupts."""
+        while stage.due and not self.interruption.is_requested:
+            self._to_retry = []
+            stacks = StackQueue(self.plan(stage.due), self._times)
+            for event in self.executor.execute(self._claim_stacks(stacks, stage)):
+                self._handle_event(event)
+            self._flush()
+            stage = replace(stage, due=self._to_retry, statuses=("queued", "lost", "failed"))
+
+    def _claim_stacks(self, stacks: Iterable[Stack], stage: Stage) -> Iterator[Stack]:
         """Claim and yield each stack when the executor takes it, without runs that other processes have claimed."""
         for stack in stacks:
             if self.interruption.is_requested:
@@ -102,7 +144,7 @@ class Driver:
                 list(configs),
                 task=stack.task,
                 configs=configs,
-                statuses=statuses,
+                statuses=stage.statuses,
                 source=self.source,
             )
             runs = [replace(run, config=configs[run.key]) for run in claimed]  # not the config in the database
@@ -111,7 +153,7 @@ class Driver:
                     discard_checkpoints(self.files, run.key, keep=frozenset([run.boundary]))
             if runs:
                 self._active.add(runs)
-                yield make_stack(
+                claimed_stack = make_stack(
                     runs,
                     task=stack.task,
                     stop=stack.stop,
@@ -119,6 +161,7 @@ class Driver:
                     files=stack.files,
                     command=stack.command,
                 )
+                yield replace(claimed_stack, pause_after=stage.pause_after)
 
     def _handle_event(self, event: Event | None) -> None:
         """Record the event, if any, then do the periodic work that is due."""
@@ -154,6 +197,8 @@ class Driver:
             if self._failures[event.run] <= self.retries:
                 self._to_retry.append(self._active[event.run])
                 return event
+        if isinstance(event, Finished) and event.reason == AT_RUNG:
+            return event
         status: Status = "failed" if isinstance(event, Failed) else event.status
         self.ended[status] = self.ended.get(status, 0) + 1
         return event

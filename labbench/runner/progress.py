@@ -10,13 +10,15 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from labbench.executors.command import BACKGROUND_ENDED
 from labbench.files import database_command
 from labbench.grid import Grid
 from labbench.metrics import Goal, default_goal, is_quality, metric_rank
 from labbench.records import EngineNote, Event, Failed, Finished, Points, RunRecord, Started
+from labbench.runner.driver import Stage
+from labbench.runner.search.rung_progress import RungProgress
 from labbench.text import clean, fit_to_width, format_count, format_duration, format_number, progress_bar
 
 DRAW_SECONDS = 0.1
@@ -43,18 +45,38 @@ class GridProgress:
         self.steps = 0
         self.best: tuple[float, str] | None = None
         """Best value of `metric` so far, and the name of its run."""
-        self.metric: str | None = next(iter(grid.metrics), grid.stop.metric if grid.stop else None)
+        self.metric: str | None = first_metric(grid)
         self._is_metric_declared = self.metric is not None
-        self._goals: dict[str, Goal] = {**({grid.stop.metric: grid.stop.goal} if grid.stop else {}), **grid.metrics}
-        self.names = {run.key: run.name for run in due}
-        self._epochs = {run.key: run.config.get("epochs") for run in due}
+        self._goals: dict[str, Goal] = {
+            **({grid.stop.metric: grid.stop.goal} if grid.stop else {}),
+            **grid.metrics,
+            **({grid.search.metric: grid.search.goal} if grid.search else {}),
+        }
+        self.names: dict[str, str] = {}
+        self.rung: RungProgress | None = None
+        """Current rung of a search."""
+        self._epochs: dict[str, Any] = {}
         self._first_epoch: dict[str, float] = {}
         """Number of epochs after which each run begins in this call."""
-        self._step = {run.key: run.boundary for run in due}
-        self._share = dict.fromkeys(self.names, 0.0)
+        self._step: dict[str, int] = {}
+        self._share: dict[str, float] = {}
+        self._add_runs(due)
+
+    def _add_runs(self, runs: Sequence[RunRecord]) -> None:
+        self.names |= {run.key: run.name for run in runs}
+        self._epochs |= {run.key: run.config.get("epochs") for run in runs}
+        self._step |= {run.key: run.boundary for run in runs}
+        self._share |= {run.key: self._share.get(run.key, 0.0) for run in runs}
+
+    def begin_stage(self, stage: Stage) -> None:
+        """Begin a stage, whose runs may be new ones."""
+        self._add_runs(stage.due)
+        self.rung = None if stage.search is None else RungProgress(stage.search)
 
     def take(self, event: Event) -> None:
         """Update the progress with an event."""
+        if self.rung is not None:
+            self.rung.take(event)
         match event:
             case Started(run=run):
                 self.running.add(run)
@@ -113,8 +135,20 @@ class GridProgress:
 
     @property
     def share(self) -> float:
-        """Completed fraction of this call's work, 0 to 1, including the epochs of unfinished runs."""
+        """Completed fraction of this call's work, 0 to 1, including the epochs of unfinished runs.
+
+        For a search, the completed fraction of its planned epochs.
+        """
+        if self.rung is not None:
+            return self.rung.share
         return sum(self._share.values()) / max(1, self.total)
+
+
+def first_metric(grid: Grid) -> str | None:
+    """Return the metric that a grid names first: that of its search, of its metrics, or of its early stopping."""
+    named = [grid.search.metric] if grid.search else []
+    named += [*grid.metrics, *([grid.stop.metric] if grid.stop else [])]
+    return next(iter(named), None)
 
 
 def progress_line(progress: GridProgress, *, rate: float, left: float | None) -> str:
@@ -123,7 +157,8 @@ def progress_line(progress: GridProgress, *, rate: float, left: float | None) ->
     Example: `37/120 runs · 2 running · 1 failed · 4,210 run-steps/s · 1m04s left · best …`. `rate` is in run-steps per
     second, `left` in seconds.
     """
-    parts = [f"{progress.ended}/{progress.total} runs", f"{len(progress.running)} running"]
+    runs = f"{progress.ended}/{progress.total} runs" if progress.rung is None else progress.rung.describe()
+    parts = [runs, f"{len(progress.running)} running"]
     parts += [f"{count} {status}" for status in ("failed", "diverged") if (count := progress.count(status))]
     if progress.steps:  # commands report none
         parts.append(f"{rate:,.0f} run-steps/s")
@@ -168,6 +203,13 @@ class TerminalProgress:
         self.progress = GridProgress(grid, runs, due)
         before = f", {self.progress.before} done before" if self.progress.before else ""
         self._write(f"{clean(grid.name)}: {len(due)} runs to train{before}\n")
+
+    def begin_stage(self, stage: Stage) -> None:
+        """Report a rung of a search."""
+        assert self.progress is not None
+        self.progress.begin_stage(stage)
+        if stage.search is not None:
+            self._write(f"{self._erase()}{stage.search.title}: {format_count(len(stage.due), 'run')} to train\n")
 
     def take(self, event: Event) -> None:
         """Count an event; report a failure immediately, unless one with the same cause was reported before."""

@@ -18,12 +18,25 @@ from labbench.executors.scratch import remove_abandoned_folders
 from labbench.executors.worker_pool import WorkerExecutor
 from labbench.files import files_folder
 from labbench.grid import Code, Grid
-from labbench.records import GRID_COMMAND, Command, NewRun, Resources, RunRecord, Runtime, Stack, Status, Submission
+from labbench.records import (
+    GRID_COMMAND,
+    Command,
+    Goal,
+    NewRun,
+    Resources,
+    RunRecord,
+    Runtime,
+    Stack,
+    Status,
+    Submission,
+)
 from labbench.runner.code_changes import CodeChange, RecordedRuns, sort_by_code
 from labbench.runner.continuation import ContinuationPlan
-from labbench.runner.driver import Driver, Interruption, ProgressListener
+from labbench.runner.driver import Driver, Interruption, ProgressListener, Stage
 from labbench.runner.expanded_grid import ExpandedGrid, require_torch
 from labbench.runner.planner import StackSettings, plan_stacks
+from labbench.runner.search.grid_search import GridSearch, SearchResult
+from labbench.runner.search.plan import SearchPlan, plan_search
 from labbench.store.connection import is_new
 from labbench.store.event_recorder import EventRecorder
 from labbench.store.reader import Reader
@@ -52,11 +65,13 @@ class TrainingOptions:
     """Train failed runs again."""
     keep_code: bool = False
     """Do not train runs of older code again."""
+    full: bool = False
+    """Train every run to its end, without the grid's `[search]`."""
 
     @property
     def due_statuses(self) -> tuple[Status, ...]:
         """Statuses of the recorded runs that are trained."""
-        return ("queued", "lost", "failed") if self.retry_failed else ("queued", "lost")
+        return ("queued", "lost", "pruned", "failed") if self.retry_failed else ("queued", "lost", "pruned")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +90,8 @@ class Outcome:
     seconds: float = 0.0
     problem: str | None = None
     """Reason why the database does not hold everything, for the user."""
+    search: SearchResult | None = None
+    """Result of the grid's `[search]`."""
 
 
 def code_change(expanded: ExpandedGrid, db: Path, *, keep: bool = False) -> CodeChange:
@@ -122,17 +139,29 @@ def run_grid(
         continuations: Result of `plan_continuations`; by default every new run begins from the start.
 
     Raises:
-        InputError: If the grid cannot be trained on this machine.
+        InputError: If the grid cannot be trained on this machine, or its search is invalid or finds nothing.
     """
     start = time.monotonic()
+    search = make_search_plan(expanded, options)
     devices = choose_devices(expanded, options.device, options.workers)
     source = read_provenance(expanded.grid.path.parent)
     change = change or code_change(expanded, db, keep=options.keep_code)
     trust_task(expanded.grid.task)
     with Writer(db) as writer:
-        runs = queue_runs(writer, expanded, options, change, source, continuations or ContinuationPlan())
-        outcome = GridTraining(expanded, db, devices, options, source, listener).train(writer, runs)
+        queued = expanded if search is None else replace(expanded, runs=search.runs)
+        runs = queue_runs(writer, queued, options, change, source, continuations or ContinuationPlan())
+        outcome = GridTraining(expanded, db, devices, options, source, listener).train(writer, runs, search)
         return replace(outcome, seconds=time.monotonic() - start)
+
+
+def make_search_plan(expanded: ExpandedGrid, options: TrainingOptions) -> SearchPlan | None:
+    """Return the plan of the grid's search, None if every run is trained to its end.
+
+    Raises:
+        GridError: The search does not fit the grid.
+    """
+    search = expanded.grid.search
+    return None if search is None or options.full else plan_search(expanded, search)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,15 +175,15 @@ class GridTraining:
     source: Provenance
     listener: ProgressListener
 
-    def train(self, writer: Writer, runs: list[RunRecord]) -> Outcome:
-        """Train the due runs among the grid's runs, and record every event."""
+    def train(self, writer: Writer, runs: list[RunRecord], plan: SearchPlan | None = None) -> Outcome:
+        """Train the due runs among the grid's runs, or search among all of them, and record every event."""
         due = [run for run in runs if run.status in self.options.due_statuses]
         elsewhere = sum(run.status == "running" for run in runs)
-        if not due:
+        if not due and plan is None:
             return Outcome(runs, 0, {}, elsewhere, interrupted=False)
         resources = self.expanded.grid.resources
         with (
-            closing(open_executor(self.devices, self.options.workers, len(due), resources)) as executor,
+            closing(open_executor(self.devices, self.options.workers, max(1, len(due)), resources)) as executor,
             Interruption() as interruption,
             redirect_stdout(sys.stderr),  # output of a task in this process must not mix with the results
         ):
@@ -162,12 +191,28 @@ class GridTraining:
             remove_leftovers(self.db, [run.key for run in due if run.status == "lost"])
             recorder = EventRecorder(writer, due, is_interrupted=lambda: interruption.is_requested)
             driver = self._make_driver(recorder, executor, interruption)
+            search = None if plan is None else self._make_search(plan, recorder, runs)
             try:
-                driver.train(due, self.options.due_statuses)
+                driver.train([Stage(due, self.options.due_statuses)] if search is None else search.stages())
             finally:
                 self.listener.end()
-        trained = sum(driver.ended.values())
-        return Outcome(runs, trained, driver.ended, elsewhere, interruption.is_requested, problem=recorder.problem)
+        ended, result = driver.ended, None
+        if search is not None:
+            runs, result = search.result.runs, search.result
+            ended = ended | ({"pruned": result.pruned} if result.pruned else {})
+        outcome = Outcome(runs, sum(ended.values()), ended, elsewhere, interruption.is_requested, search=result)
+        return replace(outcome, problem=recorder.problem)
+
+    def _make_search(self, plan: SearchPlan, recorder: EventRecorder, runs: Sequence[RunRecord]) -> GridSearch:
+        submission, rerun = make_submission(self.expanded, self.source), self.options.rerun
+
+        def queue(new: Sequence[NewRun]) -> list[RunRecord]:
+            queued = recorder.perform(lambda writer: writer.queue(submission, new, rerun=rerun)) or []
+            return [replace(run, config=grid_run.config) for run, grid_run in zip(queued, new, strict=False)]
+
+        search = GridSearch(plan, self.expanded, recorder, queue, self.options.due_statuses)
+        search.add_records(runs)
+        return search
 
     def _make_driver(self, recorder: EventRecorder, executor: Executor, interruption: Interruption) -> Driver:
         files = files_folder(self.db)
@@ -195,19 +240,25 @@ def queue_runs(
     continuations: ContinuationPlan,
 ) -> list[RunRecord]:
     """Queue the missing runs of a grid; return the records of all its runs, with the configs of the grid."""
+    writer.sort_by_code(expanded.grid.name, replace(change.sorting, code_version=expanded.code.version))
+    submission = make_submission(expanded, source)
+    queued = writer.queue(submission, expanded.runs, rerun=options.rerun, continuations=continuations.sources)
+    # train the configs of the grid, whatever the database holds for existing runs
+    return [replace(run, config=new.config) for run, new in zip(queued, expanded.runs, strict=True)]
+
+
+def make_submission(expanded: ExpandedGrid, source: Provenance) -> Submission:
+    """Return the properties that all runs of the grid have in common."""
     grid = expanded.grid
-    writer.sort_by_code(grid.name, replace(change.sorting, code_version=expanded.code.version))
-    submission = Submission(
+    searched: dict[str, Goal] = {} if grid.search is None else {grid.search.metric: grid.search.goal}
+    return Submission(
         grid.name,
         grid.task,
-        metrics=grid.metrics,
+        metrics={**grid.metrics, **searched},
         stop=grid.stop,
         sources=source_texts(grid, source, expanded.code),
         code_version=expanded.code.version,
     )
-    queued = writer.queue(submission, expanded.runs, rerun=options.rerun, continuations=continuations.sources)
-    # train the configs of the grid, whatever the database holds for existing runs
-    return [replace(run, config=new.config) for run, new in zip(queued, expanded.runs, strict=True)]
 
 
 def remove_leftovers(db: Path, lost_runs: Sequence[str]) -> None:

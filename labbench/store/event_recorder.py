@@ -71,19 +71,22 @@ class EventRecorder:
         source: Provenance,
     ) -> list[RunRecord]:
         """Claim runs as `Writer.claim` does, after the events so far; return none if that fails for too long."""
+        claimed = self.perform(
+            lambda writer: writer.claim(keys, statuses=statuses, task=task, configs=configs, source=source)
+        )
+        self._runs |= {run.key: run for run in claimed or ()}
+        return claimed or []
+
+    def perform(self, operation: Callable[[Writer], Result]) -> Result | None:
+        """Return the result of an operation after the events so far; None if that fails for too long."""
         deadline = time.monotonic() + CLOSING_SECONDS
         while True:
-            claimed: list[RunRecord] | None = None
-            if self.flush() is not None:
-                claimed = self._try(
-                    lambda writer: writer.claim(keys, statuses=statuses, task=task, configs=configs, source=source)
-                )
-            if claimed is not None:
-                self._runs |= {run.key: run for run in claimed}
-                return claimed
+            result = None if self.flush() is None else self._try(operation)
+            if result is not None:
+                return result
             if self._is_interrupted() or time.monotonic() > deadline:
                 self.problem = f"{self.path} could not be written, so some runs were not started; run the grid again"
-                return []
+                return None
             time.sleep(RETRY_PAUSES[0])
 
     def add(self, event: Event) -> None:

@@ -38,6 +38,7 @@ from labbench.store.run_reader import RunReader
 
 if TYPE_CHECKING:
     from labbench.store.queries.code_versions import CodedRun
+    from labbench.store.queries.epoch_values import EpochValue
     from labbench.store.queries.export_tables import TableShape
     from labbench.store.queries.known_names import NameNotes
 
@@ -149,6 +150,12 @@ class Reader(RunReader):
             return read_records(connection, [run_id for (run_id,) in connection.execute(query, (experiment,))])
 
         return self._connection.read(read)
+
+    def epoch_values(self, keys: Sequence[str], metric: str, epoch: int) -> dict[str, EpochValue]:
+        """Return the values of a metric up to the end of an epoch, by key of the runs that have begun."""
+        from labbench.store.queries.epoch_values import read_epoch_values  # that only a search needs
+
+        return self._connection.read(lambda connection: read_epoch_values(connection, keys, metric, epoch))
 
     def experiment_with(self, identities: Collection[str]) -> str | None:
         """Return the newest experiment that has runs of all these identities, None if there is none."""

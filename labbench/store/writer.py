@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from labbench.errors import InputError
 from labbench.files import files_folder, run_folder
 from labbench.metrics import Goal
-from labbench.records import Config, Event, NewRun, RunRecord, Status, Submission
+from labbench.records import RETRIED, Config, Event, NewRun, RunRecord, Status, Submission
 from labbench.store.liveness import this_process, uptime
 from labbench.store.queries.run_rows import (
     IN_JSON_LIST,
@@ -143,19 +143,36 @@ class Writer(WritableDatabase):
                 (as_json_list(keys), *astuple(this_process())),
             )
 
+    def prune(self, reasons: Mapping[str, str], *, keep_checkpoints: bool = True) -> list[str]:
+        """End queued runs that a search does not train on, each with its reason, and return their keys.
+
+        Runs that a user has queued again stay in the queue. Without `keep_checkpoints`, a later training of the runs
+        begins from the start.
+        """
+        pruned = []
+        with self._transaction() as connection:
+            query = f"SELECT id, key FROM runs WHERE key {IN_JSON_LIST} AND status = 'queued' AND reason IS NOT ?"
+            for run_id, key in connection.execute(query, (as_json_list(reasons), RETRIED)).fetchall():
+                end_run(connection, run_id, "pruned", reasons[key])
+                pruned.append(key)
+            if not keep_checkpoints:
+                connection.execute(f"UPDATE runs SET boundary = 0 WHERE key {IN_JSON_LIST}", (as_json_list(pruned),))
+        return pruned
+
     def retry(self, keys: Sequence[str], *, from_start: bool = False) -> list[str]:
-        """Queue failed, diverged, stopped and lost runs again, and return their keys.
+        """Queue failed, diverged, stopped, pruned and lost runs again, and return their keys.
 
         A run resumes from its boundary unless `from_start` is set. A diverged run always starts from the beginning:
         from its boundary it would diverge again.
         """
         with self._transaction() as connection:
-            ended = f"{STATUS} IN ('failed', 'diverged', 'stopped', 'lost')"
+            ended = f"{STATUS} IN ('failed', 'diverged', 'stopped', 'pruned', 'lost')"
             query = f"SELECT id, key FROM runs WHERE key {IN_JSON_LIST} AND {ended}"
             rows = connection.execute(query, (as_json_list(keys),)).fetchall()
             connection.execute(
                 f"""
-                UPDATE runs SET status = 'queued', reason = NULL, finished = NULL,
+                UPDATE runs SET status = 'queued', finished = NULL,
+                    reason = CASE WHEN status = 'pruned' THEN '{RETRIED}' END,
                     boundary = CASE WHEN status = 'diverged' OR ? THEN 0 ELSE boundary END
                 WHERE id {IN_JSON_LIST}
                 """,

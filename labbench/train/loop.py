@@ -49,7 +49,7 @@ def train(stack: Stack, task: Task, device: str, stop_requests: StopRequests | N
 
     Each run yields `Started`, `Points` about every quarter of a second, and `Finished` or `Failed`. An error of the
     task's code fails the runs that cannot train because of it. A run in `stop_requests` stops at the end of its epoch
-    and returns to the queue.
+    and returns to the queue, as do all runs at the stack's `pause_after`.
 
     Raises:
         InputError: If the device is not available.
@@ -58,7 +58,7 @@ def train(stack: Stack, task: Task, device: str, stop_requests: StopRequests | N
     device = prepare_device(device, tf32=stack.runtime.tf32)
     params = all_params(task.params)
     runs = [
-        TrainingRun(record, with_defaults(stack.config(index), params), stack.stop, stack.runtime)
+        TrainingRun(record, with_defaults(stack.config(index), params), stack.stop, stack.runtime, stack.pause_after)
         for index, record in enumerate(stack.runs)
     ]
     torch_device = torch.device(device)
@@ -150,7 +150,7 @@ def restart(record: RunRecord, stack: Stack, workload: Workload) -> TrainingRun:
     """
     index = next(index for index, other in enumerate(stack.runs) if other.key == record.key)
     config = with_defaults(stack.config(index), all_params(workload.task.params))
-    run = TrainingRun(record, config, stack.stop, stack.runtime)
+    run = TrainingRun(record, config, stack.stop, stack.runtime, stack.pause_after)
     if record.boundary and stack.files is not None:
         run.resume(Path(stack.files), workload.data.device)
     run.metric_buffer.set_total_steps(run.epochs * workload.steps_per_epoch)
@@ -210,8 +210,8 @@ class StackTrainer:
         staying = []
         for index, run in enumerate(self.runs):
             record = run.record
-            if self.stop_requests.is_requested(record.key):
-                yield Finished(record.key, record.attempt, "queued", "interrupted")
+            if (leave_reason := run.reason_to_leave(self.stop_requests)) is not None:
+                yield Finished(record.key, record.attempt, "queued", leave_reason)
                 continue
             staying.append(index)
             if run.reported_engine != self.stepper.engine:
@@ -296,7 +296,7 @@ class StackTrainer:
             and self.stopwatch.compute_seconds() - self.last_checkpoint_seconds > self.runtime.snapshot_every
         )
         for index, (run, reason) in enumerate(zip(self.runs, reasons, strict=True)):
-            diverged, leaves = run.metric_buffer.diverged_at, self.stop_requests.is_requested(run.record.key)
+            diverged, leave_reason = run.metric_buffer.diverged_at, run.reason_to_leave(self.stop_requests)
             if diverged is not None or reason:
                 self.keep_model(index)
                 if self.portraits is not None:
@@ -304,13 +304,13 @@ class StackTrainer:
                 divergence = f"non-finite train/loss at step {diverged}"
                 yield from self.end_run(run, "finished" if reason else "diverged", reason or divergence)
                 continue
-            if self.files is not None and (is_checkpoint_due or leaves):
+            if self.files is not None and (is_checkpoint_due or leave_reason):
                 state = self.stepper.state(index)
                 yield (yield from self.save_state(run, state, self.files))
                 if (warning := run.unsaved_state_warning(state.attributes)) is not None:
                     yield Log(run.record.key, run.record.attempt, f"{warning}\n")
-            if leaves:
-                yield from self.end_run(run, "queued", "interrupted")
+            if leave_reason is not None:
+                yield from self.end_run(run, "queued", leave_reason)
             else:
                 staying.append(index)
         if is_checkpoint_due:

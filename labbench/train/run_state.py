@@ -11,8 +11,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from labbench.records import ALL_EPOCHS, Boundary, Config, RunRecord, Runtime, Started, Stop
+from labbench.records import ALL_EPOCHS, AT_RUNG, Boundary, Config, RunRecord, Runtime, Started, Stop
 from labbench.train import checkpoints
+from labbench.train.active_runs import StopRequests
 from labbench.train.early_stopping import EarlyStopping
 from labbench.train.engine.module_state import Attributes
 from labbench.train.engine.stepper import TrainingState
@@ -46,9 +47,11 @@ class BestWeights:
 class TrainingRun:
     """Training state of one run of a stack."""
 
-    def __init__(self, record: RunRecord, config: Config, stop: Stop | None, runtime: Runtime) -> None:
-        """`config` has a value for every parameter, defaults included."""
-        self.record, self.config = record, config
+    def __init__(
+        self, record: RunRecord, config: Config, stop: Stop | None, runtime: Runtime, pause_after: int | None = None
+    ) -> None:
+        """`config` has a value for every parameter, defaults included; `pause_after` is that of the stack."""
+        self.record, self.config, self.pause_after = record, config, pause_after
         self.epochs: int = config["epochs"]
         self.precision = runtime.precision
         self.epoch = 0
@@ -89,6 +92,12 @@ class TrainingRun:
         if not measured:
             return None
         return self.early_stopping.reason_to_stop(measured) or (ALL_EPOCHS if self.epoch == self.epochs else None)
+
+    def reason_to_leave(self, stop_requests: StopRequests) -> str | None:
+        """Return the reason why the run returns to the queue at the end of this epoch; None if it continues."""
+        if stop_requests.is_requested(self.record.key):
+            return "interrupted"
+        return AT_RUNG if self.pause_after is not None and self.epoch >= self.pause_after else None
 
     def save(self, files: Path, state: TrainingState, milliseconds: int) -> Boundary:
         """Write a checkpoint; all points must have been drained."""

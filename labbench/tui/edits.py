@@ -109,8 +109,8 @@ def stop(runs: Sequence[RunRecord]) -> Edit:
 
 
 def retry(runs: Sequence[RunRecord]) -> Edit | None:
-    """Request to retry runs; return None if none of them has failed, diverged, been stopped or lost."""
-    matching = [run for run in runs if run.status in ("failed", "diverged", "stopped", "lost")]
+    """Request to retry runs; return None if none of them has failed, diverged, been stopped, pruned or lost."""
+    matching = [run for run in runs if run.status in ("failed", "diverged", "stopped", "pruned", "lost")]
     return _request(matching, "retry", "queued again (running its grid retries it)") if matching else None
 
 

@@ -29,7 +29,7 @@ from labbench.tui.run_values import ValuesAt, values_at
 _POLL_SECONDS = 1.0
 
 
-ENDED_STATUSES: frozenset[Status] = frozenset({"finished", "diverged", "failed", "stopped"})
+ENDED_STATUSES: frozenset[Status] = frozenset({"finished", "diverged", "failed", "stopped", "pruned"})
 
 
 class UnknownNameError(InputError):

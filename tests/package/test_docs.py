@@ -25,6 +25,7 @@ import labbench as api
 from labbench.cli import main
 from labbench.cli.run import record
 from labbench.filters.parser import FUNCTIONS, RESERVED, parse
+from labbench.grid.search import Search
 from labbench.records import STATUSES, Resources, RunRecord, Runtime, Stop
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer
@@ -187,8 +188,13 @@ def test_the_large_example_has_the_number_of_runs_on_its_page(folder: Path) -> N
 
 @pytest.mark.parametrize(
     ("heading", "settings"),
-    [("Metrics and early stopping", Stop), ("Runtime", Runtime), ("Resources", Resources)],
-    ids=["stop", "runtime", "resources"],
+    [
+        ("Metrics and early stopping", Stop),
+        ("Settings of a search", Search),
+        ("Runtime", Runtime),
+        ("Resources", Resources),
+    ],
+    ids=["stop", "search", "runtime", "resources"],
 )
 def test_the_tables_of_a_grid_list_their_keys(heading: str, settings: type) -> None:
     keys = [name for cell in rows("grid.md", heading) for name in names_in(cell)]

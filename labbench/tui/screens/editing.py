@@ -35,7 +35,7 @@ class EditScreen(DataScreen[Result]):
         Binding("R", "rename", "rename", show=False, tooltip="Rename a run"),
         Binding("A", "archive", "archive", show=False, tooltip="Archive (hide) runs, or unarchive them"),
         Binding("D", "delete", "delete", show=False, tooltip="Delete runs permanently (asks first)"),
-        Binding("r", "retry", "retry", show=False, tooltip="Retry failed, diverged, stopped or lost runs"),
+        Binding("r", "retry", "retry", show=False, tooltip="Retry failed, diverged, stopped, pruned or lost runs"),
         Binding("K", "stop", "stop", show=False, tooltip="Stop (kill) running or queued runs (asks first)"),
         Binding("Y", "copy", "copy", show=False, tooltip="Copy cell, key, command or the view as CSV"),
     ]
@@ -130,7 +130,7 @@ class EditScreen(DataScreen[Result]):
         self.app.push_screen(dialog, lambda yes: self.edit(edits.remove(runs)) if yes else None)
 
     def action_retry(self) -> None:
-        none = "no selected run is failed, diverged, stopped or lost"
+        none = "no selected run is failed, diverged, stopped, pruned or lost"
         self.load_selection(self.selected_keys(), lambda runs: self.edit(edits.retry(runs), otherwise=none))
 
     def action_stop(self) -> None:

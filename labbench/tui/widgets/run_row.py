@@ -23,7 +23,9 @@ LEAD_CELLS = 5
 """Width of mark and status before the name, in cells."""
 _GOAL_ARROWS: Mapping[Goal, str] = {"min": "↓", "max": "↑", "none": " "}
 """Arrow beside the title of a metric: the direction in which it gets better."""
-_STATUS_PRIORITY: tuple[Status, ...] = ("running", "failed", "lost", "diverged", "stopped", "queued", "finished")
+_STATUS_PRIORITY: tuple[Status, ...] = (
+    "running", "failed", "lost", "diverged", "stopped", "queued", "finished", "pruned",
+)  # fmt: skip
 """A group shows the first of these statuses that one of its runs has."""
 
 

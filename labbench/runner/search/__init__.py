@@ -1,0 +1,1 @@
+"""Search for the best configuration of a grid."""

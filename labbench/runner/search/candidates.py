@@ -1,0 +1,89 @@
+"""Candidates of a search: the configurations of a grid, each with the runs of its seeds."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from labbench.configs import canonical_json
+from labbench.metrics import Goal
+from labbench.records import Config, NewRun, RunRecord
+from labbench.store.queries.epoch_values import EpochValue
+
+VALUELESS = ("diverged", "failed", "stopped")
+"""Statuses of runs without a value to compare, however good they were before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """Configuration without its seed."""
+
+    index: int
+    """Position in the grid, from 0."""
+    config: Config
+    runs: tuple[NewRun, ...]
+    """Its runs, one per seed of the grid."""
+
+
+def make_candidates(runs: Iterable[NewRun]) -> list[Candidate]:
+    """Group the runs of a grid that differ in their seeds alone, in the order of the grid."""
+    groups: dict[str, tuple[Config, list[NewRun]]] = {}
+    for run in runs:
+        config = {key: value for key, value in run.config.items() if key != "seed"}
+        groups.setdefault(canonical_json(config), (config, []))[1].append(run)
+    return [Candidate(index, config, tuple(group)) for index, (config, group) in enumerate(groups.values())]
+
+
+def draw_candidates(candidates: Sequence[Candidate], count: int, seed: int) -> list[Candidate]:
+    """Draw candidates without replacement; a larger count draws the same ones first."""
+
+    def digest(candidate: Candidate) -> str:
+        return hashlib.sha256(f"{seed} {canonical_json(candidate.config)}".encode()).hexdigest()
+
+    return sorted(candidates, key=digest)[:count]
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """Candidate at a rung."""
+
+    candidate: Candidate
+    value: float
+    """Mean over its runs, NaN if one of them has no finite value."""
+
+
+def rank(
+    candidates: Iterable[Candidate],
+    records: Mapping[int, Sequence[RunRecord]],
+    values: Mapping[str, EpochValue],
+    goal: Goal,
+) -> list[Ranked]:
+    """Rank candidates by their runs' values, best first.
+
+    Of equal values the one that is earlier in the grid is better; candidates without a value are last. So a ranking
+    depends on the configurations, their seeds and the file's order only.
+
+    Args:
+        candidates: Candidates to rank.
+        records: Runs of each candidate, by its index.
+        values: Value at the rung by run key.
+        goal: Better direction of the values.
+    """
+    ranked = []
+    for candidate in candidates:
+        run_values = [_value(run, values, goal) for run in records[candidate.index]]
+        ranked.append(Ranked(candidate, mean_value(run_values)))
+    sign = -1.0 if goal == "max" else 1.0
+    return sorted(ranked, key=lambda row: (math.isnan(row.value), sign * row.value, row.candidate.index))
+
+
+def mean_value(values: Sequence[float]) -> float:
+    """Return the mean of values, NaN if one of them is not finite."""
+    return math.fsum(values) / len(values) if values and all(map(math.isfinite, values)) else math.nan
+
+
+def _value(run: RunRecord, values: Mapping[str, EpochValue], goal: Goal) -> float:
+    value = values.get(run.key)
+    return math.nan if value is None or run.status in VALUELESS else value.best(goal)

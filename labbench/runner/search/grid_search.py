@@ -1,0 +1,270 @@
+"""Search over a grid: trains all configurations up to a rung, compares them there, and trains the best ones on.
+
+The state of a search is in the database alone: values at rungs decide, and they depend on configurations and seeds. So
+the same command continues a search that was interrupted, and its result is that of an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from labbench.files import discard_checkpoints, files_folder
+from labbench.grid import new_runs
+from labbench.metrics import is_quality
+from labbench.records import AT_RUNG, RETRIED, NewRun, RunRecord, Status
+from labbench.runner.driver import SearchStage, Stage
+from labbench.runner.expanded_grid import ExpandedGrid
+from labbench.runner.search.candidates import VALUELESS, Candidate, Ranked, rank
+from labbench.runner.search.plan import SearchPlan
+from labbench.runner.search.rungs import Rung
+from labbench.store.event_recorder import EventRecorder
+from labbench.store.queries.epoch_values import EpochValue
+from labbench.store.reader import Reader
+from labbench.store.writer import Writer
+from labbench.text import format_count, format_duration, ordinal
+
+NEW_SEED_TAG = "new-seed"
+"""Tag of the runs of finalists with new seeds."""
+
+QueueFunction = Callable[[Sequence[NewRun]], list[RunRecord]]
+"""Queues the missing ones among runs, and returns the records of all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finalist:
+    """Configuration that reached the end of a search."""
+
+    run: RunRecord
+    """Its first run in the grid."""
+    value: float
+    """Mean over its new seeds, or over its seeds in the grid if the search has no new ones."""
+    seeds: int
+    """Number of seeds behind the value."""
+
+
+@dataclass
+class SearchResult:
+    """What a search has found so far, and what it has trained."""
+
+    plan: SearchPlan
+    finalists: list[Finalist] = field(default_factory=list)
+    """Best first; empty before the end of the search."""
+    runs: list[RunRecord] = field(default_factory=list)
+    """All runs of the search, as they were when they were queued."""
+    pruned: int = 0
+    """Number of runs that this call has pruned."""
+    spent: float = 0.0
+    """Epochs of all runs of the search."""
+    note: str | None = None
+    """Reason why the search has not ended."""
+
+
+class GridSearch:
+    """Search over a grid, which asks the driver for stages of training and decides between them."""
+
+    def __init__(
+        self,
+        plan: SearchPlan,
+        expanded: ExpandedGrid,
+        recorder: EventRecorder,
+        queue: QueueFunction,
+        statuses: Collection[Status],
+    ) -> None:
+        """`statuses` are those of recorded runs that are trained; `queue` records the runs with new seeds."""
+        self.plan, self.search, self.result = plan, plan.search, SearchResult(plan)
+        self._expanded, self._recorder, self._queue = expanded, recorder, queue
+        self._statuses = {*statuses, "pruned"}
+        self._records: dict[int, list[RunRecord]] = {}
+        """Runs of each candidate, by its index."""
+        self._new_records: dict[int, list[RunRecord]] = {}
+        self._began, self._has_trained = time.monotonic(), False
+
+    def add_records(self, records: Sequence[RunRecord]) -> None:
+        """Set the records of all runs of the populations, in order."""
+        iterator = iter(records)
+        for population in self.plan.populations:
+            for candidate in population:
+                self._records[candidate.index] = [next(iterator) for _ in candidate.runs]
+        self.result.runs += records
+
+    def stages(self) -> Iterator[Stage]:
+        """Yield what to train next, and compare the runs after each stage.
+
+        Raises:
+            GridError: All runs have diverged, or the metric of the search was not measured.
+            StoreError: The database cannot be read.
+        """
+        finishers: list[Ranked] = []
+        for number in range(len(self.plan.brackets)):
+            survivors = yield from self._run_bracket(number)
+            if survivors is None:
+                return
+            finishers += survivors
+        yield from self._train_retried()
+        ranked = self._rank([row.candidate for row in finishers], self.plan.epochs)
+        if self.plan.new_seeds:
+            yield from self._judge_finalists(ranked[: self.plan.finalists])
+        else:
+            self._report([row for row in ranked if math.isfinite(row.value)], 0)
+
+    def _run_bracket(self, number: int) -> Generator[Stage, None, list[Ranked] | None]:
+        """Train the configurations of a bracket from rung to rung; return the last ones, None before the end."""
+        population, bracket = list(self.plan.populations[number]), self.plan.brackets[number]
+        for index, rung in enumerate(bracket):
+            label = f"rung {index + 1} of {len(bracket)}"
+            if len(self.plan.brackets) > 1:
+                label = f"bracket {number + 1}, {label}"
+            if self._is_time_over(label):
+                return None
+            runs = [run for candidate in population for run in self._records[candidate.index]]
+            title = f"{label} (epoch {rung.epochs})"
+            is_complete = yield from self._train(runs, None if rung is bracket[-1] else rung.epochs, title)
+            if not is_complete:
+                return None
+            ranked = self._rank(population, rung.epochs)
+            self._require_values(ranked, rung, label)
+            if rung is bracket[-1]:
+                return ranked
+            survivors = [row for row in ranked[: rung.survivors] if math.isfinite(row.value)]
+            if not self._prune(ranked[len(survivors) :], label, rank_before=len(survivors)):
+                return None
+            population = sorted((row.candidate for row in survivors), key=lambda candidate: candidate.index)
+        raise AssertionError("a bracket has rungs")
+
+    def _is_time_over(self, label: str) -> bool:
+        """Return True if the time limit passed in an earlier stage of this call, and note it."""
+        limit = self.search.time_limit
+        if limit is None or not self._has_trained or time.monotonic() - self._began <= limit:
+            return False
+        self.result.note = f"time_limit of {format_duration(limit)} reached before {label}"
+        return True
+
+    def _train(self, runs: Sequence[RunRecord], epochs: int | None, title: str) -> Generator[Stage, None, bool]:
+        """Train the runs up to a rung, or to the end; return True if none of them is left to train."""
+        tried: set[tuple[str, int, Status]] = set()
+        while True:
+            current = self._read(runs)
+            waiting = self._waiting(current, epochs)
+            due = [run for run in waiting if (run.key, run.boundary, run.status) not in tried]
+            if not due:
+                break
+            tried |= {(run.key, run.boundary, run.status) for run in due}
+            self._has_trained = True
+            yield Stage(due, self._statuses, epochs, self._describe_stage(title, len(runs), len(due)))
+        self.result.spent = self._count_epochs()
+        if running := sum(run.status == "running" for run in current):
+            self.result.note = f"{format_count(running, 'run')} of this rung are training in another process"
+        return not running and all(run.status == "failed" for run in waiting)
+
+    def _describe_stage(self, title: str, runs: int, due: int) -> SearchStage:
+        return SearchStage(title, runs, due, self._count_epochs(), self.plan.cost, self.plan.full_cost)
+
+    def _waiting(self, runs: Sequence[RunRecord], epochs: int | None) -> list[RunRecord]:
+        """Return the runs that have not reached a rung or, without `epochs`, their end."""
+        values = self._values(runs, epochs) if epochs else {}
+        waiting = []
+        for run in runs:
+            has_reached = run.key in values and values[run.key].epoch == epochs
+            has_checkpoint = run.status == "pruned" or (run.status == "queued" and run.reason in (AT_RUNG, RETRIED))
+            if run.status in self._statuses and not (has_reached and has_checkpoint):
+                waiting.append(run)
+        return waiting
+
+    def _train_retried(self) -> Generator[Stage, None, None]:
+        """Train the pruned runs to their end that a user has queued again."""
+        retried = [run for run in self._read(self.result.runs) if run.status == "queued" and run.reason == RETRIED]
+        if retried:
+            count = len(retried)
+            yield Stage(retried, self._statuses, None, self._describe_stage("retried runs", count, count))
+
+    def _judge_finalists(self, ranked: Sequence[Ranked]) -> Generator[Stage, None, None]:
+        """Train the best configurations with new seeds, and choose the winner by these alone."""
+        finalists = [row.candidate for row in ranked if math.isfinite(row.value)]
+        records = self._queue(self._new_runs(finalists))
+        count = len(self.plan.new_seeds)
+        for index, candidate in enumerate(finalists):
+            self._new_records[candidate.index] = records[index * count : (index + 1) * count]
+        self.result.runs += records
+        keys = [run.key for run in records]
+
+        def tag(writer: Writer) -> bool:
+            writer.tag(keys, [NEW_SEED_TAG])
+            return True
+
+        if not self._recorder.perform(tag):
+            return
+        if (yield from self._train(records, None, f"{count} new seeds of {len(finalists)} finalists")):
+            current = {run.key: run for run in self._read(records)}
+            runs = {index: [current[run.key] for run in group] for index, group in self._new_records.items()}
+            judged = rank(finalists, runs, self._values(records, self.plan.epochs), self.search.goal)
+            self._report([row for row in judged if math.isfinite(row.value)], count)
+
+    def _new_runs(self, candidates: Sequence[Candidate]) -> list[NewRun]:
+        """Return the runs of configurations with new seeds, named like the runs of the grid."""
+        configs = [{**candidate.config, "seed": seed} for candidate in candidates for seed in self.plan.new_seeds]
+        grid, params, code = self._expanded.grid, self._expanded.params, self._expanded.code
+        files = files_folder(self._recorder.path)
+        grid_configs = [run.config for run in self._expanded.runs]
+        return new_runs(grid, [*grid_configs, *configs], params, files=files, code=code)[len(grid_configs) :]
+
+    def _report(self, ranked: Sequence[Ranked], seeds: int) -> None:
+        """Set the finalists of the result."""
+        self.result.finalists = [
+            Finalist(self._records[row.candidate.index][0], row.value, seeds or len(row.candidate.runs))
+            for row in ranked
+        ]
+
+    def _rank(self, candidates: Sequence[Candidate], epochs: int) -> list[Ranked]:
+        runs = self._read([run for candidate in candidates for run in self._records[candidate.index]])
+        iterator = iter(runs)
+        records = {candidate.index: [next(iterator) for _ in candidate.runs] for candidate in candidates}
+        return rank(candidates, records, self._values(runs, epochs), self.search.goal)
+
+    def _require_values(self, ranked: Sequence[Ranked], rung: Rung, label: str) -> None:
+        """Raise GridError if no configuration has a value at a rung."""
+        if any(math.isfinite(row.value) for row in ranked):
+            return
+        runs = self._read([run for row in ranked for run in self._records[row.candidate.index]])
+        measured = list(dict.fromkeys(metric for run in runs for metric in run.summary if is_quality(metric)))
+        if all(run.status in VALUELESS for run in runs):
+            count = format_count(len(runs), "run")
+            message = f"all {count} diverged or failed before {label} (epoch {rung.epochs}): none can be trained on"
+            raise self._expanded.grid.source.error(message, ("search",), at="key")
+        message = f"`{self.search.metric}` has no finite value at the end of epoch {rung.epochs} in any run"
+        if self.search.metric not in measured:
+            message = f"`{self.search.metric}` is not measured at the end of an epoch; use one of {', '.join(measured)}"
+        raise self._expanded.grid.source.error(message, ("search", "metric"))
+
+    def _prune(self, losers: Sequence[Ranked], label: str, *, rank_before: int) -> bool:
+        """Prune the runs of configurations that are not trained on; return False if that cannot be recorded."""
+        total = rank_before + len(losers)
+        reasons = {
+            run.key: f"{label}, {ordinal(rank_before + position)} of {total}"
+            for position, row in enumerate(losers, 1)
+            for run in self._records[row.candidate.index]
+        }
+        keep = self.search.keep_pruned != "none"
+        pruned = self._recorder.perform(lambda writer: writer.prune(reasons, keep_checkpoints=keep))
+        if pruned is None:
+            return False
+        self.result.pruned += len(pruned)
+        for key in () if keep else pruned:
+            discard_checkpoints(files_folder(self._recorder.path), key)
+        return True
+
+    def _read(self, runs: Sequence[RunRecord]) -> list[RunRecord]:
+        """Return the current records of runs, with the configs of the grid."""
+        configs = {run.key: run.config for run in runs}
+        with Reader(self._recorder.path) as reader:
+            return [replace(run, config=configs[run.key]) for run in reader.by_keys(list(configs))]
+
+    def _values(self, runs: Sequence[RunRecord], epochs: int) -> dict[str, EpochValue]:
+        with Reader(self._recorder.path) as reader:
+            return reader.epoch_values([run.key for run in runs], self.search.metric, epochs)
+
+    def _count_epochs(self) -> float:
+        """Return the epochs that all runs of the search have trained."""
+        return sum(run.summary["epoch"].last for run in self._read(self.result.runs) if "epoch" in run.summary)

@@ -1,0 +1,152 @@
+"""Plan of a search: its configurations, brackets and rungs, and its cost compared with that of the full grid."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from labbench.errors import did_you_mean
+from labbench.grid.expansion import position_of
+from labbench.grid.search import Search
+from labbench.params.builtin import BUILTIN, EPOCH_METRICS
+from labbench.records import NewRun
+from labbench.runner.expanded_grid import ExpandedGrid
+from labbench.runner.search.candidates import Candidate, draw_candidates, make_candidates
+from labbench.runner.search.rungs import Bracket, make_brackets, rung_epochs, total_cost
+from labbench.text import format_count
+
+PER_STEP_METRIC = "train/loss"
+"""Metric of each step, which has no value at the end of an epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class SearchPlan:
+    """Rungs and configurations of a search."""
+
+    search: Search
+    epochs: int
+    """Epochs of a complete run."""
+    brackets: Sequence[Bracket]
+    populations: Sequence[Sequence[Candidate]]
+    """Initial configurations of each bracket."""
+    runs_per_candidate: float
+    """Mean number of seeds of a configuration in the grid."""
+    new_seeds: Sequence[int]
+    """Seeds that the grid does not have, for the finalists."""
+    grid_runs: int
+    """Number of runs of the full grid."""
+
+    @property
+    def runs(self) -> list[NewRun]:
+        """Runs of all populations, in order."""
+        return [run for population in self.populations for candidate in population for run in candidate.runs]
+
+    @property
+    def finalists(self) -> int:
+        """Number of configurations that are trained with the new seeds."""
+        finishers = sum(bracket[-1].candidates for bracket in self.brackets)
+        return min(self.search.finalists, finishers) if self.new_seeds else 0
+
+    @property
+    def new_seeds_cost(self) -> int:
+        """Epochs of the finalists' runs with new seeds."""
+        return self.finalists * len(self.new_seeds) * self.epochs
+
+    @property
+    def cost(self) -> float:
+        """Epochs of all runs of the search."""
+        return total_cost(self.brackets) * self.runs_per_candidate + self.new_seeds_cost
+
+    @property
+    def full_cost(self) -> int:
+        """Epochs of all runs of the full grid."""
+        return self.grid_runs * self.epochs
+
+
+def plan_search(expanded: ExpandedGrid, search: Search) -> SearchPlan:
+    """Plan the search over the runs of a grid.
+
+    Raises:
+        GridError: The search does not fit the grid: its metric, epochs, seeds or budget.
+    """
+    _require_epoch_metric(expanded, search)
+    epochs = _common_epochs(expanded, search)
+    candidates = make_candidates(expanded.runs)
+    new_seeds = _new_seeds(expanded, search)
+
+    grid_runs = len(expanded.runs)
+
+    def plan(count: int) -> SearchPlan:
+        brackets = make_brackets(search.method, count, rung_epochs(epochs, search.eta, search.min_epochs), search.eta)
+        drawn = candidates
+        if len(brackets) > 1 or count < len(candidates):
+            drawn = draw_candidates(candidates, count, search.seed)
+        starts = [sum(bracket[0].candidates for bracket in brackets[:index]) for index in range(len(brackets))]
+        populations = [
+            drawn[start : start + bracket[0].candidates] for start, bracket in zip(starts, brackets, strict=True)
+        ]
+        return SearchPlan(search, epochs, brackets, populations, grid_runs / len(candidates), new_seeds, grid_runs)
+
+    def fits(count: int) -> bool:
+        return search.budget is None or plan(count).cost <= search.budget
+
+    if fits(len(candidates)):
+        return plan(len(candidates))
+    # with several brackets, costs may not be monotone
+    count = bisect_left(range(1, len(candidates) + 1), True, key=lambda number: not fits(number))
+    while count > 1 and not fits(count):
+        count -= 1
+    smallest = min(2, len(candidates))
+    if count < smallest:
+        raise expanded.grid.source.error(
+            f"budget = {search.budget} is too small: a search over {format_count(smallest, 'configuration')} takes "
+            f"{plan(smallest).cost:,.0f} epochs",
+            ("search", "budget"),
+        )
+    return plan(count)
+
+
+def _require_epoch_metric(expanded: ExpandedGrid, search: Search) -> None:
+    """Raise GridError if a built-in task never measures the metric at the end of an epoch.
+
+    The metrics of a user's task are known only in training.
+    """
+    grid = expanded.grid
+    metrics = [name for name in EPOCH_METRICS if name != PER_STEP_METRIC]
+    is_known = grid.task in BUILTIN and grid.task != "own"
+    if search.metric == PER_STEP_METRIC or (is_known and search.metric not in metrics):
+        hint = did_you_mean(search.metric, metrics) or f"; use one of {', '.join(metrics)}"
+        message = f"`{search.metric}` is not measured at the end of an epoch{hint}"
+        raise grid.source.error(message, ("search", "metric"))
+
+
+def _common_epochs(expanded: ExpandedGrid, search: Search) -> int:
+    """Return the number of epochs of the grid's runs, which must be the same in all and at least `min_epochs`."""
+    grid = expanded.grid
+    epochs: list[int] = list(dict.fromkeys(run.config["epochs"] for run in expanded.runs))
+    if len(epochs) > 1:
+        raise grid.source.error(
+            f"[search] compares runs that train equally long, but the grid has runs of {epochs[0]} and of {epochs[1]} "
+            "epochs: use one number of epochs",
+            position_of(grid, "epochs", epochs[1]),
+        )
+    if search.min_epochs > epochs[0]:
+        raise grid.source.error(
+            f"min_epochs = {search.min_epochs} is more than the {format_count(epochs[0], 'epoch')} of a run",
+            ("search", "min_epochs"),
+        )
+    return epochs[0]
+
+
+def _new_seeds(expanded: ExpandedGrid, search: Search) -> list[int]:
+    """Return the new seeds; a number stands for the smallest ones that the grid does not have."""
+    used = {run.config["seed"] for run in expanded.runs}
+    if isinstance(search.seeds, int):
+        free = (seed for seed in range(len(used) + search.seeds) if seed not in used)
+        return [seed for _, seed in zip(range(search.seeds), free, strict=False)]
+    for index, seed in enumerate(search.seeds):
+        if seed in used:
+            message = f"the grid has runs with seed {seed}: the winner is judged on seeds that played no part before"
+            raise expanded.grid.source.error(message, ("search", "seeds", index))
+    return list(search.seeds)
