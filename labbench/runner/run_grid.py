@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,18 +16,14 @@ from labbench.executors.leftovers import end_leftover_processes
 from labbench.executors.scratch import remove_abandoned_folders
 from labbench.executors.worker_pool import WorkerExecutor
 from labbench.files import files_folder
-from labbench.grid import Code, Grid
 from labbench.records import (
-    GRID_COMMAND,
     Command,
-    Goal,
     NewRun,
     Resources,
     RunRecord,
     Runtime,
     Stack,
     Status,
-    Submission,
 )
 from labbench.runner.code_changes import CodeChange, RecordedRuns, sort_by_code
 from labbench.runner.continuation import ContinuationPlan
@@ -37,6 +32,7 @@ from labbench.runner.expanded_grid import ExpandedGrid, require_torch
 from labbench.runner.planner import StackSettings, plan_stacks
 from labbench.runner.search.grid_search import GridSearch, SearchResult
 from labbench.runner.search.plan import SearchPlan, plan_search
+from labbench.runner.submission import make_submission, queue_runs
 from labbench.store.connection import is_new
 from labbench.store.event_recorder import EventRecorder
 from labbench.store.reader import Reader
@@ -149,7 +145,8 @@ def run_grid(
     trust_task(expanded.grid.task)
     with Writer(db) as writer:
         queued = expanded if search is None else replace(expanded, runs=search.runs)
-        runs = queue_runs(writer, queued, options, change, source, continuations or ContinuationPlan())
+        plan = continuations or ContinuationPlan()
+        runs = queue_runs(writer, queued, change, source, plan, rerun=options.rerun)
         outcome = GridTraining(expanded, db, devices, options, source, listener).train(writer, runs, search)
         return replace(outcome, seconds=time.monotonic() - start)
 
@@ -231,36 +228,6 @@ class GridTraining:
         )
 
 
-def queue_runs(
-    writer: Writer,
-    expanded: ExpandedGrid,
-    options: TrainingOptions,
-    change: CodeChange,
-    source: Provenance,
-    continuations: ContinuationPlan,
-) -> list[RunRecord]:
-    """Queue the missing runs of a grid; return the records of all its runs, with the configs of the grid."""
-    writer.sort_by_code(expanded.grid.name, replace(change.sorting, code_version=expanded.code.version))
-    submission = make_submission(expanded, source)
-    queued = writer.queue(submission, expanded.runs, rerun=options.rerun, continuations=continuations.sources)
-    # train the configs of the grid, whatever the database holds for existing runs
-    return [replace(run, config=new.config) for run, new in zip(queued, expanded.runs, strict=True)]
-
-
-def make_submission(expanded: ExpandedGrid, source: Provenance) -> Submission:
-    """Return the properties that all runs of the grid have in common."""
-    grid = expanded.grid
-    searched: dict[str, Goal] = {} if grid.search is None else {grid.search.metric: grid.search.goal}
-    return Submission(
-        grid.name,
-        grid.task,
-        metrics={**grid.metrics, **searched},
-        stop=grid.stop,
-        sources=source_texts(grid, source, expanded.code),
-        code_version=expanded.code.version,
-    )
-
-
 def remove_leftovers(db: Path, lost_runs: Sequence[str]) -> None:
     """End the processes and delete the temporary folders that killed drivers have left behind."""
     end_leftover_processes(str(db.resolve()), lost_runs)
@@ -338,21 +305,6 @@ def preview_records(
             record = replace(record, boundary=source.step, way=source.engine)
         records.append(record)
     return records
-
-
-def source_texts(grid: Grid, source: Provenance, code: Code) -> dict[str, str]:
-    """Return the texts that document the code of a result, by kind: grid, command, diff, code, task."""
-    texts = {"grid": grid.source.text, "command": _command(grid), "diff": source.git_diff, "code": code.text}
-    file, _, _ = grid.task.rpartition(":")
-    if file:
-        texts["task"] = Path(file).read_text(errors="replace")
-    return {name: text for name, text in texts.items() if text}
-
-
-def _command(grid: Grid) -> str:
-    """Return the command line that trains the grid, with the absolute path of its file."""
-    overrides = [f"--set {shlex.quote(override)}" for override in grid.source.overrides]
-    return GRID_COMMAND + " ".join([shlex.quote(str(Path(grid.source.file).absolute())), *overrides])
 
 
 def open_executor(devices: Sequence[str], workers: int | None, stacks: int, resources: Resources) -> Executor:

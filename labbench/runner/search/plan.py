@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from labbench.errors import did_you_mean
@@ -88,15 +88,7 @@ def plan_search(expanded: ExpandedGrid, search: Search) -> SearchPlan:
         ]
         return SearchPlan(search, epochs, brackets, populations, grid_runs / len(candidates), new_seeds, grid_runs)
 
-    def fits(count: int) -> bool:
-        return search.budget is None or plan(count).cost <= search.budget
-
-    if fits(len(candidates)):
-        return plan(len(candidates))
-    # with several brackets, costs may not be monotone
-    count = bisect_left(range(1, len(candidates) + 1), True, key=lambda number: not fits(number))
-    while count > 1 and not fits(count):
-        count -= 1
+    count = len(candidates) if search.budget is None else _largest_affordable(plan, len(candidates), search.budget)
     smallest = min(2, len(candidates))
     if count < smallest:
         raise expanded.grid.source.error(
@@ -105,6 +97,20 @@ def plan_search(expanded: ExpandedGrid, search: Search) -> SearchPlan:
             ("search", "budget"),
         )
     return plan(count)
+
+
+def _largest_affordable(plan: Callable[[int], SearchPlan], most: int, budget: int) -> int:
+    """Return the largest number of configurations, at most `most`, whose plan costs no more than the budget."""
+
+    def is_too_expensive(count: int) -> bool:
+        return plan(count).cost > budget
+
+    if not is_too_expensive(most):
+        return most
+    count = bisect_left(range(1, most + 1), True, key=is_too_expensive)
+    while count and is_too_expensive(count):  # with several brackets, the cost does not always grow
+        count -= 1
+    return count
 
 
 def _require_epoch_metric(expanded: ExpandedGrid, search: Search) -> None:
