@@ -207,7 +207,9 @@ def _draw_glyphs(canvas: Canvas, frame: Frame, middle: Floats, glyphs: Sequence[
 
 
 def _line_style(line: Line, lines: PreparedLines, view: ChartView) -> int:
-    return BRIGHT if line.key == view.highlighted or len(lines.lines) == 1 else LINE
+    if line.key == view.highlighted or len(lines.lines) == 1:
+        return BRIGHT
+    return BAND if line.status == "pruned" else LINE
 
 
 def _draw_groups(

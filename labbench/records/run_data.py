@@ -18,6 +18,9 @@ ALL_EPOCHS = "all epochs"
 AT_RUNG = "at a rung"
 """Reason of a run's return to the queue at a rung of a search, where it is compared with other runs."""
 
+NEW_SEED_TAG = "new-seed"
+"""Tag of the runs with new seeds, by which a search judges its finalists."""
+
 RETRIED = "retried"
 """Reason of a pruned run's return to the queue at a user's request; a search trains it on, too."""
 

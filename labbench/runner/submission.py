@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from labbench.grid import Code, Grid
-from labbench.records import GRID_COMMAND, Goal, RunRecord, Submission
+from labbench.metrics import Goal
+from labbench.records import GRID_COMMAND, RunRecord, Submission
 from labbench.runner.code_changes import CodeChange
 from labbench.runner.continuation import ContinuationPlan
 from labbench.runner.expanded_grid import ExpandedGrid

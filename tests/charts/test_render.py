@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -337,3 +338,11 @@ def test_names_stand_beside_the_ends_of_lines_where_there_is_room_and_never_over
     points_with_names = sum("⠀" < character <= "⣿" for row in crowded for character in row)
     without = rows([line(str(number) * 40, [1.0 + number / 10, 2.0 - number / 10]) for number in range(10)])[4:]
     assert points_with_names == sum("⠀" < character <= "⣿" for row in without for character in row)
+
+
+def test_a_pruned_run_is_dim_unless_it_is_highlighted() -> None:
+    kept, pruned = line("kept", [3, 2, 1]), replace(line("pruned", [3, 2.9], slot=2), status="pruned")
+    styles = {slot_and_style(ink) for ink in inks([kept, pruned], ChartView())}
+    assert {(1, LINE), (2, BAND)} <= styles
+    highlighted = {slot_and_style(ink) for ink in inks([kept, pruned], ChartView(highlighted="pruned"))}
+    assert (2, BRIGHT) in highlighted

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from labbench.files import discard_checkpoints, files_folder
 from labbench.grid import new_runs
 from labbench.metrics import is_quality
-from labbench.records import AT_RUNG, RETRIED, NewRun, RunRecord, Status
+from labbench.records import AT_RUNG, NEW_SEED_TAG, RETRIED, NewRun, RunRecord, Status
 from labbench.runner.driver import SearchStage, Stage
 from labbench.runner.expanded_grid import ExpandedGrid
 from labbench.runner.search.candidates import VALUELESS, Candidate, Ranked, rank
@@ -25,9 +25,6 @@ from labbench.store.queries.epoch_values import EpochValue
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer
 from labbench.text import format_count, format_duration, ordinal
-
-NEW_SEED_TAG = "new-seed"
-"""Tag of the runs of finalists with new seeds."""
 
 QueueFunction = Callable[[Sequence[NewRun]], list[RunRecord]]
 """Queues the missing ones among runs, and returns the records of all."""

@@ -25,6 +25,7 @@ from labbench.tui.screens.editing import EditScreen
 from labbench.tui.screens.grid_queries import (
     GridState,
     failure_summary,
+    funnel_facts,
     machine_facts,
     read_grid_state,
     read_importance,
@@ -140,8 +141,8 @@ class GridScreen(EditScreen[GridState]):
         return Content.assemble(*parts)
 
     def _show_progress(self) -> None:
-        """Show speed and utilization of the machine while runs are training."""
-        facts = machine_facts(self._state, self._rate)
+        """Show the runs left at each rung of a search, and speed and utilization while runs are training."""
+        facts = [*funnel_facts(self._state), *machine_facts(self._state, self._rate)]
         line = self.query_one("#grid-progress", Static)
         line.display = bool(facts)
         line.update(Content.styled("   ".join(facts), "$secondary"))

@@ -13,7 +13,7 @@ from labbench.configs import canonical_json
 from labbench.filters import parser
 from labbench.filters.parser import And, Comparison, Filter
 from labbench.metrics import Goal, ranking_metrics
-from labbench.records import RunRecord
+from labbench.records import NEW_SEED_TAG, RunRecord
 from labbench.store.reader import Reader
 from labbench.tui.screens.heatmap import MetricHeatMap
 
@@ -40,6 +40,8 @@ class GridState:
     """Failed, lost, diverged and stopped runs."""
     live: Sequence[RunRecord] = ()
     """Running runs."""
+    funnel: Sequence[tuple[int, int]] = ()
+    """Epochs of the rungs of a search, each with the number of runs that trained up to it; empty without a search."""
     steps: Mapping[str, int] = field(default_factory=dict)
     """Optimizer steps so far of each running run, by key."""
     read_at: float = 0.0
@@ -87,9 +89,32 @@ def read_grid_state(
         heat=heat,
         failed=failed,
         live=live,
+        funnel=_read_funnel(reader, condition),
         steps=steps,
         read_at=time.monotonic(),
     )
+
+
+def _read_funnel(reader: Reader, condition: Filter | None) -> list[tuple[int, int]]:
+    """Return the epochs at which a search has pruned runs and the last one, each with the runs that got so far.
+
+    Runs with new seeds, which begin after the last rung, are left out.
+    """
+    if not reader.count(_with_status(condition, "pruned")):
+        return []
+    runs = [run for run in reader.runs(condition, summaries=["epoch"]) if NEW_SEED_TAG not in run.tags]
+    epochs = {run.key: run.summary["epoch"].last if "epoch" in run.summary else 0.0 for run in runs}
+    rungs = {epochs[run.key] for run in runs if run.status == "pruned"} | {max(epochs.values())}
+    return [(int(rung), sum(epoch >= rung for epoch in epochs.values())) for rung in sorted(rungs)]
+
+
+def funnel_facts(state: GridState) -> list[str]:
+    """Return a bar with the runs of a search left at each rung, as text."""
+    if not state.funnel:
+        return []
+    most = max(runs for _, runs in state.funnel)
+    parts = [f"epoch {epoch} {text.progress_bar(runs / most, 8).rstrip()} {runs}" for epoch, runs in state.funnel]
+    return [f"runs left  {'  '.join(parts)}"]
 
 
 def of_experiment(condition: Filter | None, experiment: str | None) -> Filter | None:
@@ -101,8 +126,8 @@ def of_experiment(condition: Filter | None, experiment: str | None) -> Filter | 
 
 
 def _with_status(condition: Filter | None, status: str) -> Filter:
-    condition = Comparison("status", None, "=", (status,), (status,))
-    return condition if condition is None else And((condition, condition))
+    restriction = Comparison("status", None, "=", (status,), (status,))
+    return restriction if condition is None else And((condition, restriction))
 
 
 def _choose_heat_keys(

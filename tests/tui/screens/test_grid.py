@@ -11,7 +11,7 @@ from textual.pilot import Pilot
 
 from helpers.golden import LARGE, SIZES, SMALL, compare, golden_name, line_of, press, type_in, use, wait_for_words
 from helpers.store_samples import new_run, points, start
-from labbench.records import Failed, Started
+from labbench.records import Failed, Finished, Started
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer
 
@@ -137,3 +137,26 @@ def test_a_running_run_is_listed_and_stopped_from_the_grid(tmp_path: Path) -> No
     use(database, look)
     with Writer(database) as writer:
         assert writer.pop_requests([run.key]) == [(run.key, "stop")]
+
+
+def test_a_search_shows_the_runs_left_at_each_rung(tmp_path: Path) -> None:
+    database = tmp_path / "runs.db"
+    with Writer(database) as writer:
+        runs = start(writer, [new_run(number, lr=0.1 * (number + 1), seed=0) for number in range(6)])
+        for run, epochs in zip(runs, (2, 2, 2, 2, 6, 18), strict=True):
+            writer.write([points(run, "epoch", list(range(epochs + 1))), points(run, "val/loss", [1.0, 0.5])])
+            if epochs == 18:
+                writer.write([Finished(run.key, 1, "finished", "all epochs")])
+            else:
+                writer.write([Finished(run.key, 1, "queued", "at a rung")])
+                writer.prune({run.key: "rung 1 of 3, 3rd of 6"})
+        (new,) = start(writer, [new_run(7, lr=0.6, seed=1)])
+        writer.write([points(new, "epoch", list(range(19)))])
+        writer.tag([new.key], add=["new-seed"])
+
+    async def look(pilot: Pilot[None]) -> None:
+        now = await press(pilot, "3")
+        assert re.search(r"runs left  epoch 2 █+ 6  epoch 6 \S+ 2  epoch 18 \S+ 1", now)
+        assert "5 pruned" in now
+
+    use(database, look, size=LARGE)
