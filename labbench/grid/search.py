@@ -32,8 +32,8 @@ class Search:
     """Seconds after which no rung begins."""
     eta: float = 3.0
     """Factor by which a rung reduces the number of configurations, and lengthens the training of the others."""
-    min_epochs: int = 1
-    """Epochs up to the first rung, at least."""
+    min_epochs: int | None = None
+    """Epochs up to the first rung, at least; None: a tenth of a run's epochs."""
     seeds: int | tuple[int, ...] = 0
     """New seeds of the finalists, or their number."""
     finalists: int = 3

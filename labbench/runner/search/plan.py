@@ -13,7 +13,7 @@ from labbench.params.builtin import BUILTIN, EPOCH_METRICS
 from labbench.records import NewRun
 from labbench.runner.expanded_grid import ExpandedGrid
 from labbench.runner.search.candidates import Candidate, draw_candidates, make_candidates
-from labbench.runner.search.rungs import Bracket, make_brackets, rung_epochs, total_cost
+from labbench.runner.search.rungs import Bracket, default_min_epochs, make_brackets, rung_epochs, total_cost
 from labbench.text import format_count
 
 PER_STEP_METRIC = "train/loss"
@@ -76,9 +76,10 @@ def plan_search(expanded: ExpandedGrid, search: Search) -> SearchPlan:
     new_seeds = _new_seeds(expanded, search)
 
     grid_runs = len(expanded.runs)
+    rungs = rung_epochs(epochs, search.eta, search.min_epochs or default_min_epochs(epochs))
 
     def plan(count: int) -> SearchPlan:
-        brackets = make_brackets(search.method, count, rung_epochs(epochs, search.eta, search.min_epochs), search.eta)
+        brackets = make_brackets(search.method, count, rungs, search.eta)
         drawn = candidates
         if len(brackets) > 1 or count < len(candidates):
             drawn = draw_candidates(candidates, count, search.seed)
@@ -137,7 +138,7 @@ def _common_epochs(expanded: ExpandedGrid, search: Search) -> int:
             "epochs: use one number of epochs",
             position_of(grid, "epochs", epochs[1]),
         )
-    if search.min_epochs > epochs[0]:
+    if search.min_epochs is not None and search.min_epochs > epochs[0]:
         raise grid.source.error(
             f"min_epochs = {search.min_epochs} is more than the {format_count(epochs[0], 'epoch')} of a run",
             ("search", "min_epochs"),

@@ -37,6 +37,14 @@ Bracket = tuple[Rung, ...]
 """Rungs with the same initial configurations, in order; the last one is at the full number of epochs."""
 
 
+def default_min_epochs(epochs: int) -> int:
+    """Return the default of `min_epochs`: a tenth of the epochs, so that three rungs with eta = 3 cost about a quarter.
+
+    Runs that have trained less say little about their end.
+    """
+    return max(1, epochs // 10)
+
+
 def rung_epochs(epochs: int, eta: float, min_epochs: int) -> list[int]:
     """Return the epochs of the rungs: `epochs`, and its quotients by powers of eta down to `min_epochs`, ascending."""
     count = math.floor(math.log(epochs / min_epochs, eta) + 1e-9) + 1
