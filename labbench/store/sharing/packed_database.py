@@ -46,8 +46,8 @@ def write_packed_database(source: Path, copy: Path, keys: Sequence[str], texts: 
         connection.execute("BEGIN")
         _copy_rows(connection, as_json_list(keys), texts)
         connection.execute("COMMIT")
-    with translate_sqlite_errors(copy), closing(sqlite3.connect(copy)) as connection:
-        connection.execute("PRAGMA journal_mode = DELETE")
+    with translate_sqlite_errors(copy), closing(sqlite3.connect(copy)) as sole_connection:
+        sole_connection.execute("PRAGMA journal_mode = DELETE")
 
 
 def _copy_rows(connection: sqlite3.Connection, keys: str, texts: PackedTexts) -> None:
