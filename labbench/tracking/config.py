@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain
+from types import ModuleType
 from typing import Any
 
 from labbench.configs import flatten
 from labbench.errors import InputError
 from labbench.files import expand_home
-from labbench.tracking.config_values import JsonConverter
+from labbench.tracking.config_values import JsonConverter, entries_of
 
 _MAX_NOTES = 10
 """Problems of a config that one warning lists."""
@@ -70,12 +73,13 @@ def plain_config(config: Any, *, stacklevel: int = 3) -> dict[str, Any]:
     Warns of values that JSON cannot represent, of those that cannot be read, and of keys that are set twice.
 
     Raises:
-        InputError: If `config` is neither a mapping nor an object with declared fields.
+        InputError: If `config` is neither a mapping nor an object with fields or attributes.
     """
     if config is None:
         return {}
     converter = JsonConverter()
-    nested = converter.convert(config)
+    attributes = _attributes(config)
+    nested = converter.convert(config if attributes is None else attributes)
     if not isinstance(nested, dict):
         raise InputError(
             "the config must be a dict, a namespace, a dataclass or another object with named fields, "
@@ -92,6 +96,37 @@ def plain_config(config: Any, *, stacklevel: int = 3) -> dict[str, Any]:
             f"the config is stored as JSON: {'; '.join(converter.notes[:_MAX_NOTES])}{more}", stacklevel=stacklevel
         )
     return flat
+
+
+def _attributes(config: Any) -> dict[str, Any] | None:
+    """Return the public attributes of a class, module or plain object that serves as a config: `class CFG: lr = 0.1`.
+
+    Classes within the class are nested configs; functions and classes that a module imports are left out. Returns None
+    for other values, and without attributes.
+    """
+    if isinstance(config, ModuleType):
+        names = [name for name, value in vars(config).items() if _is_setting(name, value) and not callable(value)]
+        return {name: vars(config)[name] for name in names} or None
+    kind = config if isinstance(config, type) else type(config)
+    is_plain = isinstance(config, type) or not (callable(config) or isinstance(config, os.PathLike | Iterable))
+    if not is_plain or kind.__module__ == "builtins" or entries_of(config) is not None:
+        return None
+    sources: list[Mapping[str, Any]] = [vars(ancestor) for ancestor in reversed(kind.__mro__[:-1])]
+    if config is not kind:
+        sources.append(getattr(config, "__dict__", {}))
+    attributes: dict[str, Any] = {}
+    for name, value in chain.from_iterable(source.items() for source in sources):
+        value_kind = value if isinstance(value, type) else type(value)
+        if value_kind.__qualname__.startswith(f"{kind.__qualname__}.") and not name.startswith("_"):
+            attributes[name] = _attributes(value) or value
+        elif _is_setting(name, value):
+            attributes[name] = value
+    return attributes or None
+
+
+def _is_setting(name: str, value: Any) -> bool:
+    """Return False for private names, modules, functions, properties and other descriptors."""
+    return not name.startswith("_") and not isinstance(value, ModuleType) and not hasattr(type(value), "__get__")
 
 
 def read_config(path: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set, ValuesView
+from contextlib import suppress
 from enum import Enum
 from types import ModuleType
 from typing import Any, TypeAlias
@@ -202,7 +203,20 @@ def entries_of(value: Any) -> _Entries | None:
     if isinstance(value, Mapping) or (hasattr(kind, "keys") and hasattr(kind, "__getitem__")):
         return list(value.keys()), operator.getitem
     names = _field_names(value, kind)
-    return None if names is None else (names, getattr)
+    if names is not None:
+        return names, getattr
+    settings = _own_dict(value, kind)
+    return None if settings is None else (list(settings), lambda _, key: settings[key])
+
+
+def _own_dict(value: Any, kind: Any) -> Mapping[Any, Any] | None:
+    """Return the dict that an object makes of itself, as configs of transformers and flags of absl do."""
+    for name in ("to_dict", "flag_values_dict"):
+        if callable(getattr(kind, name, None)) and not hasattr(kind, "shape"):  # a data frame is no config
+            with suppress(Exception):  # the method may take arguments
+                settings = getattr(value, name)()
+                return settings if isinstance(settings, Mapping) else None
+    return None
 
 
 def _field_names(value: Any, kind: Any) -> list[str] | None:

@@ -93,11 +93,12 @@ class Tee:
 
     def _decode(self, data: bytes) -> str:
         """Decode UTF-8, of which a character may come in two parts, else the encoding of the stream."""
+        incomplete = self._decoder.getstate()[0]
         try:
             return self._decoder.decode(data)
         except UnicodeDecodeError:
             self._decoder.reset()
-            return data.decode(self._stream.encoding, "replace")
+            return (incomplete + data).decode(self._stream.encoding, "replace")
 
     def close(self) -> None:
         """Restore the stream's `write`, unless other code has replaced it since."""
@@ -113,6 +114,8 @@ class Tee:
             if self._previous is not None:
                 self._layer.write = self._previous
         if self._layer is not self._stream:
+            if (incomplete := self._decoder.getstate()[0]) and os.getpid() == self._pid:
+                self._record(self._name, incomplete.decode(self._stream.encoding, "replace"))
             with suppress(OSError, ValueError):  # closed or detached
                 self._stream.reconfigure(write_through=self._was_write_through)
         self._record = _discard

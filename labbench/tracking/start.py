@@ -49,7 +49,8 @@ def start(
         name: Name of the run; default: `EXPERIMENT-N` with the first free number.
         experiment: Name of the experiment; default: the name of the script or, with `python -m`, of the module;
             `interactive` in a notebook.
-        config: A mapping (nested or flat), a namespace, a dataclass, or an object of OmegaConf, pydantic or attrs.
+        config: A mapping (nested or flat), a namespace, a dataclass, an object of OmegaConf, pydantic or attrs, or a
+            class, plain object or module, of which the public attributes are stored.
         tags: Tags of the run, or one tag as a string.
         note: Note of the run.
         db: Path of the database, created if it does not exist; default: `LABBENCH_DB`, else `runs.db`.

@@ -18,7 +18,7 @@ import typing
 import uuid
 import warnings
 from pathlib import Path
-from types import MappingProxyType, SimpleNamespace
+from types import MappingProxyType, ModuleType, SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
 
@@ -135,6 +135,59 @@ def test_named_values_become_keys(value: Any, flat: dict[str, Any]) -> None:
 
 def test_named_tuple_is_a_config() -> None:
     assert plain_config(Line(0.1)) == {"start": 0.1, "width": 3}
+
+
+class Base:
+    """Configuration of many projects: attributes of a class."""
+
+    lr = 0.1
+    width = 8
+    layers = (1, 2)
+
+
+class Settings(Base):
+    """Configuration with defaults, a nested class, and what is no setting."""
+
+    class data:  # noqa: N801
+        name = "digits"
+
+    width = 16
+    _private = 1
+    root = Path("data")
+
+    @property
+    def derived(self) -> int:
+        return 2 * self.width
+
+    def method(self) -> None: ...
+
+
+def test_attributes_of_a_class_are_a_config() -> None:
+    expected = {"lr": 0.1, "width": 16, "layers": [1, 2], "data.name": "digits", "root": "data"}
+    assert plain_config(Settings) == expected
+    settings = Settings()
+    settings.lr = 0.3
+    settings.data = Settings.data()  # as configs of robots do
+    settings.data.batch = 4  # type: ignore[attr-defined]
+    assert plain_config(settings) == expected | {"lr": 0.3, "data.batch": 4}
+
+
+def test_attributes_of_a_module_are_a_config() -> None:
+    module = ModuleType("settings")
+    module.__dict__.update(lr=0.1, json=json, sqrt=math.sqrt, optimizer=torch.optim.SGD, _private=1)
+    assert plain_config(module) == {"lr": 0.1}
+
+
+class Pretrained:
+    """Configuration that makes a dict of itself, as those of transformers do."""
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"hidden": 64, "rope": {"theta": 1e4}}
+
+
+def test_object_that_makes_a_dict_of_itself_is_nested() -> None:
+    assert plain_config(Pretrained()) == {"hidden": 64, "rope.theta": 1e4}
+    assert plain_config({"models": [Pretrained()]}) == {"models": [{"hidden": 64, "rope": {"theta": 1e4}}]}
 
 
 class Augmentation:

@@ -43,6 +43,22 @@ def test_bytes_and_text_of_a_stream_that_replaces_stdout_are_captured(
         assert sorted("".join(db.logs(scripts.only_run(tmp_path).key)).splitlines()) == ["one é", "two"]
 
 
+def test_characters_in_the_encoding_of_the_stream_are_captured(tmp_path: Path) -> None:
+    """In UTF-8, the first byte of é would begin a character of three bytes."""
+    code = """
+    sys.stdout.reconfigure(encoding="latin-1")
+    with labbench.start(capture_output=True, system_metrics=False) as run:
+        print("é")
+        print("naïve")
+        print("né", end="")
+    """
+    with scripts.begin(tmp_path, code) as process:
+        assert process.stdout is not None
+        assert process.stdout.buffer.read() == "é\nnaïve\nné".encode("latin-1")
+    with labbench.open() as db:
+        assert "".join(db.logs(scripts.only_run(tmp_path).key)) == "é\nnaïve\nné"
+
+
 def test_one_stream_for_stdout_and_stderr_is_captured_once(tmp_path: Path) -> None:
     code = """
     sys.stderr = sys.stdout

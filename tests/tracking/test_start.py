@@ -205,7 +205,7 @@ def test_huge_integer_in_the_config_does_not_lose_points() -> None:
     assert (record(run).status, record(run).summary["loss"].n) == ("finished", 1)
 
 
-@pytest.mark.parametrize("config", [["lr", 0.1], "lr=0.1", 3])
+@pytest.mark.parametrize("config", [["lr", 0.1], "lr=0.1", 3, object(), print, dict, Path("config.yaml")])
 def test_invalid_config_is_rejected_and_creates_nothing(tmp_path: Path, config: Any) -> None:
     with pytest.raises(
         InputError, match="the config must be a dict, a namespace, a dataclass or another object with named fields"
