@@ -27,7 +27,7 @@ _COUNTERS = {
 _CONDITIONS = {
     *("lr", "grad", "gradient", "gnorm", "dead", "stderr", "throughput"),
     *("memory", "mem", "gpu", "cpu", "utilization", "watt"),
-    *("time", "timestamp", "runtime", "wall", "walltime", "elapsed", "eta", "duration", "sec", "second"),
+    *("time", "timestamp", "progress", "runtime", "wall", "walltime", "elapsed", "eta", "duration", "sec", "second"),
 }
 """Words of metrics of the training itself or of its cost."""
 
@@ -66,15 +66,17 @@ _LOWER_IS_BETTER = (
     # errors of numbers, ranks and forecasts
     *("error", "err", "mse", "rmse", "nrmse", "mae", "nmae", "medae", "mape", "smape", "wmape", "mdape", "mase"),
     *("msle", "rmsle", "rmspe", "mspe", "rae", "rse", "rrse", "crps", "absrel", "sqrel", "residual", "deviation"),
+    *("wape", "rmsse", "owa", "silog", "rpe"),
     # errors of classes, words and probabilities
     *("wer", "cer", "ter", "mer", "der", "eer", "ber", "fer", "hter", "ece", "mce", "ace", "brier", "hamming"),
-    *("fpr", "fnr", "fdr", "far", "frr", "acer", "dcf", "mindcf", "false", "miss", "inaccuracy", "mistake"),
-    "misclassification",
+    *("fpr", "fnr", "fdr", "far", "frr", "acer", "dcf", "mindcf", "tdcf", "false", "miss", "inaccuracy", "mistake"),
+    *("misclassification", "hallucination", "levenshtein"),
     # distances and qualities of generated data
     *("fid", "kid", "fvd", "fad", "lpips", "frechet", "mmd", "wasserstein", "emd", "chamfer", "hausdorff", "hd"),
     *("assd", "mcd", "epe", "ade", "fde", "mpjpe", "distance", "dist", "distortion", "inertia", "niqe", "brisque"),
     # costs, and what goes wrong
     *("regret", "cost", "risk", "gap", "latency", "delay", "ttft", "tpot", "dead", "failure", "fail", "violation"),
+    *("crash", "drawdown", "suboptimality"),
     *("collision", "forgetting", "toxicity", "aic", "bic", "invalid", "misclassified", "wrong", "incorrect"),
 )  # fmt: skip
 """Words of metrics whose lower values are better, as papers and libraries abbreviate them."""
@@ -82,6 +84,10 @@ _LOWER_IS_BETTER = (
 _LOWER_PHRASES = (
     {"cross", "entropy"},
     {"bit", "per"},
+    {"bit", "dim"},
+    {"med", "ae"},
+    {"neg", "elbo"},
+    {"parity", "difference"},
     {"nat", "per"},
     {"negative", "likelihood"},
     {"neg", "likelihood"},
@@ -139,9 +145,12 @@ def default_goal(metric: str) -> Goal:
     is_lower = (
         is_lower or measured[-2:] in (["l", "1"], ["l", "2"]) or (len(measured) == 1 and measured[0] in _LOWER_ALONE)
     )
-    is_reversed = not _REVERSING.isdisjoint(words) or (measured[:1] == ["neg"] and "likelihood" not in words)
+    is_reversed = not _REVERSING.isdisjoint(words) or (
+        measured[:1] == ["neg"] and {"likelihood", "elbo"}.isdisjoint(words)
+    )
     if is_axis(metric) or _is_setting(words) or (words and words[-1] in _CONDITIONS - {"dead"}):
-        return "max" if {"throughput"} & set(words) or {"per", "second"} <= set(words) else "none"
+        is_speed = "throughput" in words or ("per" in words and words[-1] in ("sec", "second"))
+        return "max" if is_speed else "none"
     if is_lower:
         return "max" if is_reversed else "min"
     return "max" if is_quality(metric) else "none"

@@ -68,13 +68,14 @@ LOWER = """
     calibration_error minADE rmse_val loss_per_token td_error reconstruction_loss test.MAPE val/cost
     abs_rel depth/AbsRel sq-rel davies_bouldin val_MAEs recon val/reconstruction invalid_rate misclassified
     word_perplexity,none bits_per_byte,none val-loss loss.dev FID-50k fid50k_full HD95 rel_l2
+    bits/dim min_tdcf MedAE rpe WAPE RMSSE silog hallucination_rate levenshtein crash_rate max_drawdown neg_elbo
 """
 HIGHER = """
     val/acc f1 auc r2 bleu map iou reward elbo lossless_ratio error_free_rate mrr mean_reciprocal_rank ndcg psnr ssim
     neg_mean_squared_error loss_reduction log_likelihood top5_acc dice val/accuracy rouge1 success_rate return win_rate
     episode_reward_mean tokens_per_second throughput pearson recall@10 precision score exact_match
     acc,none hellaswag/acc_norm acc_norm,none explained_variance clip_score metrics/mAP50-95(B) IS rouge-L top-1
-    recon_psnr fraction_correct rollout/ep_len_mean
+    recon_psnr fraction_correct rollout/ep_len_mean tokens_per_sec eval/samples_per_sec
 """
 NEUTRAL = """
     lr epoch grad_norm train/grad_norm gpu_memory memory time time/compute_s learning_rate learningRate lr-Adam/pg1
@@ -82,7 +83,7 @@ NEUTRAL = """
     weight_decay _timestamp train_runtime weight_norm batch_size epoch_time
     gpu_mem_gb peak_mem gpu/utilization gpu.0.temp cpu_percent power_watts elapsed walltime eta_seconds params FLOPs
     train/total_flos consumed_tokens n_updates num_env_steps_sampled total_episodes temp beta1 wd_0 eps epsilon
-    rollout/exploration_rate clip_fraction clip_range reward_std acc_stderr,none cur_kl_coeff gnorm bsz
+    rollout/exploration_rate clip_fraction clip_range reward_std acc_stderr,none cur_kl_coeff gnorm bsz progress
 """
 
 
