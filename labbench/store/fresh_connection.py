@@ -25,7 +25,7 @@ from labbench.store.connection import (
     resolve_path,
     translate_sqlite_errors,
 )
-from labbench.store.queries.run_rows import IS_LOST
+from labbench.store.queries.run_sql import IS_LOST
 
 Result = TypeVar("Result")
 

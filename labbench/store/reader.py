@@ -16,14 +16,8 @@ from labbench.filters.parser import RunFilter
 from labbench.metrics import Goal
 from labbench.records import STATUSES, RunRecord, Status, require_key
 from labbench.store.queries.filter_sql import Sql, read_metrics
-from labbench.store.queries.run_rows import (
-    FROM_RUNS,
-    IN_JSON_LIST,
-    STATUS,
-    as_json_list,
-    compare_config_texts,
-    read_records,
-)
+from labbench.store.queries.run_records import compare_config_texts, read_records
+from labbench.store.queries.run_sql import FROM_RUNS, IN_JSON_LIST, STATUS, as_json_list
 from labbench.store.queries.select_runs import (
     Page,
     filter_tree,

@@ -15,7 +15,7 @@ from labbench.store.fresh_connection import FreshConnection
 from labbench.store.queries.filter_sql import read_metrics
 from labbench.store.queries.find_run import find_run
 from labbench.store.queries.run_details import iterate_logs, read_artifacts, read_sources, require_run_id
-from labbench.store.queries.run_rows import read_records_by_key
+from labbench.store.queries.run_records import read_records_by_key
 from labbench.store.series.buckets import BucketedSeries
 from labbench.store.series.curves import CurveRequest, read_curves, read_points_at, read_series
 

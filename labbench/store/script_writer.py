@@ -6,14 +6,13 @@ import math
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple, replace
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from labbench.errors import InputError, RunNotFound
-from labbench.records import Points, RunRecord
+from labbench.records import Points
 from labbench.store.connection import translate_sqlite_errors
 from labbench.store.liveness import HOST, ProcessIdentity, this_process, uptime
-from labbench.store.queries.find_run import find_run
-from labbench.store.queries.run_rows import IS_OF_PROCESS, NEXT_ATTEMPT_IDS, SET_PROCESS, storable_text
+from labbench.store.queries.run_sql import IS_OF_PROCESS, NEXT_ATTEMPT_IDS, SET_PROCESS, storable_text
 from labbench.store.recording.events import record_events
 from labbench.store.recording.queue import Action, pop_requests
 from labbench.store.scripts.script_run import (
@@ -27,6 +26,9 @@ from labbench.store.scripts.script_run import (
 from labbench.store.series.points import delete_points
 from labbench.store.writable_database import WritableDatabase
 from labbench.system.clock import now
+
+if TYPE_CHECKING:
+    from labbench.records import RunRecord
 
 _OF_RUN = "run_id = (SELECT id FROM runs WHERE key = ?)"
 _OF_ATTEMPT = f"{_OF_RUN} AND attempt = ?"
@@ -107,7 +109,7 @@ class ScriptWriter(WritableDatabase):
                 raise InputError(f"{self.path}: run {row[0]} has the id {name}; resume='allow' continues it")
             if row is None:
                 return insert_script_run(connection, run), None
-            return _start_next_attempt(connection, find_run(connection, row[0], self.path))
+            return _start_next_attempt(connection, self._find_run(connection, row[0]))
 
     def resume(self, word: str, *, otherwise: ScriptRun | None = None) -> tuple[ScriptRun, int | None]:
         """Start the next attempt of a script's run that has ended, given its key, name or key prefix.
@@ -123,7 +125,7 @@ class ScriptWriter(WritableDatabase):
         """
         with self._transaction() as connection:
             try:
-                record = find_run(connection, word, self.path)
+                record = self._find_run(connection, word)
             except RunNotFound:
                 has_name = connection.execute("SELECT 1 FROM runs WHERE name = ?", (storable_text(word),)).fetchone()
                 if otherwise is None or has_name:
@@ -138,7 +140,7 @@ class ScriptWriter(WritableDatabase):
             InputError: If there is no such run (`RunNotFound`), or it is not running.
         """
         with self._transaction() as connection:
-            record = find_run(connection, key, self.path)
+            record = self._find_run(connection, key)
             if record.key != key:
                 raise RunNotFound(f"no run has the key `{key}`")
             if record.status not in ("running", "lost"):
@@ -213,6 +215,11 @@ class ScriptWriter(WritableDatabase):
             """
             parameters = (*astuple(this_process()), now(), uptime(), run.key, run.attempt, *astuple(run.process))
             return connection.execute(query, parameters).rowcount == 1
+
+    def _find_run(self, connection: sqlite3.Connection, word: str) -> RunRecord:
+        from labbench.store.queries.find_run import find_run  # 5 ms that the start of a new run does not need
+
+        return find_run(connection, word, self.path)
 
 
 def _start_next_attempt(connection: sqlite3.Connection, record: RunRecord) -> tuple[ScriptRun, int | None]:

@@ -18,15 +18,14 @@ from labbench.files import files_folder, run_folder
 from labbench.metrics import Goal
 from labbench.records import RETRIED, Config, Event, NewRun, RunRecord, Status, Submission
 from labbench.store.liveness import this_process, uptime
-from labbench.store.queries.run_rows import (
+from labbench.store.queries.run_records import read_records, set_config
+from labbench.store.queries.run_sql import (
     IN_JSON_LIST,
     IS_OF_PROCESS,
     NEXT_ATTEMPT_IDS,
     SET_PROCESS,
     STATUS,
     as_json_list,
-    read_records,
-    set_config,
     storable_text,
 )
 from labbench.store.recording.continuation import Continuation, begin_from_kept_state

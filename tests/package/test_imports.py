@@ -74,6 +74,20 @@ def test_a_script_starts_a_run_without_subprocess() -> None:
     assert "subprocess" not in loaded_by("import labbench.tracking.start")
 
 
+def test_a_new_run_records_without_the_modules_that_read_runs_or_train_them(tmp_path: Path) -> None:
+    program = f"""
+import labbench, sys
+run = labbench.start(db={str(tmp_path / "runs.db")!r}, config={{"lr": 0.1}})
+run.log({{"loss": 0.5}})
+run.flush()
+print(*(name for name in sys.modules if name.startswith("labbench.")))
+run.finish()
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    unneeded = {"find_run", "run_records", "row_checks", "reader", "run_record", "stack", "training_events", "text"}
+    assert not {name.rpartition(".")[2] for name in result.stdout.split()} & unneeded
+
+
 @pytest.mark.parametrize("words", [["--help"], ["help", "filters"], ["run", "-h"]])
 def test_the_help_loads_only_click(words: list[str]) -> None:
     code = f"from labbench.cli import main\ntry: main({words})\nexcept SystemExit: pass"

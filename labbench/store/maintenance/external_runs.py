@@ -16,7 +16,7 @@ from typing import Literal
 from labbench.errors import LabbenchError
 from labbench.metrics import Goal
 from labbench.records import Artifact, Config
-from labbench.store.queries.run_rows import IN_JSON_LIST, as_json_list, config_json, storable_text
+from labbench.store.queries.run_sql import IN_JSON_LIST, as_json_list, config_json, storable_text
 from labbench.store.recording.events import ensure_metric
 from labbench.store.recording.queue import add_tags, ensure_experiment, insert_run
 from labbench.store.series import overview

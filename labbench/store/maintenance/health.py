@@ -11,7 +11,7 @@ from labbench.files import files_folder
 from labbench.records import STATUSES, is_key
 from labbench.store import schema
 from labbench.store.connection import open_snapshot
-from labbench.store.queries.run_rows import IN_JSON_LIST, STATUS, as_json_list
+from labbench.store.queries.run_sql import IN_JSON_LIST, STATUS, as_json_list
 from labbench.store.recording.queue import RECOVERED, ensure_experiment, new_key
 from labbench.store.row_checks import COLUMNS, invalid_condition
 from labbench.store.scripts.spill import spill_files

@@ -12,7 +12,7 @@ from labbench.store.connection import path_with_suffix, resolve_path, translate_
 from labbench.store.maintenance.external_runs import Import
 from labbench.store.maintenance.health import Diagnosis, repair
 from labbench.store.maintenance.merge import MergeResult, attach_read_only, merge
-from labbench.store.queries.run_rows import STATUS
+from labbench.store.queries.run_sql import STATUS
 from labbench.store.writer import Writer
 
 

@@ -27,7 +27,7 @@ from labbench.store.connection import (
     translate_sqlite_errors,
 )
 from labbench.store.liveness import this_process
-from labbench.store.queries.run_rows import IN_JSON_LIST, STATUS, as_json_list
+from labbench.store.queries.run_sql import IN_JSON_LIST, STATUS, as_json_list
 from labbench.store.recording.queue import RECOVERED, ensure_experiment, insert_run, key_from_number
 from labbench.store.series import overview
 

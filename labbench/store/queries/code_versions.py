@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from labbench.records import Config, Status, Stop
-from labbench.store.queries.run_rows import FROM_RUNS, IN_JSON_LIST, STATUS, as_json_list
+from labbench.store.queries.run_sql import FROM_RUNS, IN_JSON_LIST, STATUS, as_json_list
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 from labbench.errors import InputError
 from labbench.filters.parser import RESERVED, And, Comparison, Filter, Function, Not, Or, parse_timestamp, uses_key
 from labbench.metrics import GOALS, Goal, default_goal
-from labbench.store.queries.run_rows import STATUS, storable_text
+from labbench.store.queries.run_sql import STATUS, storable_text
 from labbench.store.row_checks import RowCheck
 
 Metrics: TypeAlias = Mapping[str, tuple[int, Goal]]

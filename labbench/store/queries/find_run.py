@@ -9,7 +9,8 @@ from pathlib import Path
 from labbench.errors import RunNotFound
 from labbench.files import database_command
 from labbench.records import RunRecord
-from labbench.store.queries.run_rows import read_records, storable_text
+from labbench.store.queries.run_records import read_records
+from labbench.store.queries.run_sql import storable_text
 from labbench.store.row_checks import RowCheck
 from labbench.text import clean
 

@@ -10,7 +10,8 @@ from labbench.errors import InputError, did_you_mean, unknown_metric
 from labbench.filters.parser import RESERVED, And, Comparison, Filter, Not, Or, comparisons
 from labbench.store.queries.filter_sql import ConfigValue, Metrics, filter_condition, read_metrics
 from labbench.store.queries.order_sql import WORD_HEADINGS, split_heading
-from labbench.store.queries.run_rows import FROM_RUNS, STATUS, compare_config_texts
+from labbench.store.queries.run_records import compare_config_texts
+from labbench.store.queries.run_sql import FROM_RUNS, STATUS
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import sqlite3
 from labbench.errors import InputError, did_you_mean
 from labbench.filters.parser import FUNCTIONS, Function
 from labbench.store.queries.filter_sql import TEXT_COLUMNS, ConfigValue, Metrics, Sql, metric_value, require_goal
-from labbench.store.queries.run_rows import compare_config_texts
+from labbench.store.queries.run_records import compare_config_texts
 
 _RUN_HEADINGS = {
     **TEXT_COLUMNS,

@@ -13,7 +13,7 @@ from labbench.metrics import Goal
 from labbench.records import require_key
 from labbench.store.queries.filter_sql import Sql, config_values, filter_condition, read_metrics
 from labbench.store.queries.order_sql import WORD_HEADINGS, heading_value, order_by, require_heading, split_heading
-from labbench.store.queries.run_rows import FROM_RUNS
+from labbench.store.queries.run_sql import FROM_RUNS
 from labbench.store.row_checks import (
     COLUMNS,
     OPTIONAL_NUMBER,

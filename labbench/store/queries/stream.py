@@ -16,7 +16,8 @@ from labbench.filters.parser import Filter
 from labbench.records import RunRecord, require_key
 from labbench.store.connection import open_snapshot
 from labbench.store.queries.filter_sql import filter_condition, read_metrics
-from labbench.store.queries.run_rows import FROM_RUNS, IN_JSON_LIST, as_json_list, read_records
+from labbench.store.queries.run_records import read_records
+from labbench.store.queries.run_sql import FROM_RUNS, IN_JSON_LIST, as_json_list
 from labbench.store.row_checks import RowCheck
 
 _RUNS_PER_BATCH = 200

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from labbench.metrics import trainer_goal
-from labbench.records import Boundary, Event, Failed, Finished, Log, Points, Started
-from labbench.store.queries.run_rows import storable_text
+from labbench.records import Points
+from labbench.store.queries.run_sql import storable_text
 from labbench.store.series import overview
 from labbench.store.series.points import add_points
 from labbench.system.clock import now
+
+if TYPE_CHECKING:
+    from labbench.records import Event
 
 END_TIME = "max(?, coalesce(started, 0))"
 """Value of `finished` for an end at the time of the parameter; NULL stays NULL.
@@ -62,6 +66,8 @@ def end_run(
 
 def record_event(connection: sqlite3.Connection, run_id: int, event: Event) -> None:
     """Record an event other than points; the caller holds a transaction."""
+    from labbench.records import Boundary, Failed, Finished, Log, Started  # a script records points alone
+
     match event:
         case Started():
             # a run that resumes keeps `started`; host and pid are those of the driver

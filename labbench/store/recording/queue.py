@@ -6,11 +6,13 @@ import os
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from labbench.records import NewRun, Submission
-from labbench.store.queries.run_rows import IN_JSON_LIST, as_json_list, config_json, storable_text
+from labbench.store.queries.run_sql import IN_JSON_LIST, as_json_list, config_json, storable_text
 from labbench.system.clock import now
+
+if TYPE_CHECKING:
+    from labbench.records import NewRun, Submission
 
 SqlValue: TypeAlias = str | int | float | bytes | None
 

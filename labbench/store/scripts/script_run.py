@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeAlias
 from labbench.metrics import Goal
 from labbench.records import Artifact, Config, FailureKind
 from labbench.store.liveness import ProcessIdentity, this_process, uptime
-from labbench.store.queries.run_rows import config_json, storable_text
+from labbench.store.queries.run_sql import config_json, storable_text
 from labbench.store.recording.events import delete_unfinished_output, ensure_metric
 from labbench.store.recording.queue import SqlValue, add_tags, ensure_experiment, ensure_source, insert_run
 from labbench.store.series import overview

@@ -15,25 +15,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from labbench.files import open_without_links
-from labbench.records import (
-    Artifact,
-    Boundary,
-    EngineNote,
-    Event,
-    Failed,
-    Finished,
-    Log,
-    Points,
-    Started,
-    require_key,
-)
+from labbench.records import Artifact, Points, require_key
 from labbench.store.guarded_connection import identity_of_descriptor
 from labbench.store.liveness import ProcessIdentity
 from labbench.store.recording.events import ensure_metric, record_event
-from labbench.store.row_checks import COLUMNS, invalid_condition
 from labbench.store.scripts.script_run import (
     PrintedText,
     ScriptRun,
@@ -44,16 +32,13 @@ from labbench.store.scripts.script_run import (
 )
 from labbench.store.series.points import add_points, delete_points
 
+if TYPE_CHECKING:
+    from labbench.records import Event
+
 _INFIX = ".spilled-"
 
 _SUPERSEDED_INFIX = ".superseded-"
 """Part of the names of spill files that are never merged: another process has resumed or ended their run."""
-
-
-_EVENTS: dict[str, type[Event]] = {
-    kind.__name__: kind for kind in (Started, Boundary, Log, EngineNote, Finished, Failed)
-}
-"""Events in spill files, by name; points have lines of their own."""
 
 
 class Spill:
@@ -235,6 +220,8 @@ def _write_rows(connection: sqlite3.Connection, lines: Iterable[Mapping[str, Any
 
 def _require_valid_rows(connection: sqlite3.Connection, run_id: int) -> None:
     """Raise ValueError if the rows of a run have a value that labbench does not write: it came from a damaged file."""
+    from labbench.store.row_checks import COLUMNS, invalid_condition  # only needed to merge
+
     for table, id_column in (("runs", "id"), ("points", "run_id"), ("logs", "run_id"), ("artifacts", "run_id")):
         columns = [column for column in COLUMNS[table] if column != "experiment"]  # of a joined table
         invalid = " OR ".join(f"({invalid_condition(table, column)})" for column in columns)
@@ -250,7 +237,12 @@ def _encode_points(points: Points) -> dict[str, Any]:
 
 
 def _decode_event(fields: Mapping[str, Any]) -> Event:
-    return _EVENTS[fields["type"]](**{name: value for name, value in fields.items() if name != "type"})
+    from labbench.records import Boundary, EngineNote, Failed, Finished, Log, Started  # scripts have none
+
+    kinds: dict[str, type[Event]] = {
+        kind.__name__: kind for kind in (Started, Boundary, Log, EngineNote, Finished, Failed)
+    }
+    return kinds[fields["type"]](**{name: value for name, value in fields.items() if name != "type"})
 
 
 def _decode_run(fields: Mapping[str, Any]) -> ScriptRun:

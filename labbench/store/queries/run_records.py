@@ -1,8 +1,7 @@
-"""Conversion of rows of the table `runs` to `RunRecord`s, and of configs to JSON."""
+"""Rows of the table `runs` as `RunRecord`s, and their configs."""
 
 from __future__ import annotations
 
-import json
 import math
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,33 +11,8 @@ from typing import Any
 
 from labbench.configs import ConfigKeys, compare_configs
 from labbench.records import MetricSummary, RunRecord, require_key
-from labbench.store.liveness import ProcessIdentity
+from labbench.store.queries.run_sql import FROM_RUNS, IN_JSON_LIST, STATUS, as_json_list, config_json
 from labbench.store.row_checks import COLUMNS, RowCheck, read_json_object
-
-IS_LOST = """runs.status = 'running' AND is_lost(
-    runs.heartbeat, runs.heartbeat_uptime, runs.boot_id, runs.pid_namespace, runs.pid, runs.pid_start)"""
-"""True for a run whose process has ended without recording it; `connection` registers the function `is_lost`."""
-
-STATUS = f"CASE WHEN {IS_LOST} THEN 'lost' ELSE runs.status END"
-"""Status of a run for readers."""
-
-_PROCESS = [field.name for field in fields(ProcessIdentity)]
-
-IS_OF_PROCESS = " AND ".join(f"{column} IS ?" for column in _PROCESS)
-"""True for a run that a process drives; the parameters are the fields of its `ProcessIdentity`."""
-
-SET_PROCESS = ", ".join(f"{column} = ?" for column in _PROCESS)
-"""Assignment of the process that drives a run; the parameters are the fields of its `ProcessIdentity`."""
-
-NEXT_ATTEMPT_IDS = """
-    CASE WHEN heartbeat IS NULL THEN '' ELSE coalesce(attempt_ids, '-') || ' ' END || lower(hex(randomblob(4)))
-"""
-"""Value of `attempt_ids` for the next attempt of a run; a run without a heartbeat has had none."""
-
-IN_JSON_LIST = "IN (SELECT value FROM json_each(?))"
-"""Membership in a list passed as one parameter, see `as_json_list`: SQLite limits the number of parameters."""
-
-FROM_RUNS = "FROM runs JOIN experiments ON experiments.id = runs.experiment_id"
 
 _FIELDS = tuple(field.name for field in fields(RunRecord) if field.name not in ("tags", "summary"))
 
@@ -90,16 +64,6 @@ def read_records_by_key(connection: sqlite3.Connection, keys: Sequence[str]) -> 
     return read_records(connection, [ids[key] for key in dict.fromkeys(keys) if key in ids], summaries=True)
 
 
-def as_json_list(values: Iterable[int | str]) -> str:
-    """Return the value of the parameter of `IN_JSON_LIST`."""
-    return json.dumps(list(values))
-
-
-def storable_text(text: str) -> str:
-    """Replace lone surrogates, which SQLite cannot store, by `?`; file names that are not UTF-8 have them."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
-
-
 def _record_from_row(row: tuple[Any, ...], tags: tuple[str, ...], summary: Mapping[str, MetricSummary]) -> RunRecord:
     columns = dict(zip(_FIELDS, row, strict=True))
     require_key(columns["key"])
@@ -141,23 +105,6 @@ def _read_summaries(
     return summaries
 
 
-# placeholders for infinities while a config is serialized; no user's text contains a zero byte
-_INFINITY, _MINUS_INFINITY = "\0+inf", "\0-inf"
-
-
-def config_json(config: Mapping[str, Any]) -> str:
-    """Serialize a config to JSON that SQLite can read.
-
-    Infinities become numbers that overflow, NaN becomes the string "nan", because JSON has neither.
-    """
-    try:
-        text = json.dumps(dict(config), ensure_ascii=False, allow_nan=False)
-    except ValueError:
-        text = json.dumps(_mark_non_finite(dict(config)), ensure_ascii=False)
-        text = text.replace(json.dumps(_INFINITY), "9e999").replace(json.dumps(_MINUS_INFINITY), "-9e999")
-    return storable_text(text)
-
-
 def set_config(connection: sqlite3.Connection, run_id: int, config: Mapping[str, Any]) -> None:
     """Set config values of a run.
 
@@ -177,13 +124,3 @@ def compare_config_texts(configs: tuple[str, ...]) -> ConfigKeys:
 
 def _read_config(text: str) -> dict[str, Any]:
     return read_json_object(text, "runs", "config")
-
-
-def _mark_non_finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _mark_non_finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_mark_non_finite(item) for item in value]
-    if not isinstance(value, float) or math.isfinite(value):
-        return value
-    return "nan" if math.isnan(value) else _INFINITY if value > 0 else _MINUS_INFINITY
