@@ -30,7 +30,7 @@ _MIN_RELATIVE_EXTENT = 1e-13
 """Smallest extent of an axis relative to its largest absolute value; near the limit of float64 precision."""
 
 _ROUNDING_NOISE = 1e-6
-"""Offset in dot rows, so that values halfway between two rows that differ by rounding alone stay in one row."""
+"""Offset in dot rows, so that values halfway between two rows stay in one row despite rounding errors."""
 _MIN_Y_TICKS = 3
 _MINOR_Y_TICK, _MINOR_X_TICK = "┝", "┯"
 

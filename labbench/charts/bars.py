@@ -1,4 +1,4 @@
-"""Bars of a metric that was logged once in each run: one bar a configuration, the seeds as dots."""
+"""Bars of a metric that was logged once in each run: one bar per configuration, its seeds as dots."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def draw_bars(lines: Sequence[Line], view: ChartView, width: int, height: int) -
 
 
 class _BarChart:
-    """Canvas with one row a group: glyph, name, bar and value."""
+    """Canvas with one row per group: glyph, name, bar and value."""
 
     def __init__(self, lines: Sequence[Line], view: ChartView, width: int, height: int, label_width: int) -> None:
         self.canvas = Canvas(width, height)

@@ -19,7 +19,7 @@ OTHER_SLOT = -1
 """Slot of the runs that are drawn in grey among very many."""
 
 OTHER_GLYPH = "·"
-"""Glyph of these runs."""
+"""Glyph of the runs in `OTHER_SLOT`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Legend of a chart: the label of each line and its value at the crosshair, or else its last value.
 
-Where cells are blank, the ends of lines have their labels beside them, too.
+Where there is room, labels are also drawn beside the ends of lines.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _GLYPH_CELLS, _VALUE_CELLS = 3, 11
 """Widths of the glyph and of the value of an entry above the plot, with a space around them."""
 _MAX_TOP_LABEL = 30
 _MAX_ENDS = 10
-"""With more lines, their ends have no names."""
+"""Maximum number of lines whose names are drawn at their ends."""
 _MAX_END_LABEL = 30
 
 
@@ -62,7 +62,7 @@ class _Readout:
     """NaN included; None where the line has no value."""
     x: float | None = None
     steps: tuple[int, int] | None = None
-    """First and last step of the points whose mean the value is; None for a point."""
+    """First and last step of the points that the value averages; None for a single point."""
 
 
 def line_entries(lines: PreparedLines, view: ChartView, max_entries: int) -> list[LegendEntry]:

@@ -23,7 +23,7 @@ from labbench.charts.view import ChartView, Range, ResolvedDisplay, resolve_disp
 from labbench.records import Status
 
 _MIN_LINES_FOR_OUTLIERS = 5
-"""With fewer lines, no line counts as an outlier."""
+"""Minimum number of lines among which outliers are detected."""
 _OUTLIER_RATIO = 20.0
 """A line is an outlier if it reaches further from the middle than this multiple of the median reach."""
 
@@ -58,7 +58,7 @@ class Line:
 
     @property
     def has_diverged(self) -> bool:
-        """The run diverged, and this metric's own values ended with a non-finite one."""
+        """True if the run diverged and the last value of this metric is not finite."""
         last = self.last_value
         return self.status == "diverged" and last is not None and not math.isfinite(last)
 
@@ -142,7 +142,7 @@ class PreparedLines:
         return self._inlier_rows
 
     def _without_outliers(self, rows: list[int]) -> list[int]:
-        """Return the rows that reach at most `_OUTLIER_RATIO` times as far from the middle as the median line."""
+        """Return the rows whose reach from the middle is at most `_OUTLIER_RATIO` times the median reach."""
         if len(rows) < _MIN_LINES_FOR_OUTLIERS:
             return rows
         # quarters, because differences and the median add two of them and the sums must be finite

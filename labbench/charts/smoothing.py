@@ -18,9 +18,9 @@ from labbench.charts.smoothing_spec import Smoothing
 Floats: TypeAlias = NDArray[np.float64]
 
 _NEGLIGIBLE_WEIGHT = 1e-18
-"""Smaller weights are lost in rounding."""
+"""Weights below this are lost in rounding."""
 _MAX_SUMMABLE, _RESCALE_FACTOR = 2.0**950, 2.0**-80
-"""Sums of values up to the first are finite; larger values are scaled by the second, exact as a power of two."""
+"""Values up to the first have finite sums; larger ones are scaled by the second, exactly, as it is a power of two."""
 
 
 def smooth(values: Floats, smoothing: Smoothing, counts: NDArray[np.int64] | None = None) -> Floats:

@@ -24,7 +24,7 @@ MIN_CLOCK_SECONDS, MAX_CLOCK_SECONDS = -62_000_000_000, 253_000_000_000
 """Unix seconds in the years 5 and 9987, near the limits of the calendar functions."""
 _SUFFIXES = {3: "k", 6: "M", 9: "G", 12: "T"}
 _FINER_STEPS = 4
-"""Number of finer steps that are tried for `min_ticks`; fewer suffice unless the range is too narrow for them."""
+"""Maximum number of finer steps tried to reach `min_ticks`; reached only for ranges that are too narrow."""
 _TIME_STEP_SECONDS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400)
 
 
