@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from labbench.tui.terminal_background import BackgroundQuestion
 
 BUILTIN_VIEWS = ("runs", "chart", "compare", "grid", "why")
-"""Built-in views to start with, beside saved views: one of the screens, or the chart alone."""
+"""Views to start with besides saved ones: one of the screens, or the chart alone."""
 
 
 def run_app(path: Path, *, view: str | None = None, first: Mapping[str, Any] | None = None) -> None:
@@ -43,10 +43,10 @@ def run_app(path: Path, *, view: str | None = None, first: Mapping[str, Any] | N
     question = None if theme else _ask_background()
     # OpenBLAS would start a thread per core and reserve memory for each; the TUI uses no linear algebra
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    gc.disable()  # a collection during the imports would find nothing
+    gc.disable()  # garbage collection during the imports would free nothing
     from labbench.tui.app import LabbenchApp  # Textual takes 0.2 s to import
 
-    gc.freeze()  # later collections skip the modules: 30 ms less to the first paint
+    gc.freeze()  # later collections skip the modules: the first paint comes 30 ms earlier
     gc.enable()
 
     is_light, typed = question.read_answer() if question is not None else (None, b"")

@@ -128,11 +128,11 @@ class LabbenchApp(App[None]):
 
     @property
     def has_pending_keys(self) -> bool:
-        """True while the effects of a key are still to come."""
+        """True while effects of a key are pending."""
         return not self._key_queue.is_empty
 
     def _is_busy(self) -> bool:
-        """Return True while the rows of a query are to come, or an edit is being prepared or written."""
+        """Return True while a query has no rows yet, or an edit is being prepared or written."""
         is_typing = isinstance(self.focused, Input)  # the letters of a filter do not wait for its rows
         if isinstance(self.screen, DataScreen) and not self.screen.is_ready and not is_typing:
             return True
@@ -170,11 +170,11 @@ class LabbenchApp(App[None]):
             self._quit_on_signal(signal.SIGHUP)
 
     def _quit_on_signal(self, number: int) -> None:
-        self._save_state()  # a closed terminal may stop the program before it gets to its end
+        self._save_state()  # a closed terminal may end the program before it exits by itself
         self.exit(return_code=128 + number)
 
     def action_change_theme(self) -> None:
-        """Choose a theme, which is kept for the next sessions."""
+        """Switch to a theme and save it for later sessions."""
         choices = [(theme.name, theme.name.removeprefix("labbench-")) for theme in THEMES]
         choices += [(name, name) for name in sorted(self.available_themes) if not name.startswith("labbench-")]
         self.push_screen(Picker("theme", choices, chosen=self.theme), self._set_theme)
@@ -183,7 +183,7 @@ class LabbenchApp(App[None]):
         if name is not None:
             self.theme = name
             if self._saved_state is not None:
-                with suppress(LabbenchError):  # the theme is shown, but not kept
+                with suppress(LabbenchError):  # the theme applies to this session only
                     save_theme(name)
 
     def on_unmount(self) -> None:
@@ -192,7 +192,7 @@ class LabbenchApp(App[None]):
 
     def _save_state(self) -> None:
         if self._saved_state is not None:
-            with suppress(LabbenchError):  # the screen is closed, and only the arrangement of the view is lost
+            with suppress(LabbenchError):  # the screen is closed already; only the layout of the view is lost
                 self._saved_state.save(self.session.as_json())
 
     @on(DataScreen.ViewNamed)
@@ -232,7 +232,7 @@ class LabbenchApp(App[None]):
             screen.post_message(DataScreen.Failed(event.error))
 
     def copy_to_clipboard(self, text: str) -> None:
-        """Copy a text to the clipboard of the user's terminal, through tmux if that is between them."""
+        """Copy text to the clipboard of the user's terminal, through tmux if it runs in between."""
         super().copy_to_clipboard(text)
         if clipboard.is_in_tmux() and not self.is_headless:
             self._copy_through_tmux(text)
@@ -253,7 +253,7 @@ class LabbenchApp(App[None]):
         return [screen for screen in screens if isinstance(screen, DataScreen)]
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
-        """Yield every action of the screen, titled as in the help, then the application's own commands."""
+        """Yield each action of the screen with its title in the help, then the application's own commands."""
         for active in {active.binding.action: active for active in screen.active_bindings.values()}.values():
             if active.node is screen and active.binding.tooltip:
                 title = f"{active.binding.tooltip} ({self.get_key_display(active.binding)})"

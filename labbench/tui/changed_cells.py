@@ -14,11 +14,11 @@ _CURSOR_TO = re.compile(r"\x1b\[(\d+);(\d+)H")
 _TOKEN = re.compile(r"\x1b\[([\d;]*)m|([^\x1b]+)")
 """A style or text."""
 _PLAIN = re.compile(r"(?:\x1b\[[\d;]*m|[^\x1b\x00-\x1f\x7f]++)*+\Z")
-"""A line without anything but styles and text."""
+"""A line of styles and text only."""
 _BEGIN, _END = "\x1b[?2026h", "\x1b[?2026l"
 """Bounds of a synchronized update."""
 _GAP = 4
-"""Unchanged cells that are cheaper to write again than to step over."""
+"""Maximum number of unchanged cells that are cheaper to write again than to skip."""
 
 _OFF = {"1": "22", "2": "22", "3": "23", "4": "24", "5": "25", "7": "27", "8": "28", "9": "29"}
 """Parameters that end an attribute."""
@@ -82,7 +82,7 @@ class ChangedCells:
             row, column = int(line), int(start)
             if content:
                 self._write(writer, row, column, content)
-        if contents[-1] == "":  # the place of the cursor of a text field
+        if contents[-1] == "":  # the position of the cursor in a text field
             writer.move(row, column)
         self._cursor = writer.cursor
         return writer.finish()
@@ -124,7 +124,7 @@ class _SpanWriter:
 
     def write(self, row: int, column: int, cells: list[_Cell]) -> None:
         for offset, (character, style) in enumerate(cells):
-            if not character:  # covered by the text before, about whose width terminals disagree
+            if not character:  # covered by the previous text, whose width differs between terminals
                 self.cursor = None
                 continue
             if self.cursor is None or offset == 0:
@@ -163,7 +163,7 @@ def _cells(content: str) -> Iterator[_Cell]:
 
 
 def _forget_cut_texts(cells: list[_Cell | None], first_before: _Cell | None, start: int, end: int) -> None:
-    """Forget the texts that the cells from `start` to `end` have overwritten in part."""
+    """Forget the texts that are partly overwritten by the cells from `start` to `end`."""
     if first_before is not None and not first_before[0]:
         left = start - 1
         while (cell := cells[left]) is not None and not cell[0]:
@@ -210,14 +210,14 @@ def _style_change(before: str, after: str) -> str:
 
 @lru_cache(maxsize=4096)
 def _blank_style(style: str) -> str:
-    """Return what of a style is visible on a space: the background, and all of it if lines or reversed colours are."""
+    """Return the visible part of a space's style: the background, or all of it if it draws lines or is reversed."""
     parsed = _Style.parse(style)
     return style if parsed.attributes - _INVISIBLE_ON_BLANKS else parsed.background
 
 
 @lru_cache(maxsize=4096)
 def _shows_blank(pen: str, blank: str) -> bool:
-    """Return whether a space written in the style `pen` looks as in the style `blank`."""
+    """Return True if a space looks the same in the styles `pen` and `blank`."""
     return _blank_style(pen) == blank
 
 

@@ -22,7 +22,7 @@ class ChangedCellsDriver(LinuxDriver):
             super().write(changes)
 
     def run_input_thread(self) -> None:
-        """Dispatch keys that were typed before the application started, then what is typed."""
+        """Dispatch keys that were typed before the application started, then later ones."""
         typed = getattr(self._app, "typed", b"")
         if typed:
             for event in XTermParser().feed(typed.decode(errors="ignore")):

@@ -25,7 +25,7 @@ _POLL_SECONDS = 0.003
 
 
 class KeyQueue:
-    """Sends keys one after another."""
+    """Queue that sends one key after another."""
 
     def __init__(
         self, app: App[None], send: Callable[[Input], Awaitable[None]], *, is_busy: Callable[[], bool]
@@ -59,7 +59,7 @@ class KeyQueue:
     async def _handle_all_messages(self) -> None:
         """Wait until the messages of the last key are handled and the dialog that it opens can be typed into."""
         quiet_rounds = 0
-        while quiet_rounds < 2:  # what ends being busy may have posted a message that is not handled yet
+        while quiet_rounds < 2:  # the end of the busy state may have posted a message that is not handled yet
             screen, was_busy = self._app.screen, self._is_busy()
             target = self._app.focused or screen
             for node in (target, *target.ancestors_with_self):  # its own messages bubble up from one to the next

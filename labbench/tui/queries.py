@@ -92,13 +92,13 @@ class Snapshot:
     stars: frozenset[tuple[str, str]] = frozenset()
     """(metric, run key or group id) of the best value of each metric."""
     has_tags: bool = False
-    """True if a matching run has a tag."""
+    """True if any matching run has a tag."""
     leaders: Sequence[str] = ()
     """Keys of the best run of each of the best configurations, best first."""
     values_at: ValuesAt = field(default_factory=dict)
     """Values at the steps of the query, of `records`."""
     name_note: str = ""
-    """Note on names in a filter without matching runs, which runs in progress may still record or have two meanings."""
+    """Note on names in a filter without matches: running runs may still record them, or they have two meanings."""
 
 
 def read_snapshot(path: Path, query: Query, *, record_keys: Collection[str], rows: int) -> Snapshot:

@@ -34,7 +34,7 @@ def read_curves(path: Path, keys: Sequence[str], metrics: Sequence[str]) -> list
 
 
 def read_all_values_at(path: Path, keys: Sequence[str], pairs: Sequence[tuple[str, int]]) -> ValuesAt:
-    """Return metrics at steps, given as (metric, step); where a run has no point there, its last value before."""
+    """Return values of metrics at steps, given as (metric, step); without a point there, the last earlier value."""
     if not pairs:
         return {}
     with Reader(path) as reader:
@@ -42,7 +42,7 @@ def read_all_values_at(path: Path, keys: Sequence[str], pairs: Sequence[tuple[st
 
 
 def values_at(reader: Reader, runs: Sequence[RunRecord], pairs: Sequence[tuple[str, int]]) -> ValuesAt:
-    """Return metrics at steps, given as (metric, step); where a run has no point there, its last value before."""
+    """Return values of metrics at steps, given as (metric, step); without a point there, the last earlier value."""
     values: ValuesAt = {}
     for metric, step in pairs:
         for run in runs:
@@ -57,7 +57,7 @@ def values_at(reader: Reader, runs: Sequence[RunRecord], pairs: Sequence[tuple[s
 
 
 def find_runs(path: Path, keys: Sequence[str], words: str) -> list[str]:
-    """Return those of the keys, in their order, whose run has all the words in its name, key, tags or note."""
+    """Return the keys of the runs with all the words in their name, key, tags or note; the order is kept."""
     sought = words.lower().split()
     with Reader(path) as reader:
         texts = {

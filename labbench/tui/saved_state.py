@@ -25,7 +25,7 @@ def state_file(database: Path) -> Path:
 
 
 def read_theme(environ: Mapping[str, str]) -> str | None:
-    """Return the theme that TEXTUAL_THEME names or that was chosen last, in any database; None for none."""
+    """Return the theme named by TEXTUAL_THEME, else the one chosen last in any database; None if there is none."""
     if environ.get("TEXTUAL_THEME"):
         return environ["TEXTUAL_THEME"]
     with suppress(OSError, ValueError, RecursionError):

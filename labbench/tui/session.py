@@ -78,11 +78,11 @@ class Session:
     edits: list[Edit | MarkChange] = field(default_factory=list)
     """Undo stack, newest last; not every edit can be undone."""
     table_share: float | None = None
-    """Part of the runs screen that the table has beside the charts, 0 to 1; None for the default."""
+    """Share of the runs screen that the table takes beside the charts, 0 to 1; None: the default."""
     shown_metric: str | None = None
     """Metric on the charts of the runs screen, by default or by choice."""
     compared: tuple[str, ...] = ()
-    """Keys of runs compared in place of the marked ones: those of a cell of the heat map."""
+    """Keys of runs compared instead of the marked ones: the runs of a cell of the heat map."""
     has_read: bool = False
     """True once the watcher has seen the database; screens do not read before that."""
 

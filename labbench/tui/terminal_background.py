@@ -1,8 +1,8 @@
 """Background colour of the terminal, asked with the OSC 11 sequence, to choose between the dark and the light theme.
 
-The question is sent before the imports of the terminal interface, and the answer read after them, so that it takes no
-time. A question about the device attributes follows, which nearly every terminal answers: where its answer comes
-first, the terminal does not tell its background. Keys typed in the meantime are kept for the interface.
+The query is sent before the imports of the terminal interface and its answer is read after them, so that it takes no
+time. A query of the device attributes follows, which nearly every terminal answers: if that answer comes first, the
+terminal does not report its background. Keys typed in the meantime are kept for the interface.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ _QUESTION = b"\x1b]11;?\x1b\\\x1b[c"
 _BACKGROUND = re.compile(rb"\x1b\]11;rgba?:([0-9a-fA-F]+)/([0-9a-fA-F]+)/([0-9a-fA-F]+)[0-9a-fA-F/]*(?:\x07|\x1b\\)")
 _ATTRIBUTES = re.compile(rb"\x1b\[\?[0-9;]*c")
 _ANSWER_SECONDS = 0.3
-"""Seconds after the question in which an answer is awaited."""
+"""Maximum seconds to wait for an answer."""
 _LIGHT = 0.5
-"""Luminance, 0 to 1, from which on a background is light."""
+"""Minimum luminance of a light background, 0 to 1."""
 
 
 def may_ask(environ: Mapping[str, str]) -> bool:
@@ -29,7 +29,7 @@ def may_ask(environ: Mapping[str, str]) -> bool:
 
 
 class BackgroundQuestion:
-    """Question for the background of the terminal on which keys are typed."""
+    """Query of the background of the terminal that keys are read from."""
 
     def __init__(self, descriptor: int, output: int) -> None:
         """Send the question; until `read_answer` typed keys and answers are not echoed."""

@@ -118,16 +118,16 @@ CONTRAST_SERIES_COLOURS = (
 
 
 _HEAT_256 = {True: (234, 236, 22, 28), False: (231, 194, 157, 114)}
-"""Grounds of heat maps on terminals of 256 colours, from weakest to strongest, on dark (True) and light themes."""
+"""Backgrounds of heat maps on terminals with 256 colours, from weakest to strongest, by dark (True) or light theme."""
 
 
 def has_few_colours(app: App[None]) -> bool:
-    """Return True if the terminal has 8 or 16 colours, too few to tint a ground."""
+    """Return True if the terminal has 8 or 16 colours, too few for a tinted background."""
     return app.console.color_system in ("standard", "windows") and not app.is_headless
 
 
 def heat_ground(app: App[None], ground: Color, heat: float) -> Color:
-    """Return the ground of a cell of a heat map; `heat` is 0 to 1."""
+    """Return the background of a heat map's cell; `heat` is 0 to 1."""
     if app.console.color_system == "256" and not app.is_headless:
         grounds = _HEAT_256[app.current_theme.dark]
         return Color.from_rich_color(RichColor.from_ansi(grounds[min(len(grounds) - 1, int(heat * len(grounds)))]))

@@ -22,7 +22,7 @@ MARK_BINDINGS = [
 
 
 class MarkActions:
-    """Actions that change the marks of a session, each of which can be undone."""
+    """Actions on the marks of a session; each can be undone."""
 
     def __init__(self, session: Session, table: RunsTable, *, show_marks: Callable[[Sequence[str]], None]) -> None:
         """Create the actions; `show_marks` draws the runs whose marks have changed."""

@@ -25,12 +25,12 @@ TABLE_BINDINGS = [
 """Bindings of a screen whose `action_table(name, *arguments)` calls `TableActions.perform`."""
 
 DEFAULT_SHARE = 11 / 21
-"""Part of the screen that the table has beside the charts."""
+"""Share of the screen that the table takes beside the charts."""
 _MIN_SHARE = 0.15
 
 
 class TableActions:
-    """Actions that move the cursor or change the place of the table."""
+    """Actions that move the cursor or resize the table."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class TableActions:
             table: The table.
             find: Moves the cursor to the next run with some words.
             read: Reads the table after a change of its columns.
-            place: Gives the table a part of the screen, 0 to 1.
+            place: Sets the table's share of the screen, 0 to 1.
         """
         self._session, self._table = session, table
         self._find, self._read, self._place = find, read, place
@@ -103,7 +103,7 @@ class TableActions:
         self.set_share((self._session.table_share or DEFAULT_SHARE) + share)
 
     def set_share(self, share: float) -> None:
-        """Give the table a part of the screen, 0 to 1."""
+        """Set the table's share of the screen, 0 to 1."""
         self._session.table_share = min(max(share, _MIN_SHARE), 1 - _MIN_SHARE)
         self._place(self._session.table_share)
 

@@ -64,7 +64,7 @@ class PageLegend(Static):
         self.update(Content.assemble(*parts))
 
     def _entries(self) -> list[tuple[str, str, str, bool]]:
-        """Return glyph, colour, name and brightness of each line, or of each group and of all others together."""
+        """Return glyph, colour, name and brightness of each line, or of each group and one entry for all others."""
         colours = series_colours(self.app)
         if not self._is_grouped:
             return [(line.glyph, colours[line.slot], line.label, line.key == self._highlighted) for line in self._lines]

@@ -34,7 +34,7 @@ MAX_BUCKETS = 1600
 """Buckets of a whole series: more than the dot columns of a wide screen; a shorter series is exact."""
 
 RUNS_IN_FULL = 128
-"""With more runs on a chart, only the ones that stand out are read in full, and the overviews of the others."""
+"""Maximum number of runs on a chart that are all read in full; of more, only those with a colour are."""
 
 MAX_FINER_POINTS = 400_000
 """Points that are read at once for a zoomed window; a wider window of very many runs keeps its buckets."""
@@ -42,7 +42,7 @@ MAX_FINER_POINTS = 400_000
 _RUNS_PER_BATCH = 128
 """Runs read at once; reading a run takes several times the memory of its series."""
 _READER_THREADS = 2
-"""Threads that read more runs than one batch: SQLite works without the GIL, unpacking the points needs it."""
+"""Threads that read more than one batch of runs: SQLite works without the GIL, unpacking the points holds it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class SeriesRequest:
     runs: Sequence[RunRecord]
     """Runs to read in full: every point, or as many buckets as a wide screen has dot columns."""
     coarse_runs: Sequence[RunRecord] = ()
-    """Runs of which an overview is enough."""
+    """Runs for which an overview is enough."""
 
     def batches(self) -> list[tuple[Sequence[RunRecord], bool]]:
         """Return the runs in batches with True if an overview is enough."""
@@ -139,7 +139,7 @@ def _exact_points(
 
 
 def _share_x(series: Series, other: Series | None) -> Series:
-    """Return the series with the other's x arrays if equal: most runs of a grid log at the same steps."""
+    """Return the series with the x arrays of the other if they are equal: most runs of a grid log at the same steps."""
     if other is None or len(series) != len(other) or not (series.x == other.x).all():
         return series
     if series.buckets is None or other.buckets is None or not (series.buckets.end == other.buckets.end).all():
@@ -234,7 +234,7 @@ def _axis_values(
     x_axis: XAxis,
     epochs: BucketedSeries | None,
 ) -> tuple[Floats, bool]:
-    """Return steps and times in milliseconds, shape (N,) each, on the axis; True if by step for lack of the axis."""
+    """Return x on the axis for steps and times in milliseconds, all (N,); True if by step, for lack of the axis."""
     if x_axis == "step":
         return _to_floats(steps), False
     if x_axis == "epoch":

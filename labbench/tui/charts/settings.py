@@ -87,7 +87,7 @@ class ChartState:
         Args:
             metric: Name of the metric.
             goal: Goal of the metric.
-            is_steep: Its values ask for a logarithmic axis, which it has unless another was chosen.
+            is_steep: True if its values suit a logarithmic axis, the default then.
             highlighted: Key of the highlighted run.
             whole: Range of all x values.
         """

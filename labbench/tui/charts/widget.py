@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # numpy is not imported before the first paint
 _FADE_SHARES = {palette.BAND: 0.66, palette.LINE: 0.12, palette.BRIGHT: 0.0}
 """Share of the background in a line's colour, by style."""
 _OTHER_SHARE = 0.35
-"""Share of grey in the colour of the runs that do not stand out."""
+"""Share of grey in the colour of the runs without a colour slot."""
 _THEME_COLOURS = {
     palette.AXIS: "border",
     palette.LABEL: "secondary",

@@ -239,7 +239,7 @@ class DataScreen(Screen[None], Generic[Result]):
                 edits.apply_change(self.session.path, change)
             except StoreError:
                 if undone:
-                    self.session.edits.append(edit)  # keep it for another try
+                    self.session.edits.append(edit)  # keep it, to be undone later
                 raise
             return self.Edited(edit, undone=undone)
 
@@ -269,7 +269,7 @@ class DataScreen(Screen[None], Generic[Result]):
         event.then(event.rows)
 
     def export_formats(self) -> list[ExportFormat]:
-        """Return the kinds of files that the screen can be saved to, the likeliest first."""
+        """Return the formats in which the screen can be saved, the likeliest first."""
         return screen_formats(self, self.screen_name, self.read_rows, self.view)
 
     def action_export(self) -> None:

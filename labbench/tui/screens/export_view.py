@@ -25,7 +25,7 @@ RowReader: TypeAlias = Callable[[Callable[[], TableRows], Callable[[TableRows], 
 
 @dataclass(frozen=True, slots=True)
 class ExportFormat:
-    """A kind of file that a screen can be saved to."""
+    """File format in which a screen can be saved."""
 
     label: str
     stem: str
@@ -43,13 +43,13 @@ def csv_format(
 
 
 def text_of(screen: Screen[Any]) -> str:
-    """Return what a screen shows as text."""
+    """Return the content of a screen as text."""
     strips = screen._compositor.render_strips()  # Textual itself exports only pictures
     return "".join(f"{strip.text.rstrip()}\n" for strip in strips)
 
 
 def picture_of(widget: Widget) -> str:
-    """Return what a widget shows as an SVG picture."""
+    """Return the content of a widget as an SVG picture."""
     region = widget.region
     strips = widget.screen._compositor.render_strips()[region.y : region.bottom]
     console = Console(
@@ -64,7 +64,7 @@ def picture_of(widget: Widget) -> str:
 def screen_formats(
     screen: Screen[Any], name: str, read_rows: RowReader, prepare: Callable[[], Callable[[], TableRows]]
 ) -> list[ExportFormat]:
-    """Return the formats of any screen: its rows, its text and its picture, for files that end with `name`."""
+    """Return the formats of every screen: its rows, its text and its picture; file names end with `name`."""
 
     def picture() -> str:
         return screen.app.export_screenshot(title="labbench", simplify=True)

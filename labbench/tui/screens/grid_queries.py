@@ -133,9 +133,9 @@ def _with_status(condition: Filter | None, status: str) -> Filter:
 def _choose_heat_keys(
     reader: Reader, condition: Filter | None, differing: Sequence[str], preferred: Sequence[str]
 ) -> tuple[str, ...]:
-    """Return the keys of rows, columns and multiples: the preferred ones, else a fitting choice.
+    """Return the keys of rows, columns and multiples: the preferred ones, else a default choice.
 
-    A fitting choice has the numeric key with most values as columns and keys of words as rows and multiples.
+    By default the numeric key with most values is the columns, and keys of words are rows and multiples.
     """
     chosen = tuple(key for key in preferred if key in differing)
     if len(chosen) >= 2 or (chosen and len(differing) == 1):

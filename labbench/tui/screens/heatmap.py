@@ -80,7 +80,7 @@ class MetricHeatMap:
 
 
 def _contrast(share: float) -> float:
-    """Return the strength of the background: most of it distinguishes the best quarter of the cells."""
+    """Return the strength of the background, most of whose range is used for the best quarter of the cells."""
     return 0.35 * share / 0.75 if share < 0.75 else 0.35 + 0.65 * (share - 0.75) / 0.25
 
 

@@ -32,7 +32,7 @@ _SECTION_TITLES = {
 }
 """Section titles of keys by the class that binds them; other keys are listed first, without a title."""
 _ACTION_TITLES = {"query(": "filter, sort, group, columns", "table(": "find, move", "chart(": "charts"}
-"""Section titles of keys by the start of their actions, for actions that a screen passes on to an object."""
+"""Section titles of keys by the start of their actions, for actions that a screen forwards to an object."""
 _MIN_TWO_COLUMN_WIDTH = 150
 """Minimum width of the terminal, in cells, for two columns of help."""
 

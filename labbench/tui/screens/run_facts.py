@@ -169,7 +169,7 @@ def _origin(detail: RunDetail) -> list[Content]:
 
 
 def _describe_engine(detail: RunDetail) -> str:
-    """Return the way in which labbench trained the run; "" for the run of a script."""
+    """Return a description of the engine that trained the run; "" for the run of a script."""
     alone = next((line for line in detail.output if line.startswith(_TRAINED_ALONE)), None)
     if alone is not None:
         return text.clean(alone.removeprefix("trained "))
@@ -179,7 +179,7 @@ def _describe_engine(detail: RunDetail) -> str:
 
 
 _TRAINED_ALONE = "trained alone, because "
-"""Start of the note in the output of a run that found no place in a stack."""
+"""Start of the note in the output of a run that could not be stacked."""
 
 
 def _format_time(seconds: float | None) -> str:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from labbench.portraits.logged_images import LoggedImage
 
 FIRST_CHARACTERS, LAST_CHARACTERS = 1_000_000, 10_000_000
-"""Characters of captured output that the screen shows of the start and of the end."""
+"""Maximum number of characters of output shown from the start and from the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def _read_images(path: Path, key: str, artifacts: Sequence[Artifact]) -> Sequenc
 
 
 def _shown_lines(path: Path, reader: Reader, key: str) -> list[str]:
-    """Return the lines of a run's output; of a long output the first and the last ones, with a note between them."""
+    """Return the lines of a run's output; if it is long, the first and last ones with a note in between."""
     ends = keep_ends(split_lines(reader.each_log(key)), FIRST_CHARACTERS, LAST_CHARACTERS, lambda line: len(line) + 1)
     note = f"… {ends.n_between:,} lines not shown: {database_command(path)} show {key} --all …"
     return [*ends.first, *([note] if ends.n_between else []), *ends.last]

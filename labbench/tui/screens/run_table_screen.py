@@ -52,7 +52,7 @@ class RunTableScreen(ChartScreen[Snapshot]):
             super().__init__()
 
     class RunsFound(Message):
-        """Runs with some words were searched."""
+        """A search for runs with some words has ended."""
 
         def __init__(self, words: str, keys: list[str]) -> None:
             self.words, self.keys = words, keys
@@ -132,7 +132,7 @@ class RunTableScreen(ChartScreen[Snapshot]):
     # The border and the search
 
     def place_border(self, share: float | None) -> None:
-        """Give the table a part of the screen, 0 to 1; None: as in the style sheet."""
+        """Set the table's share of the screen, 0 to 1; None: the default of the style sheet."""
         if share is not None:
             is_narrow = self.has_class("-narrow")
             for widget, part in ((self.table, share), (self.query_one(ChartPanel), 1 - share)):
