@@ -29,7 +29,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 import labbench
 from bench.trust.checks import database_fault
 from bench.trust.results import Outcome
-from labbench.export.tables import write_csv
+from labbench.export.table_files import write_csv
 from labbench.importing.csv_file import import_csv
 from labbench.importing.labbench_db import import_labbench
 from labbench.records import RunRecord

@@ -139,7 +139,7 @@ def _write_event_files(selection: ExportedRuns, folder: Path) -> None:
 
 
 def _write_table(selection: ExportedRuns, file_format: str, shape: TableShape, output: Path | None) -> None:
-    from labbench.export.tables import write_csv, write_jsonl, write_parquet
+    from labbench.export.table_files import write_csv, write_jsonl, write_parquet
     from labbench.files import write_atomically
 
     reader, run_filter, metrics = selection.reader, selection.filter, selection.metrics

@@ -79,7 +79,7 @@ def print_markup(
     headings: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[bool], table_format: str
 ) -> None:
     """Print a table as `markdown`, `latex` or `csv`; `right` tells which columns are aligned to the right."""
-    from labbench.export.tables import csv_writer, escape_formula
+    from labbench.export.table_files import csv_writer, escape_formula
     from labbench.reports.markup import latex_table, markdown_table
 
     cleaned = [[clean(cell).strip() for cell in row] for row in (headings, *rows)]

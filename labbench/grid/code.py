@@ -1,4 +1,4 @@
-"""Code versions: digests of a task's files that ignore comments, docstrings and layout.
+"""Code of a task: digests of its files that ignore comments, docstrings and layout, and its uses of a parameter.
 
 A file's digest is the SHA-256 of labbench's own serialization of its syntax tree, which is the same on every Python
 that can parse it. Positions, comments, docstrings and other bare strings are left out. Empty fields are left out too,
@@ -232,3 +232,41 @@ def _files_of(base: Path, name: str) -> list[Path]:
             break
         folder = package
     return files
+
+
+def find_readers(folder: Path, files: list[str], key: str) -> str | None:
+    """Return the first of the files in `folder` that may read the parameter `key`, None if none does.
+
+    A file reads it if `key` occurs as text, as an attribute or as an argument of a function. The declaration
+    `params = {key: Param(...)}` does not count.
+
+    Raises:
+        InputError: A file cannot be read.
+    """
+    for name in files:
+        tree = parse_python(read_bytes(folder / name))
+        if tree is None or key in _words(tree):
+            return name
+    return None
+
+
+def _words(tree: ast.Module) -> Iterator[str]:
+    """Yield the texts, attributes and arguments in a module."""
+    declared = {
+        id(key)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Dict)
+        for key, value in zip(node.keys, node.values, strict=True)
+        if isinstance(value, ast.Call) and _name(value.func) == "Param"
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in declared:
+            yield node.value
+        elif isinstance(node, ast.Attribute):
+            yield node.attr
+        elif isinstance(node, ast.arg):
+            yield node.arg
+
+
+def _name(function: ast.expr) -> str:
+    return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from labbench.errors import InputError
-from labbench.export.tables import unescape_formula
-from labbench.importing.file_types.csv_table import MISSING, open_csv
+from labbench.export.table_files import unescape_formula
+from labbench.importing.file_types.csv_rows import MISSING, open_csv
 from labbench.store.maintenance.external_runs import Import, ImportedRun
 from labbench.store.maintenance.keeper import open_for_import
 

@@ -18,8 +18,8 @@ from typing import Any
 
 from labbench.configs import flatten
 from labbench.errors import InputError, did_you_mean
-from labbench.export.tables import unescape_formula
-from labbench.importing.file_types.csv_table import MISSING, open_csv
+from labbench.export.table_files import unescape_formula
+from labbench.importing.file_types.csv_rows import MISSING, open_csv
 from labbench.importing.source_run import FoundRun, RunCollector, SourceRun
 
 STEP_COLUMNS = ("step", "global_step", "_step", "iteration", "iter", "epoch")

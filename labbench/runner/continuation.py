@@ -14,7 +14,7 @@ from pathlib import Path
 
 from labbench.files import checkpoint_file, files_folder
 from labbench.grid import new_runs
-from labbench.grid.words_in_code import find_readers
+from labbench.grid.code import find_readers
 from labbench.params.param import loop_config, with_defaults
 from labbench.records import ALL_EPOCHS, NewRun, RunRecord
 from labbench.runner.code_changes import CodeChange

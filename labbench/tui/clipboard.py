@@ -15,7 +15,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from labbench.export.tables import csv_writer, escape_formula
+from labbench.export.table_files import csv_writer, escape_formula
 from labbench.files import database_command, expand_home
 from labbench.filters.lexer import compact_json
 from labbench.records import GRID_COMMAND, RunRecord
@@ -70,7 +70,7 @@ def is_in_tmux() -> bool:
 
 
 def copy_through_tmux(text: str) -> str:
-    """Copy a text to the clipboard of the terminal around tmux; return a problem for the user, "" without one."""
+    """Copy text to the clipboard of the terminal around tmux; return an error message, "" on success."""
     advice = "nothing was copied: set `set-clipboard on` in ~/.tmux.conf, or update tmux"
     try:
         command = ["tmux", "load-buffer", "-w", "-"]  # -w, since tmux 3.2, also sends it to the terminal
@@ -101,7 +101,7 @@ def new_file_path(name: str) -> Path:
 
 
 def format_csv(rows: TableRows) -> str:
-    """Return rows as CSV, numbers with all digits; text that a spreadsheet would run as a formula is escaped."""
+    """Return rows as CSV with all digits of numbers; escape text that a spreadsheet would run as a formula."""
     file = io.StringIO(newline="")
     csv_writer(file).writerows(
         [escape_formula(cell) if isinstance(cell, str) else cell for cell in row] for row in rows

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from labbench.wandb.files import Artifact, Image
 from labbench.wandb.ignored import Ignored, ignore
+from labbench.wandb.logged_files import Artifact, Image
 from labbench.wandb.start import Settings, finish, generate_id, init, log, login, setup
 from labbench.wandb.wandb_run import WandbRun as Run
 from labbench.wandb.wandb_run import current_run, require_run

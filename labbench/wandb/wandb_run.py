@@ -14,8 +14,8 @@ from labbench.tracking import process_hooks
 from labbench.tracking.messages import warn_once
 from labbench.tracking.run import Run
 from labbench.tracking.summary import RunSummary
-from labbench.wandb.files import Artifact, Image, SavedFiles, record_artifact, record_file
 from labbench.wandb.ignored import Ignored, ignore
+from labbench.wandb.logged_files import Artifact, Image, SavedFiles, record_artifact, record_file
 from labbench.wandb.wandb_config import WandbConfig
 
 _GOALS = {"min": "min", "minimize": "min", "max": "max", "maximize": "max"}

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from helpers.store_samples import new_run, points, start
 from labbench.errors import InputError
-from labbench.export.tables import write_csv
+from labbench.export.table_files import write_csv
 from labbench.importing.csv_file import import_csv
 from labbench.store.maintenance.health import diagnose
 from labbench.store.reader import Reader

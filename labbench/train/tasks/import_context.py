@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TypeAlias
 
-from labbench.train.user_errors import LABBENCH_FOLDER, LIBRARY_FOLDERS
+from labbench.train.failures import LABBENCH_FOLDER, LIBRARY_FOLDERS
 
 Stamp: TypeAlias = tuple[int, int]
 """Modification time of a file in nanoseconds, and its size in bytes."""

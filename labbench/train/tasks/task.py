@@ -24,13 +24,13 @@ from labbench.params.param import Param
 from labbench.records import Config
 from labbench.train.data.dataset import Data
 from labbench.train.data.loading import Datasets
+from labbench.train.failures import error_location
 from labbench.train.rng import Purpose, generator_seed, seeded_generators
 from labbench.train.tasks.attributes import TaskAttributes
 from labbench.train.tasks.builtin import TASKS
 from labbench.train.tasks.import_context import imports_of
 from labbench.train.tasks.losses import accuracy, cross_entropy
 from labbench.train.tasks.optional_parts import OptionalParts, read_optional_parts
-from labbench.train.user_errors import error_location
 
 
 class Task(Protocol):

@@ -1,20 +1,23 @@
-"""Labels of runs and groups on charts, made of what differs between the runs."""
+"""Labels of runs and groups on charts, made of what differs between the runs, and colours among very many runs."""
 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from labbench import text
+from labbench.charts.glyphs import LEADER_COUNT, OTHER_SLOT
 from labbench.configs import canonical_json, distinguishing_keys
+from labbench.metrics import Goal
 from labbench.records import RunRecord
 
 _MAX_DETAILS = 4
 _LONG_LIST = re.compile(r"(\[[^\]]{0,10})[^\]]{5,}\]")
-"""A list of more than 15 characters; the group has its first ones."""
+"""A list of more than 15 characters; the group matches its beginning."""
 _OMITTED_VALUES = (False, 0, None, "")
 """Values that the run names of a grid omit."""
 
@@ -44,7 +47,7 @@ def run_labels(runs: Sequence[RunRecord]) -> dict[str, str]:
 
 
 def _without_seeds(runs: Sequence[RunRecord], labels: Mapping[str, str]) -> dict[str, str]:
-    """Return the labels without the words of seeds, unless runs differ only in their seed."""
+    """Return the labels without words that name seeds, unless the runs differ only in their seed."""
     shortened = {
         run.key: " ".join(word for word in labels[run.key].split() if word not in _seed_words(run)) for run in runs
     }
@@ -58,14 +61,14 @@ def _seed_words(run: RunRecord) -> tuple[str, ...]:
 
 
 def _abbreviate(labels: Mapping[str, str]) -> dict[str, str]:
-    """Return the labels with `…` for all but the first items of long lists, where they stay different."""
+    """Shorten long lists in labels to their first items and `…`, unless labels would become equal."""
     shortened = {key: _LONG_LIST.sub(r"\1…]", label) for key, label in labels.items()}
     counts = Counter(shortened.values())
     return {key: label if counts[label] == 1 else labels[key] for key, label in shortened.items()}
 
 
 def _is_in_names(runs: Sequence[RunRecord], key: str) -> bool:
-    """Return True if every run's name mentions its value of the key, or the value is off and omitted."""
+    """Return True if every run's name mentions its value of the key, or omits a value such as False or 0."""
     return all(
         value in _OMITTED_VALUES or _mentions(run.name, key, value) for run in runs for value in [run.config.get(key)]
     )
@@ -106,3 +109,28 @@ def configuration_of(run: RunRecord) -> str:
     """Return a text that runs of one experiment share if their configs differ only in the seed."""
     config = {key: value for key, value in run.config.items() if key.rpartition(".")[2] != "seed"}
     return f"{run.experiment} {canonical_json(config)}"
+
+
+def leader_slots(runs: Sequence[RunRecord], metric: str, goal: Goal) -> dict[str, int]:
+    """Return the slot of each run by key: from 1 on for the ten best configurations, `OTHER_SLOT` for the others.
+
+    Configurations are ranked by the mean of their runs' best values; for the goal `none`, in the order of the runs.
+    """
+    members: dict[str, list[RunRecord]] = {}
+    for run in runs:
+        members.setdefault(configuration_of(run), []).append(run)
+    ranked = sorted(members, key=lambda configuration: _rank(members[configuration], metric, goal))
+    slots = dict.fromkeys((run.key for run in runs), OTHER_SLOT)
+    for slot, configuration in enumerate(ranked[:LEADER_COUNT], start=1):
+        slots.update(dict.fromkeys((run.key for run in members[configuration]), slot))
+    return slots
+
+
+def _rank(runs: Sequence[RunRecord], metric: str, goal: Goal) -> float:
+    """Return the mean best value of the runs, the smallest for the best; infinity without values."""
+    if goal == "none":
+        return 0.0
+    summaries = [run.summary[metric] for run in runs if metric in run.summary]
+    bests = [summary.max if goal == "max" else summary.min for summary in summaries]
+    values = [-best if goal == "max" else best for best in bests if best is not None]
+    return math.fsum(value / len(values) for value in values) if values else math.inf

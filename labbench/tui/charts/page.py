@@ -20,7 +20,7 @@ from labbench.charts.ticks import MAX_AXIS_VALUE, clamp
 from labbench.charts.view import Box, Display, Range, ResolvedDisplay, XAxis, resolve_display
 from labbench.metrics import Goal, page_order
 from labbench.records import RunRecord
-from labbench.tui.charts.leaders import leader_slots
+from labbench.tui.charts.labels import leader_slots
 from labbench.tui.charts.page_legend import PageLegend
 from labbench.tui.charts.series_container import SeriesContainer
 from labbench.tui.charts.settings import FOUR_CHARTS, ONE_CHART, PAGE_LAYOUTS, ChartState, begins_at_zero
@@ -32,10 +32,10 @@ if TYPE_CHECKING:  # numpy is not imported before the first paint
 _LARGE_SCREEN = (160, 40)
 """Minimum columns and rows of a screen for a page of four charts."""
 _MIN_TWO_COLUMNS = 64
-"""Width of the page in cells below which its charts share fewer columns."""
+"""Minimum width of a page in cells for all columns of its layout."""
 _STEEP_RATIO = 20.0
 _MAX_LEADERS_IN_FULL = 100
-"""Runs of the best configurations that are read in full among very many runs."""
+"""Maximum number of runs of the best configurations that are read in full among very many runs."""
 
 
 class ChartPage(SeriesContainer):
@@ -112,7 +112,7 @@ class ChartPage(SeriesContainer):
         self.draw()
 
     def run_display(self, display: Display | None = None) -> ResolvedDisplay:
-        """Return the display of the runs, by default the one that was chosen, with `auto` resolved."""
+        """Return the display of the runs with `auto` resolved; default: the chosen display."""
         return resolve_display(display or self.settings.display, len(self._runs))
 
     def _find_slots(self) -> Mapping[str, int]:

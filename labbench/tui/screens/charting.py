@@ -15,7 +15,7 @@ from labbench.tui.charts.panel import ChartPanel
 from labbench.tui.clipboard import TableRows
 from labbench.tui.screens.editing import EditScreen
 from labbench.tui.screens.export_view import ExportFormat, csv_format, picture_of
-from labbench.tui.widgets.metric_picker import MetricPicker, PickedMetrics
+from labbench.tui.widgets.picker import MetricPicker, PickedMetrics
 
 Result = TypeVar("Result")
 

@@ -17,9 +17,8 @@ from labbench.records import RunRecord
 from labbench.tui import clipboard, edits, queries, run_values
 from labbench.tui.edits import name_runs
 from labbench.tui.screens.base import DataScreen
-from labbench.tui.widgets.confirmation import Confirmation
 from labbench.tui.widgets.picker import Picker
-from labbench.tui.widgets.prompt import Prompt
+from labbench.tui.widgets.prompt import Confirmation, Prompt
 
 Result = TypeVar("Result")
 RunsCallback: TypeAlias = Callable[[Sequence[RunRecord]], None]
@@ -48,7 +47,7 @@ class EditScreen(DataScreen[Result]):
             super().__init__()
 
     class CopyRequested(Message):
-        """A run was read, parts of which are to be copied, with the command recorded with it."""
+        """The highlighted run was read, to copy a part of it or the command recorded with it."""
 
         def __init__(self, run: RunRecord, command: str) -> None:
             self.run, self.command = run, command
@@ -59,7 +58,7 @@ class EditScreen(DataScreen[Result]):
         raise NotImplementedError
 
     def copy_choices(self, run: RunRecord, recorded_command: str) -> list[tuple[str, str]]:
-        """Return what can be copied of a run, as (text, description)."""
+        """Return the texts that can be copied from a run, as (text, description)."""
         command = clipboard.training_command(run, self.session.path, recorded_command)
         return [(run.key, "key"), (run.name, "name"), (command, "training command")]
 
@@ -170,7 +169,7 @@ class EditScreen(DataScreen[Result]):
         self.app.push_screen(Picker("copy", choices), apply)
 
     def copy(self, value: str, name: str) -> None:
-        """Copy a text to the clipboard of the user's terminal."""
+        """Copy text to the clipboard of the user's terminal."""
         self.app.copy_to_clipboard(value.encode(errors="backslashreplace").decode())  # a lone surrogate cannot be sent
         self.notify(f"copied: {name}", markup=False, timeout=2)
 

@@ -15,14 +15,14 @@ from textual.widgets.option_list import Option
 
 from labbench.tui.widgets.column_layout import ColumnLayout
 from labbench.tui.widgets.columns import RunColumn
-from labbench.tui.widgets.line_input import LineInput
+from labbench.tui.widgets.prompt import LineInput
 
 MIN_COLUMN_WIDTH, MAX_COLUMN_WIDTH = 3, 120
 """Limits of the column width, in cells."""
 
 
 class _SearchInput(LineInput):
-    """Input that leaves the space key to the dialog."""
+    """Input that passes the space key to the dialog."""
 
     def check_consume_key(self, key: str, character: str | None) -> bool:
         return key != "space" and super().check_consume_key(key, character)

@@ -17,7 +17,7 @@ from labbench import text
 from labbench.errors import FilterError
 from labbench.filters import parser
 from labbench.filters.completion import Vocabulary, complete
-from labbench.tui.widgets.line_input import LineInput
+from labbench.tui.widgets.prompt import LineInput
 
 
 class FilterBar(Horizontal):
@@ -171,7 +171,7 @@ class FilterBar(Horizontal):
         self._show_error(error.message, error.position)
 
     def show_unknown_name(self, problem: str) -> None:
-        """Show on the next line that a name in the filter exists nowhere, until the filter changes."""
+        """Show on the next line, until the filter changes, that a name in it exists nowhere."""
         self._show_error(problem, 0)
 
     def show_note(self, note: str) -> None:

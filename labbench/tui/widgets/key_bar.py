@@ -16,7 +16,7 @@ from labbench.text import format_setting_cell
 
 
 class ConstantLine(Static):
-    """Line of the settings that all listed runs share, in place of a column each."""
+    """Line of the settings that all listed runs share, instead of a column for each."""
 
     DEFAULT_CSS = """
     ConstantLine { height: 1; padding: 0 1; color: $secondary; text-overflow: ellipsis; text-wrap: nowrap; }

@@ -37,7 +37,7 @@ class LogView(ScrollView, can_focus=True):
         super().__init__()
         self.lines: Sequence[str] = ()
         self.words = ""
-        """Text searched for, in lower case."""
+        """Search text, in lower case."""
         self.matches: list[int] = []
         """Indices of the matching lines."""
 

@@ -1,7 +1,8 @@
-"""Dialog with a searchable list of choices: Enter accepts the highlighted one, Esc cancels."""
+"""Dialogs with a searchable list of choices, such as metrics: Enter accepts the highlighted one, Esc cancels."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Generic, TypeVar
@@ -15,7 +16,8 @@ from textual.screen import ModalScreen
 from textual.widgets import Input, OptionList
 from textual.widgets.option_list import Option
 
-from labbench.tui.widgets.line_input import LineInput
+from labbench import text
+from labbench.tui.widgets.prompt import LineInput
 
 Value = TypeVar("Value")
 
@@ -102,3 +104,36 @@ class Picker(ListDialog[str]):
     def __init__(self, title: str, choices: Sequence[tuple[str, str]], *, chosen: str | None = None) -> None:
         """Open a list of (value, label) choices with the value `chosen` highlighted."""
         super().__init__(title, [Choice(value, label) for value, label in choices], chosen=chosen)
+
+
+@dataclass(frozen=True, slots=True)
+class PickedMetrics:
+    """One metric, or a page of charts."""
+
+    metric: str | None = None
+    pattern: str = ""
+    """Regular expression of the metrics on the page, without a single `metric`; "" for all metrics."""
+
+
+class MetricPicker(ListDialog[PickedMetrics]):
+    """List dialog of metrics, and of all metrics that match a regular expression."""
+
+    def __init__(self, metrics: Sequence[str], *, chosen: str | None, pattern: str) -> None:
+        """Open the dialog on all metrics; `pattern` limits the charts so far."""
+        choices = [Choice(PickedMetrics(metric), text.clean(metric)) for metric in metrics]
+        present = next((choice.value for choice in choices if choice.value.metric == chosen), None)
+        super().__init__("metric", choices, chosen=present)
+        self._pattern = pattern
+
+    def matching(self, words: str) -> list[Choice[PickedMetrics]]:
+        try:
+            pattern = re.compile(words, re.IGNORECASE)
+        except re.error:
+            return super().matching(words)
+        metrics = [choice for choice in self.choices if pattern.search(choice.label)]
+        if words and len(metrics) > 1:
+            label = f"charts of the {len(metrics)} metrics that match “{words}”"
+            metrics.append(Choice(PickedMetrics(pattern=words), label))
+        elif not words and self._pattern:
+            metrics.append(Choice(PickedMetrics(), "charts of all metrics"))
+        return metrics

@@ -53,7 +53,7 @@ class PortraitView(ScrollView, can_focus=True):
         self.border_title = Content("pictures")
 
     def show(self, portrait: Portrait | str, images: Sequence[LoggedImage] = ()) -> None:
-        """Draw images and a portrait; the message in its place is shown if there are no images."""
+        """Draw images and a portrait; a message instead of the portrait is shown if there are no images."""
         self._portrait, self._images = portrait, images
         self._draw()
 

@@ -22,7 +22,7 @@ from labbench.tui.widgets.columns import RunColumn
 LEAD_CELLS = 5
 """Width of mark and status before the name, in cells."""
 _GOAL_ARROWS: Mapping[Goal, str] = {"min": "↓", "max": "↑", "none": " "}
-"""Arrow beside the title of a metric: the direction in which it gets better."""
+"""Arrow beside the title of a metric: the direction of better values."""
 _STATUS_PRIORITY: tuple[Status, ...] = (
     "running", "failed", "lost", "diverged", "stopped", "queued", "finished", "pruned",
 )  # fmt: skip
@@ -147,7 +147,7 @@ class RowPainter:
         return Segment(SERIES_GLYPHS[state.slot], plain + Style(color=colour.rich_color))
 
     def _row_style(self, colour: str, state: RowState, *, bold: bool = False, column: int | None = None) -> Style:
-        """Return the style of a cell: the background of the cursor's row is tinted, and of its cell more so."""
+        """Return the style of a cell, tinted in the cursor's row, and more strongly in the cursor's cell."""
         at_cursor = column is not None and column == state.column
         return self.style(colour, bold=bold, lit=0.0 if not state.highlighted else 0.42 if at_cursor else 0.22)
 

@@ -56,7 +56,7 @@ class RunRows(ScrollView, can_focus=True):
         self.marks: Mapping[str, int] = {}
         """Colour slots of the marked runs."""
         self.drawn: Mapping[str, int] = {}
-        """Colour slots of the drawn runs, where they differ from those of the marks."""
+        """Colour slots of the drawn runs; for other runs, `marks` applies."""
         self.stars: Collection[tuple[str, str]] = ()
         """(metric, run key or group id) of the best value of each metric."""
         self.baseline: str | None = None
@@ -89,7 +89,7 @@ class RunRows(ScrollView, can_focus=True):
         self.groups = groups or {}
         self._requested = []
         self._set_columns(columns)
-        if self.cursor not in self._row_by_key:  # the run is gone: highlight the row in its place
+        if self.cursor not in self._row_by_key:  # the run is gone: highlight the row at its position
             self.cursor = keys[min(before, len(keys) - 1)] if keys else None
             self._post_highlighted()
         self._relayout()

@@ -112,7 +112,7 @@ class TextGrid(ScrollView, can_focus=True):
         return self.app.no_color or has_few_colours(self.app)
 
     def _with_shades(self, row: GridRow) -> GridRow:
-        """Return the row with a shade before each value in place of its background."""
+        """Return the row with a shade character before each value instead of a background."""
         cells = [
             cell if cell.heat is None else replace(cell, text=f"{_shade(cell.heat)} {cell.text}") for cell in row.cells
         ]

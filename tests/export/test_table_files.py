@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from helpers.store_samples import new_run, points, queue, start
 from labbench.errors import InputError
-from labbench.export.tables import escape_formula, unescape_formula, write_csv, write_jsonl, write_parquet
+from labbench.export.table_files import escape_formula, unescape_formula, write_csv, write_jsonl, write_parquet
 from labbench.json_documents import run_document
 from labbench.records import Finished, NewRun, Started
 from labbench.store.reader import Reader
@@ -307,7 +307,7 @@ def test_exporting_loads_no_third_party_package(writer: Writer, reader: Reader) 
     queue(writer)
     program = f"""
 import sys
-from labbench.export.tables import write_csv
+from labbench.export.table_files import write_csv
 from labbench.store.reader import Reader
 write_csv(Reader({str(reader.path)!r}), None, sys.stdout)
 print([name for name in ("numpy", "pyarrow", "sqlite_utils", "click") if name in sys.modules])
