@@ -104,20 +104,27 @@ def select_runs(
     _require_keys(keys, same_code)
     selected = _first_ranks(same_code, keys)
     split = _split_configs([run.config for run in selected], keys)
-    scope = Scope(
-        at=at,
-        experiments=_experiments(selected),
+    scope = replace(
+        _scope(selected, split, keys, at),
         other_experiments=_experiments(others),
         other_tasks=len(chosen) - len(same_task),
         other_code=len(same_task) - len(same_code),
         other_ranks=len(same_code) - len(selected),
+    )
+    return Selection(_with_configs(selected, split), scope)
+
+
+def _scope(selected: Sequence[RunRecord], split: _SplitConfigs, keys: KeyOptions, at: At) -> Scope:
+    """Return the scope of the selected runs, without the number of runs left out."""
+    return Scope(
+        at=at,
+        experiments=_experiments(selected),
         commits=len({run.git_commit for run in selected if run.code_version is None and run.git_commit}),
         seed_keys=split.seed_keys,
         run_keys=split.run_keys,
         ignored=tuple(dict.fromkeys(keys.ignored)),
         not_set=_count_not_set(split.settings),
     )
-    return Selection(_with_configs(selected, split), scope)
 
 
 def _newest_experiment(runs: Sequence[RunRecord], metric: str) -> tuple[list[RunRecord], list[RunRecord]]:

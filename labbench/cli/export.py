@@ -15,7 +15,7 @@ import click
 
 from labbench.cli.help import FILTER_HELP, examples
 from labbench.cli.options import PATH, database, filters
-from labbench.cli.output import echo, printable
+from labbench.cli.output import echo, print_name_notes, printable
 from labbench.errors import InputError
 from labbench.text import format_count
 
@@ -43,7 +43,7 @@ def _format_by_ending(output: Path | None) -> str:
 
 @contextmanager
 def _open_text(path: Path | None) -> Iterator[TextIO]:
-    """Open a text file that is complete or not there at all; without a path, stdout."""
+    """Open a text file that appears only when it is complete; without a path, stdout."""
     from labbench.files import write_atomically
 
     if path is None:
@@ -98,7 +98,6 @@ def export(
     Raises:
         InputError: Parquet or tensorboard without -o.
     """
-    from labbench.cli.output import print_name_notes
     from labbench.files import require_not_database
     from labbench.filters.parser import parse
     from labbench.store.reader import Reader

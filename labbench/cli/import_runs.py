@@ -59,7 +59,7 @@ class SourceOptions:
     experiment: str | None
     """Experiment of new runs; None: the one that the source names."""
     replace: bool
-    """Import runs again whose source became shorter or different."""
+    """Import runs again whose source was shortened or changed."""
     dry_run: bool
 
 
@@ -68,7 +68,7 @@ def source_options(command: Command) -> Command:
     for decorate in (
         database,
         click.option("--dry-run", is_flag=True, help="Print what would be imported, and write nothing."),
-        click.option("--replace", is_flag=True, help="Import runs again whose source became shorter or different."),
+        click.option("--replace", is_flag=True, help="Import runs again whose source was shortened or changed."),
         click.option("--experiment", metavar="NAME", help="Experiment of the new runs."),
         click.argument("paths", type=PATH, nargs=-1, required=True, metavar="PATH..."),
     ):
@@ -83,7 +83,7 @@ def import_labbench(db: Path, path: Path) -> None:
     """Import the runs of another labbench database.
 
     The files of the runs are copied too. Runs that are already present are left unchanged, or updated if they have
-    progressed in the other database. A run that went on in both is kept twice, the other's as `NAME (2)`.
+    progressed in the other database. A run that continued in both is kept twice, the other one as `NAME (2)`.
     """
     from labbench.importing.labbench_db import import_labbench
 
@@ -133,8 +133,8 @@ def import_tensorboard(db: Path, paths: tuple[Path, ...], follow: bool, **option
     """Import TensorBoard event files, or folders with them.
 
     Takes scalars and the hyperparameters of the HParams plugin. Each folder with event files is a run; the folders that
-    torch's add_hparams and add_scalars create beneath a run belong to it. Of points with the same step the last is
-    taken.
+    torch's add_hparams and add_scalars create beneath a run belong to it. If points have the same step, the last one
+    counts.
     """
     from labbench.importing import tensorboard
 
@@ -146,8 +146,8 @@ def import_tensorboard(db: Path, paths: tuple[Path, ...], follow: bool, **option
 def import_huggingface(db: Path, paths: tuple[Path, ...], **options: Any) -> None:
     """Import output folders of Hugging Face's Trainer.
 
-    The logs are those in trainer_state.json. The checkpoints of a run are merged. The configuration is that of
-    training_args.bin, of which no code is executed. Metrics are named as the Trainer names them for TensorBoard:
+    Reads the logs in trainer_state.json and merges the checkpoints of a run. The configuration is read from
+    training_args.bin without executing its code. Metrics are named as the Trainer names them for TensorBoard:
     train/loss, eval/loss.
     """
     from labbench.importing import huggingface
@@ -183,7 +183,7 @@ def import_wandb(db: Path, paths: tuple[Path, ...], **options: Any) -> None:
 def import_mlflow(db: Path, paths: tuple[Path, ...], **options: Any) -> None:
     """Import MLflow's database or its folder mlruns.
 
-    Parameters, which MLflow stores as text, are read as numbers where they are. A nested run gets the tag parent=ID.
+    Parameters, which MLflow stores as text, become numbers where possible. A nested run gets the tag parent=ID.
     """
     from labbench.importing import mlflow
 
@@ -202,7 +202,7 @@ def import_trackio(db: Path, paths: tuple[Path, ...], **options: Any) -> None:
 def table_options(command: Command) -> Command:
     """Add the options of a command that imports tables."""
     step = click.option("--step", metavar="COLUMN", help="Column of the step.  [step, epoch or the row's number]")
-    run = click.option("--run", metavar="COLUMN", help="Column that tells the runs apart.  [run, else the file is one]")
+    run = click.option("--run", metavar="COLUMN", help="Column that names the run.  [run, else the file is one run]")
     return run(step(command))
 
 

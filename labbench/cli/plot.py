@@ -13,7 +13,7 @@ import click
 
 from labbench.cli.help import FILTER_HELP, examples
 from labbench.cli.options import FILE_PATH, Command, all_code, database, filters
-from labbench.cli.output import echo
+from labbench.cli.output import echo, print_name_notes
 from labbench.errors import InputError
 from labbench.text import no_color_requested
 
@@ -93,7 +93,6 @@ def plot(
     Raises:
         InputError: --heatmap without -o, or matplotlib is not installed.
     """
-    from labbench.cli.output import print_name_notes
     from labbench.filters.parser import parse, present_code
     from labbench.reports.metric_curves import MetricSelection, PlotOptions, draw_metric
     from labbench.store.reader import Reader
@@ -104,8 +103,7 @@ def plot(
     run_filter = parse(filters) if not keys or all_code else present_code(parse(filters))
     options = PlotOptions(axis, smooth, log, group)
     with Reader(db) as reader:
-        metrics = [metric] if axis in ("step", "time") else [metric, axis]
-        if print_name_notes(reader.check_names(run_filter, metrics=metrics, columns=keys)):
+        if print_name_notes(reader.check_names(run_filter, metrics=[metric, *{axis} - {"step", "time"}], columns=keys)):
             return
         selection = MetricSelection(reader, metric, run_filter)
         if output is not None:

@@ -102,7 +102,7 @@ def _is_number(cell: str) -> bool:
 
 
 def fit_columns(columns: Sequence[TextColumn], cells: int) -> list[TextColumn]:
-    """Return the columns without as many settings, from the last, as do not fit into `cells` terminal cells."""
+    """Drop settings, the last first, until the columns fit into `cells` terminal cells."""
     widths = [max(cell_width(clean(cell)) for cell in (column.name, *column.cells)) for column in columns]
     width = sum(widths) + len(COLUMN_GAP) * (len(columns) - 1)
     fitted = list(columns)
@@ -183,7 +183,7 @@ def run_columns(
 def assumed_goals_note(
     metrics: Iterable[str], goals: Mapping[str, Goal], declared: Collection[str], remedy: str
 ) -> str | None:
-    """Return a note on the goals of metrics that are only assumed from their names; None if all are declared.
+    """Return a note on goals of metrics that are assumed from their names; None if all are declared.
 
     `remedy` is what changes a goal, such as a command.
     """

@@ -14,7 +14,7 @@ import click
 
 from labbench.cli.help import FILTER_HELP, examples
 from labbench.cli.options import as_json, database, filters, runs, table_format
-from labbench.cli.output import echo
+from labbench.cli.output import echo, print_name_notes
 from labbench.errors import InputError, LabbenchError
 from labbench.files import database_command, files_folder
 from labbench.text import clean, format_duration, format_setting, split_lines
@@ -52,7 +52,6 @@ def ls(
     table_format: str = "text",
 ) -> None:
     """List runs: the configuration keys that differ, and metrics."""
-    from labbench.cli.output import print_name_notes
     from labbench.cli.run_tables import assumed_goals_note, leading_metrics, print_table, run_columns
     from labbench.filters.parser import parse
     from labbench.store.reader import Reader

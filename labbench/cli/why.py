@@ -15,7 +15,7 @@ import click
 
 from labbench.cli.help import FILTER_HELP, examples
 from labbench.cli.options import FILE_PATH, all_code, as_json, database, filters, table_format
-from labbench.cli.output import echo
+from labbench.cli.output import echo, print_name_notes
 from labbench.errors import InputError, LabbenchError, unknown_metric
 from labbench.text import clean, no_color_requested
 
@@ -90,7 +90,6 @@ def why(
     Raises:
         InputError: No run has logged the metric, or neither high nor low values of it are better.
     """
-    from labbench.cli.output import print_name_notes
     from labbench.files import database_command, require_not_database
     from labbench.filters.parser import parse
     from labbench.store.reader import Reader

@@ -53,7 +53,7 @@ def import_runs(
     Args:
         source: Format of the source, such as `tensorboard`.
         experiment: Experiment of new runs; None: the one that the source names.
-        replace: Import a run whose source became shorter or different from the start, instead of reporting it.
+        replace: Import a run again from the start if its source was shortened or changed, instead of reporting it.
 
     Raises:
         StoreError: If the database cannot be written.

@@ -43,7 +43,7 @@ class TableOptions:
     step: str | None = None
     """Column of the step; None: the first of `STEP_COLUMNS`, else the number of the row."""
     run: str | None = None
-    """Column that tells the runs apart; None: the first of `RUN_COLUMNS`, else the file is one run."""
+    """Column that names the run; None: the first of `RUN_COLUMNS`, else the file is one run."""
 
 
 @dataclass

@@ -10,6 +10,7 @@ from labbench.errors import InputError
 from labbench.tracking import process_hooks
 from labbench.tracking.run import Run
 from labbench.tracking.start import start
+from labbench.wandb.start import resume_rule
 
 _IGNORED = frozenset(
     [
@@ -48,9 +49,7 @@ def init(
         warnings.warn(f"labbench.init ignores {', '.join(sorted(others))}", stacklevel=2)
     if resume and id is None:
         warnings.warn("labbench.init ignores resume without id", stacklevel=2)
-    rule = "allow" if resume is True or resume == "auto" else resume or None
-    if process_hooks.newest_run() is not None:
-        finish()
+    finish()
     return start(
         name,
         experiment=project,
@@ -58,7 +57,7 @@ def init(
         tags=tags or (),
         note=notes,
         id=id,
-        resume=None if id is None else rule,
+        resume=resume_rule(id, resume),
         mode=mode,
     )
 

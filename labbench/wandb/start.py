@@ -56,31 +56,42 @@ def init(
     Raises:
         InputError: If the database cannot be opened, or the run of an id cannot be resumed.
     """
-    given = settings if isinstance(settings, Mapping) else vars(settings) if isinstance(settings, Settings) else {}
-    project = project or given.get("project") or _variable("PROJECT")
-    id = id or given.get("run_id") or _variable("RUN_ID")
-    id = None if isinstance(id, Ignored) else id
+    defaults = settings if isinstance(settings, Mapping) else vars(settings) if isinstance(settings, Settings) else {}
+    id = id or defaults.get("run_id") or _variable("RUN_ID")
     resume = resume or _variable("RESUME")
     if resume and id is None:
         warn_once("wandb.init: resume has no effect without id")
-    tags = [tags] if isinstance(tags, str) else list(tags or (_variable("TAGS") or "").split(","))
-    tags += [f"{key}={others[key]}" for key in ("group", "job_type") if others.get(key)]
     _warn_of_ignored(others)
-    open_run = current_run()
-    if open_run is not None:
-        open_run.finish()
+    finish()
     run_id = generate_id() if id is None else str(id)
     run = start(
-        name or given.get("run_name") or _variable("NAME"),
-        experiment=project,
+        name or defaults.get("run_name") or _variable("NAME"),
+        experiment=project or defaults.get("project") or _variable("PROJECT"),
         config=config,
-        tags=[tag for tag in tags if tag],
-        note=notes or given.get("run_notes") or _variable("NOTES"),
+        tags=_all_tags(tags, others),
+        note=notes or defaults.get("run_notes") or _variable("NOTES"),
         id=run_id,
-        resume=None if id is None or not resume else "allow" if resume in (True, "auto") else str(resume),
-        mode=mode or given.get("mode") or _variable("MODE"),
+        resume=resume_rule(id, resume),
+        mode=mode or defaults.get("mode") or _variable("MODE"),
     )
     return wrap(run, run_id)
+
+
+def resume_rule(id: object, resume: str | bool | None) -> str | None:
+    """Return `resume` of `labbench.start` for `id` and `resume` of `wandb.init`.
+
+    True and "auto" are "allow"; without an id, `resume` has no effect.
+    """
+    if id is None or not resume:
+        return None
+    return "allow" if resume is True or resume == "auto" else str(resume)
+
+
+def _all_tags(tags: Iterable[str] | None, others: Mapping[str, Any]) -> list[str]:
+    """Return the tags, by default those of WANDB_TAGS, and tags for the group and the job type."""
+    words = [tags] if isinstance(tags, str) else tags or (_variable("TAGS") or "").split(",")
+    groups = [f"{key}={others[key]}" for key in ("group", "job_type") if others.get(key)]
+    return [word for word in words if word] + groups
 
 
 def _variable(name: str) -> str | None:

@@ -144,15 +144,13 @@ def merge(
     """Insert the runs of the attached database that are missing here, and update those that are older here.
 
     Commits after every `MAX_SLICE_POINTS` points, so that other processes can write; an interrupted merge is completed
-    by the next one. A run keeps its key unless another run has it here. A run that went on in both databases is kept
+    by the next one. A run keeps its key unless another run has it here. A run that continued in both databases is kept
     twice, see `_derive_key`. Merging again is a no-op.
 
     Raises:
         InputError: If a run of the attached database has an invalid key.
     """
-    new: dict[str, str] = {}
-    newer: dict[str, str] = {}
-    same: dict[str, str] = {}
+    new, newer, same = dict[str, str](), dict[str, str](), dict[str, str]()
     try:
         with transaction():
             _pair_names(connection)
@@ -253,7 +251,7 @@ class _Match(NamedTuple):
     ours: _LocalRun | None
     """Run of this database to update or to leave; None: the run is inserted."""
     fork_key: str | None = None
-    """Key of the inserted run if it went on in both databases."""
+    """Key of the inserted run if it continued in both databases."""
 
 
 class _State(NamedTuple):
@@ -278,7 +276,7 @@ class _State(NamedTuple):
         return self.host, self.pid, self.pid_start
 
     def is_fork_of(self, other: _State) -> bool:
-        """Return True if the run went on in both databases after one was copied from the other.
+        """Return True if the run continued in both databases after one was copied from the other.
 
         Without ids of the attempts: attempts and heartbeats only increase, and each attempt has one process.
         """

@@ -75,11 +75,6 @@ def read_grid_state(
         )
     live = reader.runs(_with_status(matching, "running"), limit=_MAX_FAILURES)
     steps = {run.key: max((summary.last_step for summary in run.summary.values()), default=0) for run in live}
-    failed = []
-    for status in ("failed", "lost", "diverged", "stopped"):
-        failed += reader.runs(
-            _with_status(matching, status), sort="finished", descending=True, limit=_MAX_FAILURES, summaries=False
-        )
     return GridState(
         metrics=metrics,
         differing=differing,
@@ -87,7 +82,7 @@ def read_grid_state(
         experiments=experiments,
         experiment=experiment,
         heat=heat,
-        failed=failed,
+        failed=_read_failures(reader, matching),
         live=live,
         funnel=_read_funnel(reader, condition),
         steps=steps,
@@ -115,6 +110,17 @@ def funnel_facts(state: GridState) -> list[str]:
     most = max(runs for _, runs in state.funnel)
     parts = [f"epoch {epoch} {text.progress_bar(runs / most, 8).rstrip()} {runs}" for epoch, runs in state.funnel]
     return [f"runs left  {'  '.join(parts)}"]
+
+
+def _read_failures(reader: Reader, matching: Filter | None) -> list[RunRecord]:
+    """Return the runs that ended without a result, by status, the latest first."""
+    return [
+        run
+        for status in ("failed", "lost", "diverged", "stopped")
+        for run in reader.runs(
+            _with_status(matching, status), sort="finished", descending=True, limit=_MAX_FAILURES, summaries=False
+        )
+    ]
 
 
 def of_experiment(condition: Filter | None, experiment: str | None) -> Filter | None:
