@@ -237,7 +237,7 @@ class CapturedOutput:
     """Lines of one stream, as texts for the database: the head as it comes, then a tail that moves along."""
 
     def __init__(self, *, n_runs: int = 1) -> None:
-        """`n_runs` is the number of runs that record the output, as those of a stack do: they share its bounds."""
+        """`n_runs` is the number of runs that record the output, such as the runs of a stack: they share its bounds."""
         self.omitted_lines = 0
         """Number of lines between head and tail that are not kept."""
         self._screen = TerminalLines()

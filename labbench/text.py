@@ -42,10 +42,10 @@ def _visible(match: re.Match[str]) -> str:
 
 
 def cell_widths(text: str) -> list[int]:
-    """Return the terminal cells of each character, those of an emoji sequence or a syllable at its first character.
+    """Return the terminal cells of each character; an emoji sequence or a syllable has them at its first character.
 
-    2 for wide East Asian characters and emoji, 0 for combining marks and for what a zero-width joiner or a skin tone
-    joins to the character before; a variation selector widens a symbol to an emoji.
+    Wide East Asian characters and emoji have 2 cells, combining marks 0. Characters that a zero-width joiner or a
+    skin tone joins to the previous one have 0, too. A variation selector widens a symbol to an emoji.
     """
     if text.isascii():
         return [1] * len(text)

@@ -18,7 +18,7 @@ _PATTERNS = {
     "mlflow": ["mlflow.db", "meta.yaml"],
     "pack": ["*.labbench"],
 }
-"""Names of the files by which each format is recognised; its module has its name, except for packs."""
+"""File names of each format, which is also the name of its module, except for packs."""
 
 _MAX_FILES = 100_000
 

@@ -97,7 +97,7 @@ def _read_json(text: object) -> dict[str, Any]:
 
 
 def _read_values(text: object) -> dict[str, Any]:
-    """Return logged values, those of nested objects as `outer/inner`."""
+    """Return logged values; names in nested objects are `outer/inner`."""
     values = flatten(_read_json(text), "/")
     return {key: _NON_FINITE.get(value, value) if isinstance(value, str) else value for key, value in values}
 

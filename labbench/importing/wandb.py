@@ -1,6 +1,6 @@
 """Import of the folders that W&B writes offline or beside its uploads: `wandb/run-*`, `wandb/offline-run-*`.
 
-The records are those of `wandb_internal.proto`. Source:
+`wandb_internal.proto` defines the records. Source:
 https://github.com/wandb/wandb/blob/main/wandb/proto/wandb_internal.proto
 """
 

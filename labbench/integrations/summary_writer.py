@@ -20,7 +20,7 @@ class SummaryWriter:
     Args:
         log_dir: Its last part is the name of the run.
         comment: Appended to the name.
-        options: Arguments of `labbench.start`, and those of torch's class, which have no effect.
+        options: Arguments of `labbench.start`; arguments of torch's class have no effect.
     """
 
     def __init__(self, log_dir: str | PathLike[str] | None = None, comment: str = "", **options: Any) -> None:
@@ -34,7 +34,7 @@ class SummaryWriter:
     def add_scalar(
         self, tag: str, scalar_value: Any, global_step: int | None = None, *others: Any, **options: Any
     ) -> None:
-        """Log a number; without a step, at that of the last call."""
+        """Log a number; without a step, at the step of the last call."""
         self._step = self._step if global_step is None else int(global_step)
         self.run.log({tag: scalar_value}, self._step)
 

@@ -25,7 +25,7 @@ COLUMN_WIDTH, PAGE_WIDTH = 3.25, 6.75
 _COLOURS = ("#0072b2", "#c55a00", "#111418", "#5c4c77", "#55120b", "#1f2d79", "#9a646e", "#843c3b")
 """Colours of the series on a light background, as in the terminal."""
 _STEEP_RATIO = 20
-"""Ratio of positive means from which the colours of a heat map are on a log scale."""
+"""Minimum ratio of positive means for colours of a heat map on a log scale."""
 _LINE_STYLES = ("-", "--", ":", "-.")
 """Line styles, one more for each round of the colours, so that colour is not the only cue."""
 
@@ -57,7 +57,7 @@ class FigureCurve:
 def draw_figure_curves(
     path: Path, curves: Sequence[FigureCurve], style: FigureStyle, *, labels: tuple[str, str], log: bool
 ) -> None:
-    """Write a figure of curves and their bands; `labels` are those of the axes.
+    """Write a figure of curves and their bands; `labels` are the labels of the axes.
 
     Raises:
         InputError: If matplotlib is not installed, or the ending of the file is no format of figures.

@@ -92,7 +92,7 @@ class Tee:
         return result
 
     def _decode(self, data: bytes) -> str:
-        """Decode UTF-8, of which a character may come in two parts, else the encoding of the stream."""
+        """Decode UTF-8, whose characters may arrive in parts, else the encoding of the stream."""
         incomplete = self._decoder.getstate()[0]
         try:
             return self._decoder.decode(data)

@@ -30,7 +30,7 @@ class RunMonitor:
     def __init__(
         self, writer_thread: RunWriterThread, script: Path | None, *, system_metrics: bool, command: str | None = None
     ) -> None:
-        """Start the thread; `command` is the command line, by default that of this process."""
+        """Start the thread; `command` is the command line, by default the one of this process."""
         self._writer_thread = writer_thread
         self._script = script
         self._command = _command(script) if command is None else command

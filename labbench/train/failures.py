@@ -34,7 +34,7 @@ class Failure:
         """Describe the error that ended these runs.
 
         Raises:
-            DeviceLost: The error is that of a GPU: no other run can train in this process.
+            DeviceLost: It is an error of a GPU: no other run can train in this process.
         """
         if is_device_error(error):
             raise DeviceLost(f"the GPU failed, or the task's code made it fail: {error_summary(error)}") from error

@@ -33,7 +33,7 @@ def training_command(run: RunRecord, database: Path, recorded: str = "", keys: C
     Args:
         run: The run.
         database: Its database.
-        recorded: Command recorded with the run: that of its grid, or of its script, which is returned as it is.
+        recorded: Command recorded with the run, of its grid or its script; a script's command is returned unchanged.
         keys: Config keys that select the run from its grid; by default all keys.
     """
     if recorded and not recorded.startswith(GRID_COMMAND):

@@ -25,7 +25,7 @@ _ID_CHARACTERS = string.ascii_lowercase + string.digits
 
 
 class Settings:
-    """Settings of `wandb.init`, of which labbench uses `mode`, `project`, `run_name`, `run_id` and `run_notes`."""
+    """Settings of `wandb.init`; labbench uses `mode`, `project`, `run_name`, `run_id` and `run_notes`."""
 
     def __init__(self, **values: Any) -> None:
         self.__dict__.update(values)
@@ -88,7 +88,7 @@ def resume_rule(id: object, resume: str | bool | None) -> str | None:
 
 
 def _all_tags(tags: Iterable[str] | None, others: Mapping[str, Any]) -> list[str]:
-    """Return the tags, by default those of WANDB_TAGS, and tags for the group and the job type."""
+    """Return the tags (default: WANDB_TAGS) and tags for the group and the job type."""
     words = [tags] if isinstance(tags, str) else tags or (_variable("TAGS") or "").split(",")
     groups = [f"{key}={others[key]}" for key in ("group", "job_type") if others.get(key)]
     return [word for word in words if word] + groups

@@ -178,7 +178,7 @@ class _FilesOfFolder:
 
 
 def _is_unrecorded(value: Any) -> bool:
-    """Return True for values of which a warning was printed when they were made."""
+    """Return True for values that are not recorded, as a warning has said already."""
     if isinstance(value, list | tuple) and value:
         return all(_is_unrecorded(each) for each in value)
     return isinstance(value, Ignored) or (isinstance(value, Image) and not value.is_valid)

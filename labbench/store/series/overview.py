@@ -23,7 +23,7 @@ BUCKETS = 64
 """Maximum number of buckets; a series of at most as many points has no overview."""
 
 MIN_BUCKETS = BUCKETS // 2
-"""Number of buckets from which an overview is good enough to be read."""
+"""Minimum number of buckets of an overview that is good enough to be read."""
 
 BUCKET = Struct("<fffH")
 """Binary format: minimum, maximum, mean and number of the finite values."""
@@ -57,7 +57,7 @@ _EMPTY: _Bucket = (math.inf, -math.inf, math.nan, 0)
 """Bucket without points."""
 
 _GAP: _Bucket = (math.nan, math.nan, math.nan, 0)
-"""Bucket with points, none of which is finite."""
+"""Bucket without a finite point."""
 
 
 @dataclass(slots=True)

@@ -92,7 +92,7 @@ class StackUpdate:
         return self.schedule.end_epoch(index, measured) if isinstance(self.schedule, TaskSchedules) else {}
 
     def tensors(self) -> list[Tensor]:
-        """Return all tensors that an update changes, not copied: (S, P), (S, 1) and those of the optimizer."""
+        """Return all tensors that an update changes, not copied: (S, P), (S, 1) and the optimizer's."""
         averages = [] if self._averages is None else self._averages.tensors()
         return [self.parameters, *self.optimizer.tensors(), *averages]
 

@@ -163,7 +163,7 @@ class UserDataTask:
 
     def __init__(self) -> None:
         self._target_unit = 1.0
-        """Standard deviation by which `data` has divided the targets."""
+        """Standard deviation that `data` has divided the targets by."""
 
     def data(self, config: Config) -> Data:
         data, self._target_unit = corrupt(load_user_data(config["path"], config["target"]), config), 1.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
@@ -29,17 +29,6 @@ from labbench.store.writer import Writer
 COARSE = CurveRequest(1600, times=False, coarse=True)
 DATABASES = Path(__file__).parents[2] / "databases"
 VALUES = st.floats() | st.floats(-1, 1) | st.sampled_from([math.nan, math.inf, 1e300])
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "runs.db"
-
-
-@pytest.fixture
-def writer(path: Path) -> Iterator[Writer]:
-    with Writer(path) as writer:
-        yield writer
 
 
 def read_coarse(path: Path, metric: str = "loss") -> BucketedSeries:

@@ -6,7 +6,7 @@ run is a few matrix products, and activations are stored with the samples innerm
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from math import prod
 from typing import Any, cast
@@ -150,16 +150,12 @@ class _Convolution(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         images, weight = ctx.saved_tensors
-        gradient = grads[0].contiguous().numpy()
-        grad_images = grad_weight = grad_bias = None
-        if ctx.needs_input_grad[0]:
-            grad_images = images.new_empty(images.shape)
-            scatter(ctx.patches, gradient, weight, grad_images.numpy())
-        if ctx.needs_input_grad[1]:
-            grad_weight = torch.from_numpy(correlate(ctx.patches, images.numpy(), gradient)).view(weight.shape)
-        if ctx.needs_input_grad[2]:
-            grad_bias = torch.from_numpy(sum_last_dimension(flatten_rest(gradient, 2)))
-        return grad_images, grad_weight, grad_bias, None
+        return _gradients(
+            ctx,
+            grads[0],
+            lambda gradient, grad_images: scatter(ctx.patches, gradient, weight, grad_images),
+            lambda gradient: correlate(ctx.patches, images.numpy(), gradient),
+        )
 
 
 class _TransposedConvolution(torch.autograd.Function):
@@ -180,13 +176,36 @@ class _TransposedConvolution(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         images, weight = ctx.saved_tensors
-        gradient = grads[0].contiguous().numpy()
-        grad_images = grad_weight = grad_bias = None
-        if ctx.needs_input_grad[0]:
-            grad_images = torch.empty_like(images)
-            gather(ctx.patches, gradient, to_filters(weight), grad_images.numpy())
-        if ctx.needs_input_grad[1]:
-            grad_weight = torch.from_numpy(correlate(ctx.patches, gradient, images.numpy())).view(weight.shape)
-        if ctx.needs_input_grad[2]:
-            grad_bias = torch.from_numpy(sum_last_dimension(flatten_rest(gradient, 2)))
-        return grad_images, grad_weight, grad_bias, None
+        return _gradients(
+            ctx,
+            grads[0],
+            lambda gradient, grad_images: gather(ctx.patches, gradient, to_filters(weight), grad_images),
+            lambda gradient: correlate(ctx.patches, gradient, images.numpy()),
+        )
+
+
+def _gradients(
+    ctx: Any,
+    grad_outputs: Tensor,
+    write_grad_images: Callable[[Array, Array], None],
+    grad_filters: Callable[[Array], Array],
+) -> tuple[Tensor | None, ...]:
+    """Return d loss / d images, weight and bias, None where not needed, and None for the patches.
+
+    Args:
+        ctx: Context of the forward pass, which has saved images (S, C, H, W, N) and weight.
+        grad_outputs: d loss / d outputs, (S, O, H', W', N).
+        write_grad_images: Writes d loss / d images for d loss / d outputs to its second argument.
+        grad_filters: Returns d loss / d filters for d loss / d outputs.
+    """
+    images, weight = ctx.saved_tensors
+    gradient = grad_outputs.contiguous().numpy()
+    grad_images = grad_weight = grad_bias = None
+    if ctx.needs_input_grad[0]:
+        grad_images = images.new_empty(images.shape)
+        write_grad_images(gradient, grad_images.numpy())
+    if ctx.needs_input_grad[1]:
+        grad_weight = torch.from_numpy(grad_filters(gradient)).view(weight.shape)
+    if ctx.needs_input_grad[2]:
+        grad_bias = torch.from_numpy(sum_last_dimension(flatten_rest(gradient, 2)))
+    return grad_images, grad_weight, grad_bias, None

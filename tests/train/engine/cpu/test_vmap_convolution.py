@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch")
 from torch import Tensor, nn, vmap
 from torch.func import functional_call
 
+from helpers.stacked_layers import assert_stack_equals_layers, image_batches
 from labbench.train.engine.cpu.vmap_convolution import is_stackable, stack_convolutions
 
 RUNS, SAMPLES, CHANNELS, FILTERS = 3, 5, 2, 4
@@ -34,30 +35,12 @@ def test_a_stacked_convolution_equals_torch(
 ) -> None:
     torch.manual_seed(0)
     layers = [kind(CHANNELS, FILTERS, **settings).double() for _ in range(RUNS)]
-    inputs = torch.randn(RUNS, SAMPLES, CHANNELS, 6, 7, dtype=torch.float64)
-    if samples_innermost:
-        inputs = inputs.movedim(1, -1).contiguous().movedim(-1, 1)
-    inputs.requires_grad_()
+    inputs = image_batches(RUNS, SAMPLES, CHANNELS, 6, 7, samples_innermost=samples_innermost)
     stack = copy.deepcopy(layers[0])
     assert is_stackable(stack)
     stack_convolutions(stack)
     assert not is_torch_forward(stack)
-    names = [name for name, _ in stack.named_parameters()]
-    parameters = {
-        name: torch.stack([layer.get_parameter(name) for layer in layers]).detach().requires_grad_() for name in names
-    }
-    ours = vmap(lambda p, x: functional_call(stack, p, (x,)))(parameters, inputs)
-    theirs = torch.stack([layer(inputs[run]) for run, layer in enumerate(layers)])
-    torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
-
-    weights = torch.randn_like(theirs)
-    our_gradients = torch.autograd.grad(ours, [inputs, *parameters.values()], weights)
-    per_run = [layer.get_parameter(name) for name in names for layer in layers]
-    their_inputs, *their_gradients = torch.autograd.grad(theirs, [inputs, *per_run], weights)
-    torch.testing.assert_close(our_gradients[0], their_inputs, rtol=1e-10, atol=1e-12)
-    for index, gradient in enumerate(our_gradients[1:]):
-        stacked = torch.stack(their_gradients[index * RUNS : (index + 1) * RUNS])
-        torch.testing.assert_close(gradient, stacked, rtol=1e-10, atol=1e-12)
+    assert_stack_equals_layers(stack, layers, inputs)
 
 
 def is_torch_forward(module: nn.Module) -> bool:
