@@ -12,6 +12,8 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from labbench.metrics import Goal
+
 # C0, DEL and C1; bidirectional and invisible formatting; line separators; tag letters; lone surrogates
 _HARMFUL = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\U000e0000-\U000e007f\ud800-\udfff]"
@@ -123,6 +125,16 @@ def format_number(value: float | None) -> str:
         return format_engineering(value)
     decimals = 4 if size < 1 else 3 if size < 9.9995 else 2 if size < 99.995 else 1 if size < 999.95 else 0
     return f"{value:.{decimals}f}"
+
+
+def format_delta(value: float | None, reference: float | None, goal: Goal) -> str:
+    """Return the difference from a reference with ▲ (better) or ▼ (worse); "" if either value is missing."""
+    if value is None or reference is None:
+        return ""
+    if value == reference:
+        return "= 0"
+    is_better = (value < reference) == (goal == "min")
+    return f"{'▲' if is_better else '▼'} {'+' if value > reference else '−'}{format_number(abs(value - reference))}"
 
 
 def format_numbers(values: Sequence[float | None]) -> list[str]:

@@ -18,6 +18,7 @@ from labbench.text import (
     cell_width,
     clean,
     fit_to_width,
+    format_delta,
     format_number,
     format_setting,
     no_color_requested,
@@ -247,7 +248,7 @@ def comparison_columns(records: Sequence[RunRecord], goals: Mapping[str, Goal]) 
             for key in keys
         ]
         bests = [
-            _format_delta(_best_value(record, name, goals[name]), _best_value(first, name, goals[name]), goals[name])
+            _format_delta(record.best(name, goals[name]), first.best(name, goals[name]), goals[name])
             for name in metrics
         ]
         seconds = _format_delta(
@@ -261,10 +262,6 @@ def _format_config_value(record: RunRecord, key: str) -> str:
     return format_setting(record.config[key]) if key in record.config else "-"
 
 
-def _best_value(record: RunRecord, metric: str, goal: Goal) -> float | None:
-    return record.summary[metric].best(goal)[0] if metric in record.summary else None
-
-
 def _last_value(record: RunRecord, metric: str) -> float | None:
     return record.summary[metric].last if metric in record.summary else None
 
@@ -273,8 +270,5 @@ def _format_delta(value: float | None, first: float | None, goal: Goal) -> str:
     """Return a value with its difference to the first run's."""
     if value is None:
         return "-"
-    if first is None or value == first:
-        return format_number(value)
-    better = (value < first) == (goal == "min")
-    difference = format_number(abs(value - first))
-    return f"{format_number(value)} {'▲' if better else '▼'} {'+' if value > first else '−'}{difference}"
+    delta = "" if value == first else format_delta(value, first, goal)
+    return f"{format_number(value)} {delta}".rstrip()

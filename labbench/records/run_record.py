@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from labbench.metrics import Goal
@@ -95,3 +96,17 @@ class RunRecord:
         """
         end = self.finished or self.heartbeat
         return None if self.started is None or end is None else max(0.0, end - self.started)
+
+    def best(self, metric: str, goal: Goal) -> float | None:
+        """Return the best finite value of a metric, None if it was not logged or the goal is `none`."""
+        return self.summary[metric].best(goal)[0] if metric in self.summary else None
+
+
+def rank_of_configuration(runs: Sequence[RunRecord], metric: str, goal: Goal) -> float:
+    """Return the sort key of a configuration, given its runs: the smaller, the better.
+
+    It is the mean of their best values, negated for the goal `max`; infinity without a value or for the goal `none`.
+    """
+    bests = [best for run in runs if (best := run.best(metric, goal)) is not None]
+    values = [-best if goal == "max" else best for best in bests]
+    return math.fsum(value / len(values) for value in values) if values else math.inf

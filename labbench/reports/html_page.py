@@ -24,7 +24,8 @@ from labbench.analysis.setup_costs import Efficiency
 from labbench.charts.bands import make_band
 from labbench.charts.series import Floats
 from labbench.configs import canonical_json, distinguishing_keys
-from labbench.records import RunRecord
+from labbench.metrics import Goal
+from labbench.records import RunRecord, rank_of_configuration
 from labbench.reports.formatting import describe_settings, effect_labels, format_interval
 from labbench.reports.sentences import cost_sentences, sentences
 from labbench.reports.tables import STAR, ReportTable, other_tables, setups_table, tuned_tables
@@ -54,13 +55,13 @@ class SetupCurve:
     """Number of runs with a value at each step; runs may end at different steps."""
 
 
-def read_setup_curves(reader: Reader, runs: Sequence[RunRecord], metric: str, goal: str) -> list[SetupCurve]:
+def read_setup_curves(reader: Reader, runs: Sequence[RunRecord], metric: str, goal: Goal) -> list[SetupCurve]:
     """Return the curves of up to `MAX_CURVES` configurations, best first, named by the settings that differ."""
     setups: dict[str, list[RunRecord]] = {}
     for run in runs:
         if metric in run.summary:
             setups.setdefault(canonical_json(_without_seed(run.config)), []).append(run)
-    order = sorted(setups.values(), key=lambda members: _ranking_key(members, metric, goal))[:MAX_CURVES]
+    order = sorted(setups.values(), key=lambda members: rank_of_configuration(members, metric, goal))[:MAX_CURVES]
     configs = [_without_seed(members[0].config) for members in setups.values()]
     differing = distinguishing_keys(configs)
     levels = {key: [config[key] for config in configs if key in config] for key in differing}
@@ -83,15 +84,6 @@ def read_setup_curves(reader: Reader, runs: Sequence[RunRecord], metric: str, go
 
 def _without_seed(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key != "seed"}
-
-
-def _ranking_key(members: Sequence[RunRecord], metric: str, goal: str) -> float:
-    """Return the mean of the best values of a configuration's runs, negated if the goal is max."""
-    summaries = [run.summary[metric] for run in members]
-    best = [summary.min if goal == "min" else summary.max for summary in summaries]
-    values = [value for value in best if value is not None]
-    mean = sum(values) / len(values) if values else float("inf")
-    return mean if goal == "min" else -mean
 
 
 def render_page(answer: Answer, efficiency: Efficiency | None, curves: Sequence[SetupCurve]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,7 @@ from labbench import text
 from labbench.charts.glyphs import LEADER_COUNT, OTHER_SLOT
 from labbench.configs import canonical_json, distinguishing_keys
 from labbench.metrics import Goal
-from labbench.records import RunRecord
+from labbench.records import RunRecord, rank_of_configuration
 
 _MAX_DETAILS = 4
 _LONG_LIST = re.compile(r"(\[[^\]]{0,10})[^\]]{5,}\]")
@@ -119,18 +118,8 @@ def leader_slots(runs: Sequence[RunRecord], metric: str, goal: Goal) -> dict[str
     members: dict[str, list[RunRecord]] = {}
     for run in runs:
         members.setdefault(configuration_of(run), []).append(run)
-    ranked = sorted(members, key=lambda configuration: _rank(members[configuration], metric, goal))
+    ranked = sorted(members, key=lambda configuration: rank_of_configuration(members[configuration], metric, goal))
     slots = dict.fromkeys((run.key for run in runs), OTHER_SLOT)
     for slot, configuration in enumerate(ranked[:LEADER_COUNT], start=1):
         slots.update(dict.fromkeys((run.key for run in members[configuration]), slot))
     return slots
-
-
-def _rank(runs: Sequence[RunRecord], metric: str, goal: Goal) -> float:
-    """Return the mean best value of the runs, the smallest for the best; infinity without values."""
-    if goal == "none":
-        return 0.0
-    summaries = [run.summary[metric] for run in runs if metric in run.summary]
-    bests = [summary.max if goal == "max" else summary.min for summary in summaries]
-    values = [-best if goal == "max" else best for best in bests if best is not None]
-    return math.fsum(value / len(values) for value in values) if values else math.inf

@@ -10,7 +10,6 @@ from labbench.metrics import Goal, ranking_metrics
 from labbench.records import RunRecord
 from labbench.text import format_setting_cell
 from labbench.tui.charts.labels import run_labels
-from labbench.tui.widgets.columns import best_value, format_delta
 from labbench.tui.widgets.text_grid import GridCell, GridRow
 
 COMPUTE_SECONDS_METRIC = "time/compute_s"
@@ -61,7 +60,7 @@ def _setting_row(runs: Sequence[RunRecord], key: str) -> GridRow:
 
 
 def _metric_row(runs: Sequence[RunRecord], metric: str, goal: Goal) -> GridRow:
-    return _number_row(text.clean(metric), runs, [best_value(run, metric, goal) for run in runs], goal)
+    return _number_row(text.clean(metric), runs, [run.best(metric, goal) for run in runs], goal)
 
 
 def _number_row(label: str, runs: Sequence[RunRecord], values: Sequence[float | None], goal: Goal) -> GridRow:
@@ -70,7 +69,7 @@ def _number_row(label: str, runs: Sequence[RunRecord], values: Sequence[float | 
     numbers = text.align_decimal_points([text.format_number(value) for value in values])
     cells = []
     for index, (value, number) in enumerate(zip(values, numbers, strict=True)):
-        delta = format_delta(value, values[0], goal) if index else ""
+        delta = text.format_delta(value, values[0], goal) if index else ""
         star = "★" if value is not None and value == best and len(runs) > 1 else " "
         colour = {"▲": "success", "▼": "error"}.get(delta[:1], "foreground")
         cells.append(GridCell(f"{star}{number} {delta}".rstrip() if value is not None else "", colour))

@@ -227,9 +227,9 @@ def _best_column(metric: str, goal: Goal, *, title: str, optional: bool = False)
         f"best:{metric}",
         title,
         sort,
-        lambda run: text.format_number(best_value(run, metric, goal)),
+        lambda run: text.format_number(run.best(metric, goal)),
         _mean_cell(sort, "mean"),
-        lambda run: best_value(run, metric, goal),
+        lambda run: run.best(metric, goal),
         _mean_value(sort, "mean"),
         descending_first=goal == "max",
         goal=goal,
@@ -258,12 +258,12 @@ def _last_column(metric: str, goal: Goal) -> RunColumn:
 
 
 def _delta_column(metric: str, goal: Goal, baseline: RunRecord) -> RunColumn:
-    reference = best_value(baseline, metric, goal)
+    reference = baseline.best(metric, goal)
 
     def cell(run: RunRecord) -> str:
         if run.key == baseline.key:
             return "base"
-        return format_delta(best_value(run, metric, goal), reference, goal)
+        return text.format_delta(run.best(metric, goal), reference, goal)
 
     return RunColumn("metric:delta", "Δ best", None, cell, numeric=False)
 
@@ -281,24 +281,6 @@ def _mean_cell(heading: str, part: str) -> Callable[[RunGroup], str]:
         return "" if mean is None else text.format_number(getattr(mean, part))
 
     return cell
-
-
-def best_value(run: RunRecord, metric: str, goal: Goal) -> float | None:
-    """Return the best value of a metric of a run, or None if it was not logged."""
-    summary = run.summary.get(metric)
-    return None if summary is None else summary.best(goal)[0]
-
-
-def format_delta(value: float | None, reference: float | None, goal: Goal) -> str:
-    """Return the difference from a reference with ▲ (better) or ▼ (worse); "" if either value is missing."""
-    if value is None or reference is None:
-        return ""
-    if value == reference:
-        return "= 0"
-    is_better = (value < reference) == (goal == "min")
-    return (
-        f"{'▲' if is_better else '▼'} {'+' if value > reference else '−'}{text.format_number(abs(value - reference))}"
-    )
 
 
 def _best_step_cell(metric: str, goal: Goal) -> Callable[[RunRecord], str]:

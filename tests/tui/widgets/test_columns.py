@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from labbench.metrics import metric_rank
 from labbench.records import MetricSummary, RunRecord
+from labbench.text import format_delta
 from labbench.tui.widgets.column_layout import ColumnLayout
-from labbench.tui.widgets.columns import ColumnContext, RunColumn, format_delta, run_columns
+from labbench.tui.widgets.columns import ColumnContext, RunColumn, run_columns
 
 RUN = RunRecord(
     id=1,
