@@ -21,7 +21,7 @@ from labbench.train.data.dataset import Split
 from labbench.train.data.samples import Samples, concatenate, count_samples, map_tensors, split_samples
 from labbench.train.dtypes import place
 from labbench.train.engine.cpu.backprop import Backprop
-from labbench.train.engine.cpu.kernels import LayerArrays
+from labbench.train.engine.cpu.layer_kernel import LayerArrays
 from labbench.train.engine.cpu.tile_width import TileWidthTuner
 from labbench.train.engine.cpu.vmap_convolution import stack_convolutions
 from labbench.train.engine.cpu.vmap_normalization import stack_normalizations

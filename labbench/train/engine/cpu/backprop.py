@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from labbench.train.engine.cpu import kernels
-from labbench.train.engine.cpu.kernels import AutogradKernel, LayerArrays, LayerKernel
+from labbench.train.engine.cpu.kernels import AutogradKernel
+from labbench.train.engine.cpu.layer_kernel import Array, LayerArrays, LayerKernel
 from labbench.train.engine.dropout import SeededDropout
 from labbench.train.engine.freezing import EVAL_MODE_ATTRIBUTE
 from labbench.train.engine.layers import list_layers
@@ -96,7 +97,7 @@ class Backprop:
         Call it after `forward`, whose outputs have the shape of `grad_output`, (S, N, ...). The arrays in `gradients`
         have the shapes of the parameters, (S, ...).
         """
-        grad: kernels.Array | None = grad_output.movedim(1, -1).contiguous().numpy()  # (S, ..., N)
+        grad: Array | None = grad_output.movedim(1, -1).contiguous().numpy()  # (S, ..., N)
         for index in reversed(range(len(self._kernels))):
             if grad is None:
                 break
@@ -109,7 +110,7 @@ class Backprop:
             for name, value in summands.items():
                 layer_gradients[name][...] += value
 
-    def _get_kernel(self, index: int, x: kernels.Array) -> LayerKernel:
+    def _get_kernel(self, index: int, x: Array) -> LayerKernel:
         """Return the kernel of a layer, made in the first call.
 
         The first call chooses the kernel's class by its inputs x (S, ..., N).

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from labbench.train.engine.cpu.im2col import Array, Geometry, Patches, output_size, split_samples
-from labbench.train.engine.cpu.kernels import flatten_rest, matmul_into, sum_last_dimension
+from labbench.train.engine.cpu.layer_kernel import flatten_rest, matmul_into, sum_last_dimension
 from labbench.train.engine.vmap_calls import call_stacked
 
 
