@@ -10,7 +10,7 @@ from pathlib import Path
 
 from labbench.store.connection import open_for_writing, translate_sqlite_errors
 from labbench.store.maintenance.merge import attach_read_only, common_columns
-from labbench.store.queries.run_rows import IN_JSON_LIST, as_json_list
+from labbench.store.queries.run_sql import IN_JSON_LIST, as_json_list
 
 _PRINTED = {"traceback": "NULL"}
 _WITHOUT_CHECKPOINTS = {"boundary": "0"}
