@@ -111,7 +111,7 @@ class RunOptimizer:
         return save_state_dicts(states) if states else None
 
     def load(self, state: Mapping[str, Tensor], state_dicts: Tensor | None = None) -> None:
-        """Restore the results of `state` and `save_state_dicts`."""
+        """Restore `state`, tensors in the shapes of the parameters, and `save_state_dicts`, uint8 (bytes,)."""
         states = {} if state_dicts is None else load_state_dicts(state_dicts)
         if "optimizer" in states:
             with sync_point(SyncPoint.SETUP):

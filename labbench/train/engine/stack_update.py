@@ -110,7 +110,10 @@ class StackUpdate:
         return self._copy_row(self.parameters, index)
 
     def state(self, index: int, fixed: Mapping[str, Tensor], *, has_updated: bool) -> TrainingState:
-        """Return a copy of the state of one run, with its `fixed` tensors; `has_updated` is False before any step."""
+        """Return a copy of the state of one run in the model's shapes, with its `fixed` tensors.
+
+        `has_updated` is False before any step.
+        """
         averages: dict[str, Tensor] = {}
         with self.using(averaged=False):
             tensors = {**self.weights(index), **fixed}

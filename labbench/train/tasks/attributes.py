@@ -174,7 +174,7 @@ class TaskAttributes:
         return capture(self._instance, memo)
 
     def parameters(self) -> dict[str, Tensor]:
-        """Return the tensors in attributes, modules, lists and dicts that require gradients, by path."""
+        """Return the tensors that require gradients in attributes, modules, lists and dicts, any shape, by path."""
         parameters: dict[str, Tensor] = {}
         _collect_parameters(dict(getattr(self._instance, "__dict__", {})), "self", parameters)
         return parameters
