@@ -10,9 +10,10 @@ import math
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from labbench.metrics import Goal
+if TYPE_CHECKING:
+    from labbench.metrics import Goal
 
 # C0, DEL and C1; bidirectional and invisible formatting; line separators; tag letters; lone surrogates
 _HARMFUL = re.compile(
