@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from labbench.metrics import Goal
-from labbench.store.queries.run_rows import IN_JSON_LIST, as_json_list
+from labbench.store.queries.run_sql import IN_JSON_LIST, as_json_list
 
 
 @dataclass(frozen=True, slots=True)
