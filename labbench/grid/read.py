@@ -159,8 +159,7 @@ def read_grid(path: Path, *, overrides: Sequence[str] = ()) -> Grid:
     """
     source = read_source(path, overrides)
     _require_known_tables(source)
-    metrics = read_metrics(source)
-    pinned = override_settings(source)
+    metrics, pinned = read_metrics(source), override_settings(source)
     task, command = _read_task(source, path.parent)
     stop = read_stop(source, metrics)
     grid = Grid(

@@ -21,7 +21,11 @@ def _parse_steps(value: Any) -> Any:
 
 
 def parse_duration(value: Any) -> Any:
-    """Parse a duration in seconds: "2h", "90m", "1h30m", "30s", or a number."""
+    """Parse a duration in seconds: "2h", "90m", "1h30m", "30s", or a number.
+
+    Raises:
+        BadValueError: It is none of these, or not above 0.
+    """
     if isinstance(value, str):
         if not re.fullmatch(r"(\d+(\.\d+)?[dhms])+", value):
             raise BadValueError(f'must be a time such as "2h", "90m" or "30s", not {quote_value(value)}')
