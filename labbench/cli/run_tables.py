@@ -43,6 +43,9 @@ COMPUTE_SECONDS_METRIC = "time/compute_s"
 MAX_LEADING_METRICS = 2
 """Default number of metrics in a table of runs."""
 
+MAX_EXPERIMENTS = 4
+"""Number of experiments of which a table of runs shows at least one metric each."""
+
 
 @dataclass(frozen=True, slots=True)
 class TextColumn:
@@ -143,9 +146,20 @@ def colour_status(line: str) -> str:
     return line if colour is None else click.style(status, fg=colour) + line[len(status) :]
 
 
-def leading_metrics(goals: Mapping[str, Goal]) -> list[str]:
-    """Return the metrics that a table of runs shows by default."""
-    return quality_metrics(goals)[:MAX_LEADING_METRICS]
+def leading_metrics(
+    records: Sequence[RunRecord], goals: Mapping[str, Goal], sort_metric: str | None = None
+) -> list[str]:
+    """Return the metrics that a table of runs shows by default.
+
+    The first is the metric that sorts the table; of each of the first experiments at least one is shown.
+    """
+    logged = {experiment: set[str]() for experiment in dict.fromkeys(record.experiment for record in records)}
+    for record in records:
+        logged[record.experiment].update(record.summary)
+    metrics = quality_metrics(name for name in goals if any(name in names for names in logged.values()))
+    firsts = [next((name for name in metrics if name in names), None) for names in logged.values()]
+    chosen = dict.fromkeys([*filter(None, [sort_metric, *firsts[:MAX_EXPERIMENTS]])])
+    return list(dict.fromkeys([*chosen, *metrics]))[: max(MAX_LEADING_METRICS, len(chosen))]
 
 
 def run_columns(
@@ -165,7 +179,7 @@ def run_columns(
         keys, metrics = [name for name in names if name not in goals], [name for name in names if name in goals]
     else:
         keys = differing_keys(record.config for record in records)
-        metrics = leading_metrics(goals) if metrics is None else metrics
+        metrics = leading_metrics(records, goals) if metrics is None else metrics
     columns = [
         TextColumn("status", [record.status for record in records]),
         TextColumn("key", [record.key for record in records]),

@@ -72,10 +72,10 @@ def ls(
     if as_json:
         click.echo(json.dumps(run_documents(records)))
     elif records:
-        print_table(run_columns(records, goals, names=names), table_format)
-        if note := assumed_goals_note(
-            names or leading_metrics(goals), goals, declared, f"`{database_command(db)} define METRIC min|max|none`"
-        ):
+        metrics = leading_metrics(records, goals, metric_of_column(column, goals))
+        print_table(run_columns(records, goals, names=names, metrics=metrics), table_format)
+        remedy = f"`{database_command(db)} define METRIC min|max|none`"
+        if note := assumed_goals_note(names or metrics, goals, declared, remedy):
             echo(note, err=True)
         if total > len(records):
             echo(f"{len(records)} of {total} runs", err=True)
@@ -95,8 +95,14 @@ def sort_order(sort: str | None, goals: Mapping[str, Goal]) -> tuple[str | None,
     if sort is None:
         return None, False
     column = sort.removeprefix("-")
-    metric = column.removesuffix(")").partition("(")[2] or column
-    return column, (goals.get(metric) == "max") != sort.startswith("-")
+    metric = metric_of_column(column, goals)
+    return column, (metric is not None and goals[metric] == "max") != sort.startswith("-")
+
+
+def metric_of_column(column: str | None, goals: Mapping[str, Goal]) -> str | None:
+    """Return the metric of a column such as `val/loss` or `best(val/loss)`, None for any other column."""
+    metric = (column or "").removesuffix(")").partition("(")[2] or column
+    return metric if metric in goals else None
 
 
 def run_documents(records: Sequence[RunRecord]) -> list[dict[str, Any]]:

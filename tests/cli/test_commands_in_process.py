@@ -380,7 +380,7 @@ def test_experiments_of_other_tasks_do_not_change_the_answers(
         with Reader(db) as reader:
             runs = tuple(reader.runs("experiment=demo"))
         grid = SimpleNamespace(grid=SimpleNamespace(name="demo", metrics={}, runtime=Runtime()))
-        outcome = SimpleNamespace(runs=runs, trained=0, elsewhere=0, interrupted=False)
+        outcome = SimpleNamespace(runs=runs, trained=0, elsewhere=0, interrupted=False, search=None)
         print_report(grid, outcome, db, with_table=True)  # type: ignore[arg-type]
         return capsys.readouterr().out
 
@@ -393,6 +393,25 @@ def test_experiments_of_other_tasks_do_not_change_the_answers(
             writer.write([points(run, name, [0.5, 0.1]) for name in metrics])
             writer.write([Finished(run.key, 1, "finished", "all epochs")])
     assert (answers(), snapshot(), report()) == before
+
+
+def test_table_of_several_experiments_shows_a_metric_of_each_and_the_one_that_sorts_it(
+    labbench: Labbench, tmp_path: Path
+) -> None:
+    logged = {"vision": ["val/accuracy", "train/loss"], "rl": ["reward", "lr"], "text": ["eval/loss", "eval/ppl"]}
+    with Writer(tmp_path / "new.db") as writer:
+        for experiment, metrics in logged.items():
+            [run] = start(writer, [NewRun(experiment, {}, experiment)], experiment=experiment)
+            writer.write([points(run, name, [0.5]) for name in metrics])
+
+    def metrics(*words: str) -> list[str]:
+        headings = labbench("--db", str(tmp_path / "new.db"), "ls", *words).stdout.splitlines()[0].split()
+        return [word for word in headings if any(word in names for names in logged.values())]
+
+    assert metrics() == ["val/accuracy", "reward", "eval/loss"]
+    assert metrics("--sort", "best(eval/ppl)")[0] == "eval/ppl"
+    assert metrics("--sort", "best(val/accuracy)", "--limit", "1") == ["val/accuracy", "train/loss"]
+    assert metrics("experiment=text") == ["eval/loss", "eval/ppl"]
 
 
 def test_narrow_terminal_shows_metrics_and_leaves_out_settings() -> None:
