@@ -25,7 +25,7 @@ SAMPLE_SECONDS = 0.001
 WRITE_SECONDS = 0.1
 
 Frame = tuple[str, str]
-"""Module (of labbench, such as `train/loop`, else `torch/optim` or a file name) and function."""
+"""Module (of labbench, such as `train/stack_trainer`, else `torch/optim` or a file name) and function."""
 
 MODULE_PURPOSES = {
     "torch/optim": "optimizer",
@@ -98,11 +98,11 @@ def purpose_in_worker(frames: list[Frame]) -> str:
     if ("executors/worker_main", "train_and_listen") not in frames:
         sends = ("connection", "send") in frames
         return "recording" if sends else "idle" if ("connection", "recv") in frames else "preparing"
-    if ("train/loop", "evaluate") in frames:
+    if ("train/stack_trainer", "evaluate") in frames:
         return "validation"
-    if ("train/loop", "train_epoch") in frames:
+    if ("train/stack_trainer", "train_epoch") in frames:
         return purpose_in_epoch(frames)
-    functions = {function for module, function in frames if module == "train/loop"}
+    functions = {function for module, function in frames if module == "train/stack_trainer"}
     return "recording" if functions & {"end_epoch", "record_epoch", "flush", "collect", "end_run"} else "preparing"
 
 
@@ -113,7 +113,7 @@ def purpose_in_epoch(frames: list[Frame]) -> str:
             return "metrics"
         if module in MODULE_PURPOSES:
             return MODULE_PURPOSES[module]
-        if (module, function) == ("train/loop", "train_epoch"):
+        if (module, function) == ("train/stack_trainer", "train_epoch"):
             return "recording"  # lines of the loop itself
         if module.startswith("train/") and module != "train/rng":  # used for several purposes
             return "arithmetic"

@@ -35,8 +35,8 @@ from labbench.train.engine.cuda.meta_kernels import gpu_optimizers
 from labbench.train.engine.stepper import Stepper, Workload
 from labbench.train.grouping.arrange import ReadyStack
 from labbench.train.host_copies import SyncPoint
-from labbench.train.loop import StackTrainer
 from labbench.train.run_state import TrainingRun
+from labbench.train.stack_trainer import StackTrainer
 
 STEPS = 2  # per epoch, of two
 WAYS = {"loop": 1, "stacked": 3, "vmap": 3, "captured": 3}
