@@ -20,7 +20,8 @@ from labbench.analysis.table import Check, Floats, Parameter, Table, never_cance
 
 MIN_SETUPS = 30
 """Smallest number of configurations for a forest; below it an additive model explains more."""
-TREE_COUNT = 50
+TREE_COUNT, PERMUTED_TREE_COUNT = 50, 25
+"""Number of trees of the forest, and of each forest that is fitted to permuted residuals."""
 MAX_TREE_SETUPS = 500
 """Number of configurations that a tree is fitted to; more take longer and estimate noisy effects no better."""
 MAX_BACKGROUND_SETUPS, MAX_BACKGROUND_SETUPS_OF_PAIRS = 256, 32
@@ -61,16 +62,16 @@ def decompose_variance(table: Table, check: Check = never_cancelled) -> Variance
     """
     names = [p.name for p in table.independent]
     inputs, generator = np.column_stack([_rank_column(p, table) for p in table.independent]), np.random.default_rng(0)
-    fitted = _fit_forest(inputs, table.means, out_of_bag=True)
+    fitted = _fit_forest(inputs, table.means, TREE_COUNT, out_of_bag=True)
     residuals = table.means - fitted.oob_prediction_
     mains: list[Term] = [(column,) for column in range(len(names))]
     of_mains = _effect_variances(fitted, inputs, mains, check)
     paired = sorted(np.argsort(-of_mains, kind="stable")[:MAX_PAIRED].tolist())
     pairs: list[Term] = list(combinations(paired, 2))
-    noise = [
-        _effect_variances(_fit_forest(inputs, generator.permutation(residuals)), inputs, mains + pairs, check)
-        for _ in range(PERMUTATION_COUNT)
+    permuted = [
+        _fit_forest(inputs, generator.permutation(residuals), PERMUTED_TREE_COUNT) for _ in range(PERMUTATION_COUNT)
     ]
+    noise = [_effect_variances(forest, inputs, mains + pairs, check) for forest in permuted]
     variances = np.concatenate([of_mains, _effect_variances(fitted, inputs, pairs, check)])
     signal = (variances - np.mean(noise, axis=0)).clip(0.0)
     parts = (signal * _calibration_slope(table.means, fitted.oob_prediction_) ** 2).tolist()
@@ -90,14 +91,12 @@ def _rank_column(parameter: Parameter, table: Table) -> Floats:
     return np.unique(numbers, return_inverse=True)[1].astype(np.float64)
 
 
-def _fit_forest(inputs: Floats, targets: Floats, *, out_of_bag: bool = False) -> Any:
+def _fit_forest(inputs: Floats, targets: Floats, trees: int, *, out_of_bag: bool = False) -> Any:
     """Return a forest fitted to inputs (C, P) and targets (C,), with its out-of-bag predictions on request."""
     from sklearn.ensemble import RandomForestRegressor  # the import takes a second, and full grids do not need it
 
     size = MAX_TREE_SETUPS if len(inputs) > MAX_TREE_SETUPS else None
-    forest = RandomForestRegressor(
-        TREE_COUNT, min_samples_leaf=2, max_samples=size, oob_score=out_of_bag, random_state=0
-    )
+    forest = RandomForestRegressor(trees, min_samples_leaf=2, max_samples=size, oob_score=out_of_bag, random_state=0)
     return forest.fit(inputs, targets)
 
 

@@ -163,7 +163,9 @@ class Table:
     @cached_property
     def means(self) -> Floats:
         """Mean per configuration, NaN without values, shape (C,)."""
-        return np.array([average(setup.values) if setup.values else math.nan for setup in self.setups])
+        sums, sizes = (np.bincount(self.owner, v, len(self.setups)) for v in (self.value, np.abs(self.value)))
+        sums[np.abs(sums) <= ROUNDING_TOLERANCE * sizes] = 0.0
+        return np.divide(sums, self.counts, out=np.full(len(sums), math.nan), where=self.counts > 0)
 
     @cached_property
     def value(self) -> Floats:
@@ -196,7 +198,13 @@ class Table:
 
     def with_values(self) -> Table:
         """Return the configurations with at least one value; parameters keep all levels."""
+        return self._measured
+
+    @cached_property
+    def _measured(self) -> Table:
         rows = np.flatnonzero(self.counts > 0)
+        if len(rows) == len(self.setups):
+            return self
         parameters = tuple(replace(parameter, codes=parameter.codes[rows]) for parameter in self.parameters)
         return Table(tuple(self.setups[i] for i in rows), parameters, self.not_analysed)
 
@@ -242,7 +250,7 @@ def _screen(parameters: Sequence[Parameter], setups: Sequence[Setup]) -> tuple[l
 
 def _rank_results(setups: Sequence[Setup]) -> Floats:
     """Return the rank of each configuration's mean, shape (C,); ties share a rank, missing means the last."""
-    means = np.array([average(setup.values) if setup.values else math.nan for setup in setups])
+    means = Table(tuple(setups), ()).means
     return np.unique(means, return_inverse=True)[1].astype(np.float64)
 
 
@@ -298,12 +306,6 @@ def freeze(value: object) -> object:
     if isinstance(value, list | tuple):
         return ("list", tuple(freeze(item) for item in value))
     return (type(value).__name__, value if value is None else str(value))
-
-
-def average(values: Sequence[float]) -> float:
-    """Return the mean, or 0 if it is below the rounding error of the sum."""
-    mean = float(np.mean(values))
-    return mean if abs(mean) > ROUNDING_TOLERANCE * float(np.mean(np.abs(values))) else 0.0
 
 
 def weighted_sum(weights: Floats, values: Floats) -> Floats:
