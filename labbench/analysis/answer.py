@@ -11,6 +11,7 @@ from labbench.analysis.costs import Basin
 from labbench.analysis.effects import Contrast, Effect, MarginalEffects, TwoWayTable
 from labbench.analysis.intervals import Interval
 from labbench.analysis.selection import Scope
+from labbench.analysis.tuning.budgets import BudgetComparison
 from labbench.analysis.tuning.tuned_values import TunedComparison
 from labbench.json_documents import to_json_value
 from labbench.metrics import Goal
@@ -196,6 +197,8 @@ class Answer:
     """Configuration with a better mean than `best`, not selected because some of its runs diverged."""
     tuned: tuple[TunedComparison, ...] = ()
     """Values of the categorical parameters, each at its own best setting, by importance of the parameter."""
+    budgets: tuple[BudgetComparison, ...] = ()
+    """Best of n configurations by n; empty unless they were drawn at random."""
     parameters: tuple[ParameterAnswer, ...] = ()
     """Parameters by importance, most important first."""
     interactions: tuple[Interaction, ...] = ()
@@ -231,6 +234,7 @@ class Answer:
             "runner_up": self._runner_up_document(),
             "rivals": self.rivals,
             "tuned": [comparison.as_document() for comparison in self.tuned],
+            "budgets": [comparison.as_document() for comparison in self.budgets],
             "parameters": [_parameter_document(parameter) for parameter in self.parameters],
             "interactions": [_interaction_document(interaction) for interaction in self.interactions],
             "ranking": [_estimate_document(estimate) for estimate in self.ranking],
@@ -359,6 +363,7 @@ def _scope_document(scope: Scope) -> dict[str, Any]:
             "other_code": scope.other_code,
             "other_tasks": scope.other_tasks,
             "other_ranks": scope.other_ranks,
+            "pruned": scope.pruned,
         },
         "commits": scope.commits,
         "seed_keys": list(scope.seed_keys),

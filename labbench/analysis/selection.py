@@ -13,11 +13,15 @@ from typing import Any, Literal, TypeAlias
 
 from labbench.analysis.run_keys import find_rank_key, find_run_keys, split_words
 from labbench.analysis.table import freeze, is_number
+from labbench.analysis.tuning.budgets import Sampling
 from labbench.errors import InputError, did_you_mean
 from labbench.records import RunRecord
 
 SEED = "seed"
 """Key of the seed in the configs of a selection."""
+
+PRUNED: str = "pruned"
+"""Status of runs that a search stopped early by comparison with others."""
 
 At: TypeAlias = Literal["best", "last"]
 
@@ -54,6 +58,8 @@ class Scope:
     """Number of runs left out because they are of older code than their grid has now."""
     other_code: int = 0
     """Number of runs left out because another version of the code computed them."""
+    pruned: int = 0
+    """Number of selected runs that a search stopped early by comparison with others."""
     other_ranks: int = 0
     """Number of runs left out because they are of other processes of a distributed job than the first."""
     commits: int = 1
@@ -75,6 +81,8 @@ class Selection:
     runs: tuple[RunRecord, ...]
     """Runs whose configs hold the seed as `seed` and no key that was left out."""
     scope: Scope
+    sampling: Sampling | None = None
+    """Random draw of the configurations; None if they were not drawn, or depend on results."""
 
 
 def select_runs(

@@ -165,7 +165,7 @@ class Table:
         """Mean per configuration, NaN without values, shape (C,)."""
         sums, sizes = (np.bincount(self.owner, v, len(self.setups)) for v in (self.value, np.abs(self.value)))
         sums[np.abs(sums) <= ROUNDING_TOLERANCE * sizes] = 0.0
-        return np.divide(sums, self.counts, out=np.full(len(sums), math.nan), where=self.counts > 0)
+        return np.asarray(np.divide(sums, self.counts, out=np.full(len(sums), math.nan), where=self.counts > 0))
 
     @cached_property
     def value(self) -> Floats:

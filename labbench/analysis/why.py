@@ -52,6 +52,7 @@ from labbench.analysis.table import (
     observe,
     tabulate,
 )
+from labbench.analysis.tuning.budgets import Sampling, compare_budgets
 from labbench.analysis.tuning.tuned_values import compare_all_tuned
 from labbench.metrics import Goal
 
@@ -134,14 +135,19 @@ def why(
     *,
     lost: str = "diverged",
     check: Check = never_cancelled,
+    sampling: Sampling | None = None,
 ) -> Answer:
     """Find the best configuration, the certainty of this choice, and the effect of each parameter.
 
     Runs without results are counted in the answer and never raise. `lost` is the verb phrase for runs that count as
     diverged in sentences, such as "never got there" for costs. `check` is called between steps and may raise to cancel.
+    `sampling` describes the random draw of the configurations, if there was one.
     """
     runs, unit = rescale_observations(list(observations))
-    return restore_unit(_make_answer(tabulate(runs), metric, goal, lost, check), unit)
+    everything = tabulate(runs)
+    answer = _make_answer(everything, metric, goal, lost, check)
+    budgets = compare_budgets(everything, sampling, goal, _metric_bounds(metric, everything))
+    return restore_unit(replace(answer, budgets=budgets), unit)
 
 
 def explain(selection: Selection, metric: str, goal: Goal, *, check: Check = never_cancelled) -> Answer:
@@ -149,7 +155,8 @@ def explain(selection: Selection, metric: str, goal: Goal, *, check: Check = nev
 
     `check` is called between steps and may raise to cancel.
     """
-    answer = why(observe(selection.runs, metric, goal, at=selection.scope.at), metric, goal, check=check)
+    runs = observe(selection.runs, metric, goal, at=selection.scope.at)
+    answer = why(runs, metric, goal, check=check, sampling=selection.sampling)
     return replace(answer, scope=selection.scope)
 
 
@@ -169,7 +176,6 @@ def _make_answer(everything: Table, metric: str, goal: Goal, lost: str, check: C
     ranking = (best, *(context.estimate(int(index)) for index in order[1:MAX_RANKED_SETUPS]))
     parameters = _parameter_answers(context, shares, difference, check)
     interactions = _find_interactions(context, shares)
-    check()
     tuned = compare_all_tuned(everything, noise, goal, [parameter.name for parameter in parameters])
     return Answer(
         metric=metric,
@@ -187,7 +193,7 @@ def _make_answer(everything: Table, metric: str, goal: Goal, lost: str, check: C
         parameters=parameters,
         interactions=interactions,
         ranking=ranking,
-        heat_maps=make_heat_maps(everything, noise, parameters, interactions),
+        heat_maps=_clipped_heat_maps(context, parameters, interactions),
         rate_ranges=find_rate_ranges(everything, goal),
         widenings=find_widenings(everything, noise, goal),
         divergences=_find_divergences(everything),
@@ -210,13 +216,23 @@ def _count_runs(everything: Table) -> Counts:
     )
 
 
+_SHARE_WORDS = {
+    *("accuracy", "acc", "f1", "auc", "auroc", "auprc", "ap", "precision", "recall", "sensitivity", "specificity"),
+    *("iou", "dice", "jaccard", "top1", "top5", "success"),
+}
+_ERROR_WORDS = {"loss", "error", "err", "mse", "mae", "rmse", "nll", "perplexity", "wer", "cer"}
+
+
 def _metric_bounds(metric: str, table: Table) -> tuple[float, float]:
-    """Return the smallest and largest possible value of a metric, guessed from its name and values."""
-    words = set(metric.lower().replace("/", "_").replace("-", "_").split("_"))
-    low, high = float(table.value.min()), float(table.value.max())
-    if "accuracy" in words and low >= 0.0 and high <= 1.0:
-        return 0.0, 1.0
-    return (0.0 if words & {"loss", "error", "mse", "mae"} and low >= 0.0 else -math.inf), math.inf
+    """Return the smallest and largest possible value of a metric, guessed from its name and values.
+
+    An accuracy is a share of 1, or of 100 if a value is above 1.
+    """
+    words = set(metric.lower().replace("/", "_").replace("-", "_").replace("@", "").split("_"))
+    low, high = float(table.value.min(initial=math.inf)), float(table.value.max(initial=-math.inf))
+    if words & _SHARE_WORDS and low >= 0.0 and high <= 100.0:
+        return 0.0, 1.0 if high <= 1.0 else 100.0
+    return (0.0 if words & _ERROR_WORDS and low >= 0.0 else -math.inf), math.inf
 
 
 def _verdict(difference: Difference | None) -> Verdict:
@@ -323,6 +339,19 @@ def _variance_shares(shares: Importance | None) -> VarianceShares | None:
 def _clip_effects(context: _AnswerContext, marginal: MarginalEffects) -> MarginalEffects:
     effects = tuple(replace(effect, interval=context.clip(effect.interval)) for effect in marginal.effects)
     return replace(marginal, effects=effects)
+
+
+def _clipped_heat_maps(
+    context: _AnswerContext, parameters: Sequence[ParameterAnswer], interactions: Sequence[Interaction]
+) -> tuple[HeatMap, ...]:
+    heat_maps = make_heat_maps(context.everything, context.noise, parameters, interactions)
+    return tuple(_clip_heat_map(context, heat_map) for heat_map in heat_maps)
+
+
+def _clip_heat_map(context: _AnswerContext, heat_map: HeatMap) -> HeatMap:
+    rows = heat_map.table.cells
+    cells = tuple(tuple(replace(cell, interval=context.clip(cell.interval)) for cell in row) for row in rows)
+    return replace(heat_map, table=replace(heat_map.table, cells=cells))
 
 
 def _evidence_levels(p_values: Sequence[float | None], *, untested: int = 0) -> list[Literal["clear", "weak", "none"]]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from labbench.charts.bands import SpreadKind
     from labbench.charts.plotext_chart import PlotCanvas
     from labbench.reports.figures import FigureStyle
-    from labbench.reports.metric_curves import MetricSelection, PlotOptions
+    from labbench.reports.metric_curves import MetricSelection
 
 
 def figure_options(command: Command) -> Command:
@@ -37,6 +37,10 @@ def figure_options(command: Command) -> Command:
         ),
         click.option(
             "--heatmap", "heat_map", nargs=2, metavar="ROW COLUMN", help="Draw means by two configuration keys instead."
+        ),
+        click.option("--tuned", metavar="KEY", help="Draw each value of KEY at its own best setting instead."),
+        click.option(
+            "--best-of", metavar="KEY", help="Draw the best of n random configurations by KEY, or of `all`, instead."
         ),
         click.option("--width", default="column", metavar="WIDTH", help="column (3.25), page (6.75) or inches."),
         click.option("--font-size", type=click.FloatRange(4, 40), default=8.0, show_default=True, help="In points."),
@@ -82,6 +86,8 @@ def plot(
     all_code: bool,
     output: Path | None,
     heat_map: tuple[str, str] | None,
+    tuned: str | None,
+    best_of: str | None,
     spread: SpreadKind,
     **style: Any,
 ) -> None:
@@ -91,14 +97,13 @@ def plot(
     means; it needs matplotlib.
     \f
     Raises:
-        InputError: --heatmap without -o, or matplotlib is not installed.
+        InputError: --heatmap, --tuned or --best-of without -o or together, or matplotlib is not installed.
     """
     from labbench.filters.parser import parse, present_code
     from labbench.reports.metric_curves import MetricSelection, PlotOptions, draw_metric
     from labbench.store.reader import Reader
 
-    if heat_map and output is None:
-        raise InputError("a heat map is a figure: add -o FILE")
+    answer_figure = _answer_figure(output, heat_map, tuned, best_of)
     keys = [key for key in (group, *(heat_map or ())) if key is not None]
     run_filter = parse(filters) if not keys or all_code else present_code(parse(filters))
     options = PlotOptions(axis, smooth, log, group)
@@ -106,10 +111,16 @@ def plot(
         if print_name_notes(reader.check_names(run_filter, metrics=[metric, *{axis} - {"step", "time"}], columns=keys)):
             return
         selection = MetricSelection(reader, metric, run_filter)
-        if output is not None:
-            _save_figure(output, selection, options, heat_map, _figure_style(**style), spread)
+        if output is not None and answer_figure is not None:
+            answer_figure(output, selection, _figure_style(**style))
+        elif output is not None:
+            from labbench.reports.metric_figures import save_metric
+
+            save_metric(output, selection, options, _figure_style(**style), spread=spread)
         else:
             click.echo(draw_metric(selection, options, _terminal_canvas()))
+    if output is not None:
+        echo(f"wrote {output}", err=True)
 
 
 def _terminal_canvas() -> PlotCanvas:
@@ -119,21 +130,27 @@ def _terminal_canvas() -> PlotCanvas:
     return PlotCanvas(columns, max(10, rows - 2), colour=sys.stdout.isatty() and not no_color_requested(os.environ))
 
 
-def _save_figure(
-    path: Path,
-    selection: MetricSelection,
-    options: PlotOptions,
-    heat_map: tuple[str, str] | None,
-    style: FigureStyle,
-    spread: SpreadKind,
-) -> None:
-    from labbench.reports.metric_figures import save_heat_map, save_metric
+def _answer_figure(
+    output: Path | None, heat_map: tuple[str, str] | None, tuned: str | None, best_of: str | None
+) -> Callable[[Path, MetricSelection, FigureStyle], None] | None:
+    """Return the function that draws the requested figure, None for one of curves. Raises InputError."""
+    kinds = {"--heatmap": heat_map, "--tuned": tuned, "--best-of": best_of}
+    names = [name for name, value in kinds.items() if value]
+    if len(names) > 1:
+        raise InputError(f"{' and '.join(names)} are different figures: give one of them")
+    if names and output is None:
+        raise InputError(
+            "a heat map is a figure: add -o FILE" if heat_map else f"{names[0]} draws a figure: add -o FILE"
+        )
+    if not names:
+        return None
+    from labbench.reports.answer_figures import save_budgets, save_tuned_values
+    from labbench.reports.metric_figures import save_heat_map
 
     if heat_map:
-        save_heat_map(path, selection, heat_map, style)
-    else:
-        save_metric(path, selection, options, style, spread=spread)
-    echo(f"wrote {path}", err=True)
+        return lambda path, selection, style: save_heat_map(path, selection, heat_map, style)
+    save, key = (save_tuned_values, tuned) if tuned else (save_budgets, best_of)
+    return lambda path, selection, style: save(path, selection, key or "", style)
 
 
 def _figure_style(*, width: str, font_size: float, title: str | None) -> FigureStyle:

@@ -190,6 +190,7 @@ def _write_page(reader: Reader, path: Path, answer: Answer, costs: Efficiency | 
 
 def _answer_lines(answer: Answer, costs: Efficiency | None) -> list[str]:
     """Return the answer as lines: sentences, configurations, importance and effects of the parameters, costs."""
+    from labbench.reports.budget_sentences import budget_tables
     from labbench.reports.sentences import cost_sentences, sentences
     from labbench.reports.tables import other_tables, setups_table, text_block, tuned_tables
     from labbench.reports.text_charts import effect_lines, importance_lines, scale_line
@@ -197,7 +198,7 @@ def _answer_lines(answer: Answer, costs: Efficiency | None) -> list[str]:
     columns = shutil.get_terminal_size((100, 24)).columns
     lines = [clean(line) for line in (*sentences(answer), *cost_sentences(answer, costs))]
     setups, others = setups_table(answer), other_tables(answer, costs)
-    for table in (*tuned_tables(answer), *([setups] if setups else [])):
+    for table in (*tuned_tables(answer), *budget_tables(answer), *([setups] if setups else [])):
         lines += text_block(table, columns)
     importance = importance_lines(answer)
     if importance:
@@ -213,10 +214,17 @@ def _answer_lines(answer: Answer, costs: Efficiency | None) -> list[str]:
 def _print_tables(answer: Answer, costs: Efficiency | None, table_format: str) -> None:
     """Print the tables of the answer as markup, each after its title."""
     from labbench.cli.run_tables import print_markup
+    from labbench.reports.budget_sentences import budget_tables
     from labbench.reports.tables import effects_table, other_tables, setups_table, tuned_tables
 
     effects = [effects_table(answer, parameter) for parameter in answer.parameters]
-    all_tables = (*tuned_tables(answer), setups_table(answer), *effects, *other_tables(answer, costs))
+    all_tables = (
+        *tuned_tables(answer),
+        *budget_tables(answer),
+        setups_table(answer),
+        *effects,
+        *other_tables(answer, costs),
+    )
     tables = [table for table in all_tables if table is not None]
     comment = {"markdown": "**{}**\n", "latex": "% {}", "csv": "# {}"}[table_format]
     for index, table in enumerate(tables):

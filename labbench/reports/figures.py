@@ -17,6 +17,7 @@ from labbench.text import format_setting
 if TYPE_CHECKING:
     from labbench.analysis.answer import HeatMap
     from labbench.analysis.effects import TwoWayCell
+    from labbench.analysis.intervals import Interval
 
 FIGURE_FORMATS = ("svg", "pdf", "png")
 COLUMN_WIDTH, PAGE_WIDTH = 3.25, 6.75
@@ -55,9 +56,9 @@ class FigureCurve:
 
 
 def draw_figure_curves(
-    path: Path, curves: Sequence[FigureCurve], style: FigureStyle, *, labels: tuple[str, str], log: bool
+    path: Path, curves: Sequence[FigureCurve], style: FigureStyle, *, labels: tuple[str, str], log: str = ""
 ) -> None:
-    """Write a figure of curves and their bands; `labels` are the labels of the axes.
+    """Write a figure of curves and their bands; `labels` name the axes, `log` the logarithmic ones ("xy").
 
     Raises:
         InputError: If matplotlib is not installed, or the ending of the file is no format of figures.
@@ -73,12 +74,41 @@ def draw_figure_curves(
                 axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.2, linewidth=0)
         axes.set_xlabel(labels[0])
         axes.set_ylabel(labels[1])
-        if log:
+        if "x" in log:
+            axes.set_xscale("log")
+        if "y" in log:
             axes.set_yscale("log")
         axes.margins(x=0)
         axes.spines[["top", "right"]].set_visible(False)
         if len(curves) > 1:
             axes.legend(frameon=False, fontsize="small")
+
+    _save(path, style, draw)
+
+
+def draw_intervals(
+    path: Path, rows: Sequence[tuple[str, Interval]], style: FigureStyle, *, labels: tuple[str, str]
+) -> None:
+    """Write a figure of means with their intervals, one row each, the first one on top.
+
+    `labels` name the axis of values and the axis of rows.
+
+    Raises:
+        InputError: If matplotlib is not installed, or the ending of the file is no format of figures.
+        OSError: If the file cannot be written.
+    """
+
+    def draw(axes: Any) -> None:
+        for index, (_, interval) in enumerate(rows):
+            if interval.low is not None and interval.high is not None:
+                axes.plot([interval.low, interval.high], [index, index], color=_COLOURS[0], linewidth=1.0)
+            axes.plot([interval.mean], [index], "o", color=_COLOURS[0], markersize=4)
+        axes.set_yticks(range(len(rows)), [name for name, _ in rows])
+        axes.invert_yaxis()
+        axes.margins(y=0.5 / max(1, len(rows)))
+        axes.set_xlabel(labels[0])
+        axes.set_ylabel(labels[1])
+        axes.spines[["top", "right"]].set_visible(False)
 
     _save(path, style, draw)
 

@@ -26,6 +26,8 @@ from labbench.charts.series import Floats
 from labbench.configs import canonical_json, distinguishing_keys
 from labbench.metrics import Goal
 from labbench.records import RunRecord, rank_of_configuration
+from labbench.reports.budget_chart import budget_svg
+from labbench.reports.budget_sentences import budget_tables
 from labbench.reports.formatting import describe_settings, effect_labels, format_interval
 from labbench.reports.sentences import cost_sentences, sentences
 from labbench.reports.tables import STAR, ReportTable, other_tables, setups_table, tuned_tables
@@ -100,6 +102,10 @@ def render_page(answer: Answer, efficiency: Efficiency | None, curves: Sequence[
         verdict=_escape(first),
         sentences="\n".join(f"<li>{_escape(line)}</li>" for line in others),
         tuned="\n".join(map(_render_report_table, tuned_tables(answer))),
+        budgets="\n".join(
+            _render_report_table(table) + budget_svg(comparison, answer)
+            for table, comparison in zip(budget_tables(answer), answer.budgets, strict=True)
+        ),
         setups=_render_report_table(setups) if setups is not None else "",
         importance=_render_importance(answer),
         parameters="\n".join(_render_parameter(parameter, answer) for parameter in answer.parameters),

@@ -44,7 +44,7 @@ def save_metric(
         )
     label = selection.metric + (f" (ema {options.smooth:g})" if options.smooth else "")
     axis = "seconds" if options.axis == "time" else options.axis
-    draw_figure_curves(path, lines, style, labels=(axis, label), log=options.log)
+    draw_figure_curves(path, lines, style, labels=(axis, label), log="y" if options.log else "")
 
 
 def _bands(groups: Mapping[str, Sequence[NamedSeries]], spread: SpreadKind) -> list[FigureCurve]:

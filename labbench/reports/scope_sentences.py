@@ -29,6 +29,7 @@ def scope_sentences(answer: Answer) -> list[str]:
         return []
     lines = [
         _left_out_sentence(scope),
+        _pruned_sentence(scope),
         _commits_sentence(scope),
         f"seeds: {_names(scope.seed_keys)}" if scope.seed_keys not in ((), (SEED,)) else "",
         _keys_sentence(scope),
@@ -48,6 +49,17 @@ def _left_out_sentence(scope: Scope) -> str:
     }
     parts = [f"{n} run{'s' if n > 1 else ''} {reason}" for reason, n in counts.items() if n]
     return f"left out: {', '.join(parts)}" if parts else ""
+
+
+def _pruned_sentence(scope: Scope) -> str:
+    """Report the runs that a search stopped early, which are not compared with those that it trained on."""
+    if not scope.pruned:
+        return ""
+    runs = f"{scope.pruned} run{'s' if scope.pruned > 1 else ''}"
+    return (
+        f"{runs} stopped early by a search {'are' if scope.pruned > 1 else 'is'} not compared, because other runs were "
+        "trained for more epochs; averages over the grid are over the configurations that survived, a biased sample"
+    )
 
 
 def _commits_sentence(scope: Scope) -> str:

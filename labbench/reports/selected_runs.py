@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from labbench.analysis.selection import At, KeyOptions, Selection, select_runs
+from labbench.analysis.selection import PRUNED, At, KeyOptions, Selection, select_runs
 from labbench.filters.parser import And, Comparison, Filter, present_code, uses_key
+from labbench.reports.config_draws import read_sampling
 from labbench.store.reader import Reader
 
 
@@ -40,7 +41,9 @@ def read_selection(
         at=options.at,
     )
     older = 0 if all_code else reader.count(of_experiments(selection, _with(run_filter, _OLDER)))
-    return replace(selection, scope=replace(selection.scope, older_code=older))
+    pruned = sum(run.status == PRUNED for run in selection.runs)
+    scope = replace(selection.scope, older_code=older, pruned=pruned)
+    return replace(selection, scope=scope, sampling=read_sampling(reader, selection.runs))
 
 
 _OLDER = Comparison("older_code", None, "=", (True,), ("true",))

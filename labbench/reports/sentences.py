@@ -12,6 +12,7 @@ from labbench.analysis.effects import Contrast, Effect
 from labbench.analysis.intervals import Interval
 from labbench.analysis.setup_costs import Efficiency, SetupCosts
 from labbench.analysis.table import freeze
+from labbench.reports.budget_sentences import budget_sentences
 from labbench.reports.formatting import (
     Levels,
     decimals_for,
@@ -53,6 +54,7 @@ def sentences(answer: Answer) -> list[str]:
         _best_sentence(answer),
         experiment_sentence(answer),
         *tuned_sentences(answer),
+        *budget_sentences(answer),
         _selection_sentence(answer),
         _runner_up_sentence(answer),
         _rivals_sentence(answer),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -14,7 +14,13 @@ from labbench.store.connection import open_snapshot
 from labbench.store.fresh_connection import FreshConnection
 from labbench.store.queries.filter_sql import read_metrics
 from labbench.store.queries.find_run import find_run
-from labbench.store.queries.run_details import iterate_logs, read_artifacts, read_sources, require_run_id
+from labbench.store.queries.run_details import (
+    iterate_logs,
+    read_artifacts,
+    read_grid_texts,
+    read_sources,
+    require_run_id,
+)
 from labbench.store.queries.run_records import read_records_by_key
 from labbench.store.series.buckets import BucketedSeries
 from labbench.store.series.curves import CurveRequest, read_curves, read_points_at, read_series
@@ -118,6 +124,10 @@ class RunReader:
             RunNotFound: If no run has the key.
         """
         return self._connection.read(lambda connection: read_sources(connection, key))
+
+    def grid_texts(self, ids: Collection[int]) -> list[str]:
+        """Return the different texts of the grid files of runs, an empty one if a run has none."""
+        return self._connection.read(lambda connection: read_grid_texts(connection, ids))
 
     def series(
         self, key: str, metric: str, *, first_step: int | None = None, last_step: int | None = None

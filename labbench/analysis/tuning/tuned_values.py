@@ -133,7 +133,7 @@ def compare_tuned_values(
 ) -> TunedComparison | None:
     """Compare the values of `parameter`, a parameter of `everything`.
 
-    `noise` and `seeds` are those of `everything.with_values()`. Returns None if fewer than two values have candidates
+    `noise` and `seeds` belong to `everything.with_values()`. Returns None if fewer than two values have candidates
     with two common seeds, or if no value has more than one setting.
     """
     if noise is None or seeds.count < 2:
@@ -228,7 +228,7 @@ def pick_without_each_seed(values: Floats) -> Ints:
 def simulate_error_variance(means: Floats, variances: Floats, seeds: int, picked_variance: float) -> float:
     """Return the mean squared error of the leave-one-seed-out estimate in simulated grids.
 
-    `means` (C,) are over `seeds` seeds, and greater is better; `variances` (C,) are those of single runs. It is scaled
+    `means` (C,) are over `seeds` seeds, and greater is better; `variances` (C,) belong to single runs. It is scaled
     up if the variance of the left-out values that were picked in the real grid, `picked_variance` if they were
     independent, is larger than in the simulated ones.
     """

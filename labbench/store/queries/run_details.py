@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
 from labbench.errors import InputError, RunNotFound
 from labbench.records import Artifact
+from labbench.store.queries.run_sql import IN_JSON_LIST, as_json_list
 from labbench.store.row_checks import RowCheck
 
 _check_logs = RowCheck("logs", ("stream", "text"))
@@ -65,6 +66,16 @@ def read_sources(connection: sqlite3.Connection, key: str) -> dict[str, str]:
     """
     query = "SELECT kind, text FROM run_sources JOIN sources ON sources.id = source_id WHERE run_id = ?"
     return dict(_check_sources(connection.execute(query, (require_run_id(connection, key),))))
+
+
+def read_grid_texts(connection: sqlite3.Connection, ids: Collection[int]) -> list[str]:
+    """Return the different texts of the grid files of the runs with these ids, an empty one if a run has none."""
+    query = f"""
+        SELECT DISTINCT 'grid', coalesce(text, '') FROM runs
+        LEFT JOIN run_sources ON run_id = runs.id AND kind = 'grid' LEFT JOIN sources ON sources.id = source_id
+        WHERE runs.id {IN_JSON_LIST}
+    """
+    return [text for _, text in _check_sources(connection.execute(query, (as_json_list(ids),)))]
 
 
 def _artifact(name: str, path: str, *rest: Any) -> Artifact:

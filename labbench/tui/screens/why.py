@@ -174,12 +174,13 @@ _WEAK_EVIDENCE = ("too close to call", "too few seeds", "cannot be told", "no di
 
 def _figure_lines(answer: Answer, columns: int) -> list[Content]:
     """Return the tables and figures below the sentences."""
+    from labbench.reports.budget_sentences import budget_tables
     from labbench.reports.tables import other_tables, setups_table, table_lines, tuned_tables
     from labbench.reports.text_charts import effect_lines, importance_lines, scale_line
 
     setups, others = setups_table(answer), other_tables(answer, None)
     lines = []
-    for table in (*tuned_tables(answer), *([setups] if setups else [])):
+    for table in (*tuned_tables(answer), *budget_tables(answer), *([setups] if setups else [])):
         lines += _section_lines(table.title, table_lines(table, columns - 2))
     lines += _section_lines("where the variance comes from", importance_lines(answer))
     for parameter in answer.parameters:

@@ -1,0 +1,77 @@
+"""Figures of an answer: values at their own best setting, and the best of n random configurations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from labbench.analysis import Answer, explain
+from labbench.analysis.tuning.budgets import BudgetComparison, BudgetCurve
+from labbench.charts.series import Floats
+from labbench.errors import InputError, did_you_mean
+from labbench.reports.budget_sentences import curve_label
+from labbench.reports.figures import FigureCurve, FigureStyle, draw_figure_curves, draw_intervals
+from labbench.reports.formatting import format_setting_briefly, parameter_levels
+from labbench.reports.metric_curves import MetricSelection
+from labbench.reports.selected_runs import read_selection
+
+
+def save_tuned_values(path: Path, selection: MetricSelection, key: str, style: FigureStyle) -> None:
+    """Draw the result of each value of `key` at its own best setting, with its 95 % interval.
+
+    Raises:
+        InputError: The values of the key cannot be compared so, or matplotlib is not installed.
+        StoreError: The database cannot be read.
+    """
+    answer = _explain(selection)
+    comparisons = {comparison.name: comparison for comparison in answer.tuned}
+    if key not in comparisons:
+        raise InputError(
+            f"--tuned {key}: needs a key with values that are no numbers, other keys to tune, and 2 common seeds"
+            + did_you_mean(key, comparisons)
+        )
+    levels = parameter_levels(answer)
+    rows = [
+        (f"{format_setting_briefly(key, v.value, levels)} (of {v.settings})", v.interval)
+        for v in comparisons[key].values
+    ]
+    draw_intervals(path, rows, style, labels=(f"{selection.metric}, tuned, on new seeds", key))
+
+
+def save_budgets(path: Path, selection: MetricSelection, key: str, style: FigureStyle) -> None:
+    """Draw the median of the best of n random configurations with its band, by `key` or for "all" configurations.
+
+    Raises:
+        InputError: The configurations were not drawn at random, or matplotlib is not installed.
+        StoreError: The database cannot be read.
+    """
+    answer = _explain(selection)
+    comparisons = {comparison.name or "all": comparison for comparison in answer.budgets}
+    if key not in comparisons:
+        raise InputError(
+            f"--best-of {key}: needs at least 5 configurations per value that were drawn at random ([random], or "
+            f'[search] with method = "random") and not stopped early{did_you_mean(key, comparisons)}'
+        )
+    curves = [_figure_curve(comparisons[key], curve, answer) for curve in comparisons[key].curves]
+    labels = ("number of random configurations", f"best {selection.metric}, median")
+    draw_figure_curves(path, curves, style, labels=labels, log="x")
+
+
+def _explain(selection: MetricSelection) -> Answer:
+    runs = read_selection(selection.reader, selection.filter, selection.metric)
+    goal = selection.goal()
+    if goal == "none":
+        raise InputError(f"neither high nor low values of `{selection.metric}` are better: declare its goal")
+    return explain(runs, selection.metric, goal)
+
+
+def _figure_curve(comparison: BudgetComparison, curve: BudgetCurve, answer: Answer) -> FigureCurve:
+    """Return a curve whose band ends where the results do not bound it."""
+
+    def column(name: str) -> Floats:
+        values = [getattr(point, name) for point in curve.points]
+        return np.array([np.nan if value is None else value for value in values])
+
+    budgets = np.array([float(point.n) for point in curve.points])
+    return FigureCurve(curve_label(comparison, curve, answer), budgets, column("median"), column("low"), column("high"))

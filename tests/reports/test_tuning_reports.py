@@ -1,0 +1,121 @@
+"""Tuned values and the best of n random configurations in the report, the web page and figures, from a database."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import Result
+
+from helpers.store_samples import execute, new_run, points, start
+from labbench.records import Finished
+from labbench.reports.config_draws import read_sampling
+from labbench.store.reader import Reader
+from labbench.store.writer import Writer
+
+Labbench = Callable[..., Result]
+
+RANDOM = "[grid]\noptimizer = ['sgd', 'adam']\n[random]\nsamples = 12\nlr = { loguniform = [1e-4, 1.0] }\n"
+
+
+def write_search(path: Path, grid: str = RANDOM, *, seeds: int = 1) -> None:
+    """Write 24 finished runs per seed of two optimizers with 12 learning rates each, of a grid with this text."""
+    generator = np.random.default_rng(0)
+    rates = [float(f"{10.0 ** generator.uniform(-4, 0):.6g}") for _ in range(12)]
+    configs = [(o, rate, seed) for o in ("sgd", "adam") for rate in rates for seed in range(seeds)]
+    runs = [new_run(i, optimizer=o, lr=rate, seed=seed) for i, (o, rate, seed) in enumerate(configs)]
+    with Writer(path) as writer:
+        for run in start(writer, runs, sources={"grid": grid}):
+            gain = 0.3 * (run.config["optimizer"] == "adam") + 0.01 * float(generator.normal())
+            value = 0.6 + gain - 0.02 * abs(np.log10(run.config["lr"]) + 2.0)
+            writer.write([points(run, "val/accuracy", [0.1, float(value)])])
+            writer.write([Finished(run.key, run.attempt, "finished", "all epochs")])
+
+
+@pytest.mark.parametrize(
+    ("grid", "kind"),
+    [
+        (RANDOM, "random draws"),
+        ("[grid]\nlr = [1, 2]\n[search]\nmethod = 'random'\n", "random subset"),
+        ("[grid]\nlr = [1, 2]\n", None),
+        (RANDOM + "[search]\nmethod = 'halving'\n", None),
+        (RANDOM + "[search]\nmethod = 'tpe'\n", None),
+        ("not TOML", None),
+    ],
+)
+def test_draws_that_depend_on_results_are_not_taken_for_random_ones(
+    tmp_path: Path, grid: str, kind: str | None
+) -> None:
+    write_search(tmp_path / "runs.db", grid)
+    with Reader(tmp_path / "runs.db") as reader:
+        sampling = read_sampling(reader, reader.runs())
+    assert (None if sampling is None else sampling.kind) == kind
+
+
+def test_a_second_search_over_a_narrower_range_is_no_random_draw(tmp_path: Path) -> None:
+    write_search(tmp_path / "runs.db")
+    with Writer(tmp_path / "runs.db") as writer:
+        start(writer, [new_run(99)], sources={"grid": RANDOM.replace("1e-4", "1e-3")})
+    with Reader(tmp_path / "runs.db") as reader:
+        assert read_sampling(reader, reader.runs()) is None
+
+
+def test_the_report_and_the_page_compare_random_configurations(labbench: Labbench, tmp_path: Path) -> None:
+    write_search(tmp_path / "runs.db")
+    text = labbench("why", "val/accuracy").stdout
+    assert "optimizer, best of n random configurations: adam is better than sgd up to n = " in text
+    assert "best val/accuracy of n random configurations, median [95 % for all n at once]" in text
+    assert labbench("why", "val/accuracy", "--html", "a.html").exit_code == 0
+    assert "best val/accuracy by number of random configurations" in (tmp_path / "a.html").read_text()
+    assert "adam (12), median" in labbench("why", "val/accuracy", "--format", "csv").stdout
+
+
+def test_the_report_and_the_page_lead_with_tuned_values(labbench: Labbench, tmp_path: Path) -> None:
+    write_search(tmp_path / "runs.db", seeds=3)
+    lines = labbench("why", "val/accuracy").stdout.splitlines()
+    assert lines[1].startswith("optimizer, each value tuned: adam 0.898 [")
+    assert labbench("why", "val/accuracy", "--html", "a.html").exit_code == 0
+    assert "optimizer: each value at its own best setting" in (tmp_path / "a.html").read_text()
+    [tuned] = json.loads(labbench("why", "val/accuracy", "--json").stdout)["tuned"]
+    assert [(value["value"], value["settings"]) for value in tuned["values"]] == [("adam", 12), ("sgd", 12)]
+
+
+def test_figures_of_tuned_values_and_of_random_configurations(labbench: Labbench, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    write_search(tmp_path / "runs.db", seeds=3)
+    assert labbench("plot", "val/accuracy", "--tuned", "optimizer", "-o", "a.svg").exit_code == 0
+    assert "adam (of 12)" in (tmp_path / "a.svg").read_text()
+    assert labbench("plot", "val/accuracy", "--best-of", "optimizer", "-o", "b.svg").exit_code == 0
+    assert "number of random configurations" in (tmp_path / "b.svg").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--tuned", "optimizer"], "--tuned draws a figure: add -o FILE"),
+        (["--tuned", "optimizr", "-o", "a.svg"], "`optimizer`"),
+        (["--best-of", "all", "-o", "a.svg"], "needs at least 5 configurations per value that were drawn at random"),
+        (["--tuned", "optimizer", "--best-of", "all", "-o", "a.svg"], "--tuned and --best-of are different figures"),
+    ],
+)
+def test_a_figure_that_cannot_be_drawn_says_what_is_missing(
+    labbench: Labbench, tmp_path: Path, options: list[str], message: str
+) -> None:
+    pytest.importorskip("matplotlib")
+    write_search(tmp_path / "runs.db", seeds=3)
+    result = labbench("plot", "val/accuracy", *options)
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+def test_runs_that_a_search_stopped_early_are_not_compared_and_are_counted(labbench: Labbench, tmp_path: Path) -> None:
+    write_search(tmp_path / "runs.db", RANDOM + "[search]\nmethod = 'halving'\n", seeds=3)
+    execute(tmp_path / "runs.db", "UPDATE runs SET status = 'pruned' WHERE id % 3 = 1 AND id < 60")
+    answer = json.loads(labbench("why", "val/accuracy", "--json").stdout)
+    assert answer["scope"]["left_out"]["pruned"] == 20
+    assert answer["budgets"] == []
+    text = labbench("why", "val/accuracy").stdout
+    assert "20 runs stopped early by a search are not compared, because other runs were trained for more epochs" in text
