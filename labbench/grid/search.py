@@ -13,9 +13,9 @@ from labbench.metrics import Goal
 from labbench.params.param import TRAINING, Param
 from labbench.records import Stop
 
-Method: TypeAlias = Literal["halving", "hyperband", "random"]
+Method: TypeAlias = Literal["halving", "hyperband", "random", "tpe"]
 
-METHODS: tuple[Method, ...] = ("halving", "hyperband", "random")
+METHODS: tuple[Method, ...] = ("halving", "hyperband", "random", "tpe")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,8 @@ class Search:
     """Number of configurations that are trained with the new seeds."""
     seed: int = 0
     """Seed of the draws of configurations."""
+    batch: int = 16
+    """Number of configurations that `tpe` proposes at once."""
     keep_pruned: Literal["last rung", "none"] = "last rung"
     """Checkpoints of pruned runs."""
 
@@ -65,6 +67,7 @@ _KEYS: dict[str, ValueParser] = {
     "seeds": _parse_seeds,
     "finalists": Param("int", None, low=1),
     "seed": Param("int", None, low=0),
+    "batch": Param("int", None, low=2),
     "keep_pruned": Param("str", None, choices=("last rung", "none")),
 }
 

@@ -202,7 +202,8 @@ class TerminalProgress:
         """Start a grid with all its `runs` and the runs `due` for training."""
         self.progress = GridProgress(grid, runs, due)
         before = f", {self.progress.before} done before" if self.progress.before else ""
-        self._write(f"{clean(grid.name)}: {len(due)} runs to train{before}\n")
+        if due:
+            self._write(f"{clean(grid.name)}: {len(due)} runs to train{before}\n")
 
     def begin_stage(self, stage: Stage) -> None:
         """Report a rung of a search."""

@@ -180,7 +180,9 @@ class GridTraining:
             return Outcome(runs, 0, {}, elsewhere, interrupted=False)
         resources = self.expanded.grid.resources
         with (
-            closing(open_executor(self.devices, self.options.workers, max(1, len(due)), resources)) as executor,
+            closing(
+                open_executor(self.devices, self.options.workers, plan.widest_stage if plan else len(due), resources)
+            ) as executor,
             Interruption() as interruption,
             redirect_stdout(sys.stderr),  # output of a task in this process must not mix with the results
         ):
@@ -208,7 +210,7 @@ class GridTraining:
             return [replace(run, config=grid_run.config) for run, grid_run in zip(queued, new, strict=False)]
 
         search = GridSearch(plan, self.expanded, recorder, queue, self.options.due_statuses)
-        search.add_records(runs)
+        search.add_records([candidate for population in plan.populations for candidate in population], runs)
         return search
 
     def _make_driver(self, recorder: EventRecorder, executor: Executor, interruption: Interruption) -> Driver:

@@ -39,10 +39,11 @@ min_epochs = 2
 seeds = [7, 8]
 finalists = 2
 seed = 5
+batch = 8
 keep_pruned = "none"
 """
     search = read(tmp_path, GRID + settings)
-    assert search == Search("halving", "val/accuracy", "min", 500, 5400.0, 4.0, 2, (7, 8), 2, 5, "none")
+    assert search == Search("halving", "val/accuracy", "min", 500, 5400.0, 4.0, 2, (7, 8), 2, 5, 8, "none")
 
 
 def test_the_metric_defaults_to_the_declared_one(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def _align_right(cell: str, width: int) -> str:
 
 def _rung_rows(plan: SearchPlan) -> Iterator[tuple[str, ...]]:
     for number, bracket in enumerate(plan.brackets, 1):
-        prefix = f"bracket {number}, " if len(plan.brackets) > 1 else ""
+        prefix = f"{plan.bracket_noun} {number}, " if len(plan.brackets) > 1 else ""
         for index, rung in enumerate(bracket, 1):
             runs = rung.candidates * plan.runs_per_candidate
             name = f"{prefix}{index} of {len(bracket)}"

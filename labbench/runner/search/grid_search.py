@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from labbench.files import discard_checkpoints, files_folder
@@ -20,6 +20,7 @@ from labbench.runner.expanded_grid import ExpandedGrid
 from labbench.runner.search.candidates import VALUELESS, Candidate, Ranked, rank
 from labbench.runner.search.plan import SearchPlan
 from labbench.runner.search.rungs import Rung
+from labbench.runner.search.tpe import Proposer, Trial
 from labbench.store.event_recorder import EventRecorder
 from labbench.store.queries.epoch_values import EpochValue
 from labbench.store.reader import Reader
@@ -55,8 +56,8 @@ class SearchResult:
     """Number of runs that this call has pruned."""
     spent: float = 0.0
     """Epochs of all runs of the search."""
-    note: str | None = None
-    """Reason why the search has not ended."""
+    note: str | None = "interrupted"
+    """Reason why the search has not ended, None if it has."""
 
 
 class GridSearch:
@@ -77,14 +78,15 @@ class GridSearch:
         self._records: dict[int, list[RunRecord]] = {}
         """Runs of each candidate, by its index."""
         self._new_records: dict[int, list[RunRecord]] = {}
+        self._trials: list[Trial] = []
+        """Results of the ended brackets, in the order of the search."""
         self._began, self._has_trained = time.monotonic(), False
 
-    def add_records(self, records: Sequence[RunRecord]) -> None:
-        """Set the records of all runs of the populations, in order."""
+    def add_records(self, candidates: Iterable[Candidate], records: Sequence[RunRecord]) -> None:
+        """Set the records of all runs of candidates, in order."""
         iterator = iter(records)
-        for population in self.plan.populations:
-            for candidate in population:
-                self._records[candidate.index] = [next(iterator) for _ in candidate.runs]
+        for candidate in candidates:
+            self._records[candidate.index] = [next(iterator) for _ in candidate.runs]
         self.result.runs += records
 
     def stages(self) -> Iterator[Stage]:
@@ -107,29 +109,52 @@ class GridSearch:
         else:
             self._report([row for row in ranked if math.isfinite(row.value)], 0)
 
+    def _population(self, number: int) -> list[Candidate] | None:
+        """Return the configurations of a bracket, proposed and queued if they are not planned.
+
+        Returns None if they cannot be queued.
+        """
+        if self.plan.populations:
+            return list(self.plan.populations[number])
+        grid, count = self._expanded.grid, self.plan.brackets[number][0].candidates
+        proposer = Proposer(self.plan.candidates, self.search.goal, self.search.seed, frozenset(grid.implied_keys))
+        population = proposer.propose(self._trials, count, number)
+        runs = [run for candidate in population for run in candidate.runs]
+        records = self._queue(runs)
+        if len(records) < len(runs):
+            return None
+        self.add_records(population, records)
+        return population
+
     def _run_bracket(self, number: int) -> Generator[Stage, None, list[Ranked] | None]:
         """Train the configurations of a bracket from rung to rung; return the last ones, None before the end."""
-        population, bracket = list(self.plan.populations[number]), self.plan.brackets[number]
+        bracket = self.plan.brackets[number]
+        last: dict[int, Trial] = {}
+        prefix = f"{self.plan.bracket_noun} {number + 1}, " if len(self.plan.brackets) > 1 else ""
+        if self._is_time_over(f"{prefix}rung 1 of {len(bracket)}") or (population := self._population(number)) is None:
+            return None
+        initial, ranked = population, []
         for index, rung in enumerate(bracket):
-            label = f"rung {index + 1} of {len(bracket)}"
-            if len(self.plan.brackets) > 1:
-                label = f"bracket {number + 1}, {label}"
+            label = f"{prefix}rung {index + 1} of {len(bracket)}"
             if self._is_time_over(label):
                 return None
             runs = [run for candidate in population for run in self._records[candidate.index]]
             title = f"{label} (epoch {rung.epochs})"
-            is_complete = yield from self._train(runs, None if rung is bracket[-1] else rung.epochs, title)
-            if not is_complete:
+            if not (yield from self._train(runs, None if rung is bracket[-1] else rung.epochs, title)):
                 return None
             ranked = self._rank(population, rung.epochs)
-            self._require_values(ranked, rung, label)
+            self._require_values(ranked, rung, label, is_first=number == 0)
+            last |= {
+                row.candidate.index: Trial(row.candidate, row.value, rung.epochs, rung is bracket[-1]) for row in ranked
+            }
             if rung is bracket[-1]:
-                return ranked
+                break
             survivors = [row for row in ranked[: rung.survivors] if math.isfinite(row.value)]
             if not self._prune(ranked[len(survivors) :], label, rank_before=len(survivors)):
                 return None
             population = sorted((row.candidate for row in survivors), key=lambda candidate: candidate.index)
-        raise AssertionError("a bracket has rungs")
+        self._trials += [last[candidate.index] for candidate in initial]
+        return ranked
 
     def _is_time_over(self, label: str) -> bool:
         """Return True if the time limit passed in an earlier stage of this call, and note it."""
@@ -208,7 +233,8 @@ class GridSearch:
         return new_runs(grid, [*grid_configs, *configs], params, files=files, code=code)[len(grid_configs) :]
 
     def _report(self, ranked: Sequence[Ranked], seeds: int) -> None:
-        """Set the finalists of the result."""
+        """Set the finalists of the result, which end the search."""
+        self.result.note = None
         self.result.finalists = [
             Finalist(self._records[row.candidate.index][0], row.value, seeds or len(row.candidate.runs))
             for row in ranked
@@ -220,9 +246,9 @@ class GridSearch:
         records = {candidate.index: [next(iterator) for _ in candidate.runs] for candidate in candidates}
         return rank(candidates, records, self._values(runs, epochs), self.search.goal)
 
-    def _require_values(self, ranked: Sequence[Ranked], rung: Rung, label: str) -> None:
-        """Raise GridError if no configuration has a value at a rung."""
-        if any(math.isfinite(row.value) for row in ranked):
+    def _require_values(self, ranked: Sequence[Ranked], rung: Rung, label: str, *, is_first: bool) -> None:
+        """Raise GridError if no configuration of the first bracket has a value at a rung."""
+        if not is_first or any(math.isfinite(row.value) for row in ranked):
             return
         runs = self._read([run for row in ranked for run in self._records[row.candidate.index]])
         measured = list(dict.fromkeys(metric for run in runs for metric in run.summary if is_quality(metric)))

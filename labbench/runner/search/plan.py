@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,15 @@ from labbench.params.builtin import BUILTIN, EPOCH_METRICS
 from labbench.records import NewRun
 from labbench.runner.expanded_grid import ExpandedGrid
 from labbench.runner.search.candidates import Candidate, draw_candidates, make_candidates
-from labbench.runner.search.rungs import Bracket, default_min_epochs, make_brackets, rung_epochs, total_cost
+from labbench.runner.search.rungs import (
+    Bracket,
+    default_min_epochs,
+    make_batches,
+    make_brackets,
+    rung_epochs,
+    total_cost,
+)
+from labbench.runner.search.tpe import is_installed
 from labbench.text import format_count
 
 PER_STEP_METRIC = "train/loss"
@@ -29,7 +38,9 @@ class SearchPlan:
     """Epochs of a complete run."""
     brackets: Sequence[Bracket]
     populations: Sequence[Sequence[Candidate]]
-    """Initial configurations of each bracket."""
+    """Initial configurations of each bracket; empty if they are proposed during the search."""
+    candidates: Sequence[Candidate]
+    """All configurations of the grid."""
     runs_per_candidate: float
     """Mean number of seeds of a configuration in the grid."""
     new_seeds: Sequence[int]
@@ -41,6 +52,16 @@ class SearchPlan:
     def runs(self) -> list[NewRun]:
         """Runs of all populations, in order."""
         return [run for population in self.populations for candidate in population for run in candidate.runs]
+
+    @property
+    def bracket_noun(self) -> str:
+        """Word for a bracket."""
+        return "batch" if self.search.method == "tpe" else "bracket"
+
+    @property
+    def widest_stage(self) -> int:
+        """Largest number of runs that train at the same time."""
+        return math.ceil(max(bracket[0].candidates for bracket in self.brackets) * self.runs_per_candidate)
 
     @property
     def finalists(self) -> int:
@@ -71,6 +92,9 @@ def plan_search(expanded: ExpandedGrid, search: Search) -> SearchPlan:
         GridError: The search does not fit the grid: its metric, epochs, seeds or budget.
     """
     _require_epoch_metric(expanded, search)
+    if search.method == "tpe" and not is_installed():
+        message = '"tpe" needs Optuna, which is not installed: pip install -e ".[optuna]" in labbench\'s checkout'
+        raise expanded.grid.source.error(message, ("search", "method"))
     epochs = _common_epochs(expanded, search)
     candidates = make_candidates(expanded.runs)
     new_seeds = _new_seeds(expanded, search)
@@ -79,15 +103,15 @@ def plan_search(expanded: ExpandedGrid, search: Search) -> SearchPlan:
     rungs = rung_epochs(epochs, search.eta, search.min_epochs or default_min_epochs(epochs))
 
     def plan(count: int) -> SearchPlan:
-        brackets = make_brackets(search.method, count, rungs, search.eta)
-        drawn = candidates
-        if len(brackets) > 1 or count < len(candidates):
-            drawn = draw_candidates(candidates, count, search.seed)
-        starts = [sum(bracket[0].candidates for bracket in brackets[:index]) for index in range(len(brackets))]
-        populations = [
-            drawn[start : start + bracket[0].candidates] for start, bracket in zip(starts, brackets, strict=True)
-        ]
-        return SearchPlan(search, epochs, brackets, populations, grid_runs / len(candidates), new_seeds, grid_runs)
+        brackets = (
+            make_batches(count, search.batch, rungs, search.eta)
+            if search.method == "tpe"
+            else make_brackets(search.method, count, rungs, search.eta)
+        )
+        populations = [] if search.method == "tpe" else _draw_populations(candidates, brackets, search.seed)
+        return SearchPlan(
+            search, epochs, brackets, populations, candidates, grid_runs / len(candidates), new_seeds, grid_runs
+        )
 
     count = len(candidates) if search.budget is None else _largest_affordable(plan, len(candidates), search.budget)
     smallest = min(2, len(candidates))
@@ -98,6 +122,17 @@ def plan_search(expanded: ExpandedGrid, search: Search) -> SearchPlan:
             ("search", "budget"),
         )
     return plan(count)
+
+
+def _draw_populations(
+    candidates: Sequence[Candidate], brackets: Sequence[Bracket], seed: int
+) -> list[Sequence[Candidate]]:
+    """Return the initial configurations of each bracket, drawn without replacement unless they are all of the grid."""
+    count = sum(bracket[0].candidates for bracket in brackets)
+    if len(brackets) == 1 and count == len(candidates):
+        return [candidates]
+    drawn = iter(draw_candidates(candidates, count, seed))
+    return [[next(drawn) for _ in range(bracket[0].candidates)] for bracket in brackets]
 
 
 def _largest_affordable(plan: Callable[[int], SearchPlan], most: int, budget: int) -> int:

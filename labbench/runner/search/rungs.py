@@ -70,6 +70,12 @@ def make_brackets(method: Method, candidates: int, epochs: Sequence[int], eta: f
     return [make_bracket(size, epochs[index:], eta) for index, size in enumerate(sizes) if size]
 
 
+def make_batches(candidates: int, batch: int, epochs: Sequence[int], eta: float) -> list[Bracket]:
+    """Return a bracket for each batch of configurations."""
+    sizes = [min(batch, candidates - start) for start in range(0, candidates, batch)]
+    return [make_bracket(size, epochs, eta) for size in sizes]
+
+
 def total_cost(brackets: Sequence[Bracket]) -> int:
     """Return the epochs that the brackets train, for one run of each configuration."""
     return sum(rung.cost for bracket in brackets for rung in bracket)

@@ -291,6 +291,17 @@ def test_a_search_that_does_not_fit_its_grid_changes_nothing(
     assert not Path("runs.db").exists()
 
 
+def test_tpe_without_optuna_says_how_to_install_it(
+    labbench: Labbench, grid: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("labbench.runner.search.plan.is_installed", lambda: False)
+    grid.write_text(grid.read_text().replace('"halving"', '"tpe"'))
+    result = labbench("run", grid, "--workers", "0")
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"{grid}:15:10: ")
+    assert '"tpe" needs Optuna, which is not installed: pip install' in result.stderr
+
+
 def test_a_first_rung_in_which_all_runs_diverge_ends_the_search(labbench: Labbench, grid: Path) -> None:
     diverging = grid.read_text().replace("lr = [0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001]", "lr = [1e200, 1e250]")
     grid.write_text(diverging.replace("hidden = [8]", 'hidden = [8]\noptimizer = "sgd"'))
