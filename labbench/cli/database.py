@@ -87,7 +87,7 @@ def _diagnosis_lines(db: Path, diagnosis: Diagnosis, *, fixed: bool) -> Iterator
 
 
 @click.command(epilog=examples("labbench vacuum", "labbench vacuum --states"))
-@click.option("--states", is_flag=True, help='Delete the states that runs kept (keep = "resume").')
+@click.option("--states", is_flag=True, help="Delete the states that finished and pruned runs kept.")
 @database
 def vacuum(db: Path, *, states: bool) -> None:
     """Shrink the database file to its contents."""

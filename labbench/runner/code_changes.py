@@ -21,7 +21,7 @@ from labbench.store.queries.code_versions import CodedRun, CodeSorting
 SetupFunction: TypeAlias = Callable[[CodedRun, str], str | None]
 """Returns a run's identity with a given task; None if a file that its config names is gone."""
 
-_DONE: tuple[Status, ...] = ("finished", "diverged", "stopped", "failed")
+_DONE: tuple[Status, ...] = ("finished", "diverged", "stopped", "pruned", "failed")
 
 
 @dataclass(frozen=True, slots=True)

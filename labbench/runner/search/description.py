@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from labbench.files import checkpoint_files, files_folder
+from labbench.files import checkpoint_files, database_command, files_folder
 from labbench.runner.search.grid_search import SearchResult
 from labbench.runner.search.plan import SearchPlan
 from labbench.store.reader import Reader
@@ -78,5 +78,5 @@ def _describe_checkpoints(result: SearchResult, database: Path) -> Iterator[str]
         size = format_size(sum(path.stat().st_size for path in files))
         yield (
             f"{format_count(len(files), 'checkpoint')} of pruned runs ({size}) are kept, from which --full trains them "
-            'on; keep_pruned = "none" keeps none'
+            f"on; to delete them: {database_command(database)} vacuum --states"
         )

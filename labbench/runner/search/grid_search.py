@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from labbench.files import discard_checkpoints, files_folder
@@ -103,7 +103,7 @@ class GridSearch:
                 return
             finishers += survivors
         yield from self._train_retried()
-        ranked = self._rank([row.candidate for row in finishers], self.plan.epochs)
+        ranked = self._rank([row.candidate for row in finishers], self._records, self.plan.epochs)
         if self.plan.new_seeds:
             yield from self._judge_finalists(ranked[: self.plan.finalists])
         else:
@@ -142,7 +142,7 @@ class GridSearch:
             title = f"{label} (epoch {rung.epochs})"
             if not (yield from self._train(runs, None if rung is bracket[-1] else rung.epochs, title)):
                 return None
-            ranked = self._rank(population, rung.epochs)
+            ranked = self._rank(population, self._records, rung.epochs)
             self._require_values(ranked, rung, label, is_first=number == 0)
             last |= {
                 row.candidate.index: Trial(row.candidate, row.value, rung.epochs, rung is bracket[-1]) for row in ranked
@@ -218,10 +218,9 @@ class GridSearch:
 
         if not self._recorder.perform(tag):
             return
-        if (yield from self._train(records, None, f"{count} new seeds of {len(finalists)} finalists")):
-            current = {run.key: run for run in self._read(records)}
-            runs = {index: [current[run.key] for run in group] for index, group in self._new_records.items()}
-            judged = rank(finalists, runs, self._values(records, self.plan.epochs), self.search.goal)
+        title = f"{format_count(count, 'new seed')} of {format_count(len(finalists), 'finalist')}"
+        if (yield from self._train(records, None, title)):
+            judged = self._rank(finalists, self._new_records, self.plan.epochs)
             self._report([row for row in judged if math.isfinite(row.value)], count)
 
     def _new_runs(self, candidates: Sequence[Candidate]) -> list[NewRun]:
@@ -240,11 +239,13 @@ class GridSearch:
             for row in ranked
         ]
 
-    def _rank(self, candidates: Sequence[Candidate], epochs: int) -> list[Ranked]:
-        runs = self._read([run for candidate in candidates for run in self._records[candidate.index]])
-        iterator = iter(runs)
-        records = {candidate.index: [next(iterator) for _ in candidate.runs] for candidate in candidates}
-        return rank(candidates, records, self._values(runs, epochs), self.search.goal)
+    def _rank(
+        self, candidates: Sequence[Candidate], records: Mapping[int, Sequence[RunRecord]], epochs: int
+    ) -> list[Ranked]:
+        """Rank candidates by the runs in `records`, by index, up to the end of an epoch."""
+        current = {run.key: run for run in self._read([run for row in candidates for run in records[row.index]])}
+        runs = {row.index: [current[run.key] for run in records[row.index] if run.key in current] for row in candidates}
+        return rank(candidates, runs, self._values(list(current.values()), epochs), self.search.goal)
 
     def _require_values(self, ranked: Sequence[Ranked], rung: Rung, label: str, *, is_first: bool) -> None:
         """Raise GridError if no configuration of the first bracket has a value at a rung."""

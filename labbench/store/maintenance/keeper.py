@@ -77,17 +77,19 @@ class MaintenanceWriter(Writer):
             repair(connection, diagnosis)
 
     def discard_kept_states(self) -> tuple[int, int]:
-        """Delete the states that finished runs have kept, and return their number and size in bytes.
+        """Delete the states that finished and pruned runs have kept, and return their number and size in bytes.
+
+        Pruned runs then train from the start.
 
         Raises:
             InputError: If a key is invalid, or a run's folder is a link that points outside the folder of files.
-            StoreError: If the database cannot be read.
+            StoreError: If the database cannot be written.
         """
         files = files_folder(self.path)
-        with translate_sqlite_errors(self.path):
-            keys = self._connection.execute(
-                "SELECT key FROM runs WHERE status = 'finished' AND boundary > 0"
-            ).fetchall()
+        with self._transaction() as connection:
+            query = "SELECT key FROM runs WHERE status IN ('finished', 'pruned') AND boundary > 0"
+            keys = connection.execute(query).fetchall()
+            connection.execute("UPDATE runs SET boundary = 0 WHERE status = 'pruned'")
         sizes = [path.stat().st_size for (key,) in keys for path in checkpoint_files(files, key)]
         for (key,) in keys:
             discard_checkpoints(files, key)

@@ -177,6 +177,15 @@ def test_pruned_runs_without_checkpoints_train_from_the_start(labbench: Labbench
     assert {status for _, status, _ in rows()} == {"finished"}
 
 
+def test_the_checkpoints_of_pruned_runs_can_be_deleted(labbench: Labbench, grid: Path) -> None:
+    grid.write_text(grid.read_text().replace("seeds = 2\n", ""))
+    assert "6 checkpoints of pruned runs" in labbench("run", grid, "--workers", "0").stderr
+    assert "6 states" in labbench("vacuum", "--states").stdout
+    assert not list(grid.parent.glob("runs.db.files/*/snapshot-*"))
+    assert labbench("run", grid, "--workers", "0", "--full").exit_code == 0
+    assert {status for _, status, _ in rows()} == {"finished"}
+
+
 def test_a_retried_run_trains_to_its_end_and_is_not_pruned_again(labbench: Labbench, grid: Path) -> None:
     labbench("run", grid, "--workers", "0")
     loser = next(name for name, status, _ in rows() if status == "pruned")
