@@ -1,7 +1,8 @@
-"""Precision of training: dtype, bfloat16 autocast, TF32, torch.compile and determinism.
+"""Precision of training: dtypes, bfloat16 autocast, TF32, torch.compile and determinism.
 
-`precision = "bf16"` keeps weights, gradients and optimizer state in float32; matrix products and convolutions of the
-forward and the backward pass use bfloat16. bfloat16 has the range of float32, so losses need not be scaled.
+Floating-point and complex tensors follow `precision`, all others keep their dtype. `precision = "bf16"` keeps weights,
+gradients and optimizer state in float32; matrix products and convolutions of the forward and the backward pass use
+bfloat16. bfloat16 has the range of float32, so losses need not be scaled.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ STORAGE_DTYPES = {"float32": torch.float32, "float64": torch.float64, "bf16": to
 """Dtype of data, weights, gradients and losses, by the value of `[runtime] precision`."""
 
 Forward = TypeVar("Forward", bound=Callable[..., Any])
+Model = TypeVar("Model", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -146,3 +148,25 @@ def use_one_thread() -> None:
     """
     torch.set_num_threads(1)
     threadpool_limits(1, user_api="blas")  # numpy's BLAS may have been loaded before any environment variable was set
+
+
+def trained_dtype(dtype: torch.dtype, precision: torch.dtype) -> torch.dtype:
+    """Return the dtype in which a tensor of `dtype` is trained.
+
+    Complex tensors become complex64 with float32 and complex128 with float64; `nn.Module.to` would drop the imaginary
+    part.
+    """
+    if dtype.is_floating_point:
+        return precision
+    return precision.to_complex() if dtype.is_complex else dtype
+
+
+def place(tensor: Tensor, device: torch.device, precision: torch.dtype) -> Tensor:
+    """Return a tensor of any shape on `device` in its training dtype."""
+    return tensor.to(device, trained_dtype(tensor.dtype, precision))
+
+
+def place_model(model: Model, device: torch.device, precision: torch.dtype) -> Model:
+    """Move parameters and buffers to `device`, each in its training dtype."""
+    model._apply(lambda tensor: place(tensor, device, precision))  # type: ignore[no-untyped-call]
+    return model

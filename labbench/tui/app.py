@@ -114,7 +114,7 @@ class LabbenchApp(App[None]):
         """Return the driver for this platform; on Linux and macOS, the one that writes only the cells that change."""
         driver = super().get_driver_class()
         if driver.__name__ == "LinuxDriver":
-            from labbench.tui.changed_cells_driver import ChangedCellsDriver  # needs termios, which Windows lacks
+            from labbench.tui.changed_cells import ChangedCellsDriver  # needs termios, which Windows lacks
 
             return ChangedCellsDriver
         return driver

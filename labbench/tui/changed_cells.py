@@ -1,14 +1,17 @@
-"""Reduction of what Textual writes to the terminal: only the cells that change."""
+"""Terminal driver that writes only the cells that change of what Textual draws."""
 
 from __future__ import annotations
 
 import re
+import select
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import repeat
 
 from rich.cells import cell_len
+from textual._xterm_parser import XTermParser
+from textual.drivers.linux_driver import LinuxDriver
 
 _CURSOR_TO = re.compile(r"\x1b\[(\d+);(\d+)H")
 _TOKEN = re.compile(r"\x1b\[([\d;]*)m|([^\x1b]+)")
@@ -247,3 +250,33 @@ class _Style:
             else:
                 attributes.add(word)
         return _Style(frozenset(attributes), foreground, background)
+
+
+class ChangedCellsDriver(LinuxDriver):
+    """Driver of Linux and macOS that passes the output of Textual through `ChangedCells`."""
+
+    _changed_cells: ChangedCells | None = None
+
+    def write(self, data: str) -> None:
+        if self._changed_cells is None:
+            self._changed_cells = ChangedCells()
+        if changes := self._changed_cells.reduce(data):
+            super().write(changes)
+
+    def run_input_thread(self) -> None:
+        """Dispatch keys that were typed before the application started, then later ones."""
+        typed = getattr(self._app, "typed", b"")
+        if typed:
+            for event in XTermParser().feed(typed.decode(errors="ignore")):
+                self.process_message(event)
+        super().run_input_thread()
+
+    def forget_screen(self) -> None:
+        """Write the whole screen at the next update."""
+        self._changed_cells = None
+
+    def is_hung_up(self) -> bool:
+        """Return True if the terminal has been closed, without a signal if it is not the controlling one."""
+        poll = select.poll()
+        poll.register(self.fileno, 0)
+        return any(event & select.POLLHUP for _, event in poll.poll(0))

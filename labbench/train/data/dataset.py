@@ -18,8 +18,8 @@ from torch import Tensor
 from labbench.errors import InputError
 from labbench.train.data.samples import Samples, count_samples, list_tensors, map_tensors, split_samples
 from labbench.train.data.sampling import IndexSampler, check_sampler, epoch_order
-from labbench.train.dtypes import place
 from labbench.train.host_copies import to_device
+from labbench.train.precision import place
 from labbench.train.rng import Purpose, keys, words
 
 Split: TypeAlias = tuple[Samples, Samples]

@@ -22,9 +22,9 @@ from labbench.errors import InputError, SampleError
 from labbench.train.data.dataset import HOST, Split, SplitName, usable_samples
 from labbench.train.data.samples import concatenate, count_samples, list_tensors, map_tensors
 from labbench.train.data.sampling import IndexSampler, check_sampler, epoch_order
-from labbench.train.dtypes import trained_dtype
 from labbench.train.failures import error_location
 from labbench.train.host_copies import to_device
+from labbench.train.precision import trained_dtype
 from labbench.train.rng import Purpose, generator_seeds, seed_all, seeded_generators
 
 VALIDATION_SAMPLES = 256

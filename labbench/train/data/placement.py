@@ -10,7 +10,7 @@ import torch
 from labbench.train.data.dataset import Data, Split
 from labbench.train.data.loading import Datasets, DatasetSource
 from labbench.train.data.samples import list_tensors
-from labbench.train.dtypes import trained_dtype
+from labbench.train.precision import trained_dtype
 
 MAX_DATA_SHARE = 0.5
 """Largest share of a device's free memory used for data; the rest is for models and activations."""

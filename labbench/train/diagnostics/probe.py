@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from labbench.records import Config
 from labbench.train.data.samples import call_model
-from labbench.train.dtypes import place_model
 from labbench.train.engine.initial_weights import make_untrained_model
 from labbench.train.engine.stepper import Workload
 from labbench.train.host_copies import SyncPoint, to_host
+from labbench.train.precision import place_model
 from labbench.train.tasks.loss_config import loss_configs
 from labbench.train.tasks.models import Step
 from labbench.train.tasks.sample_metrics import compute_losses

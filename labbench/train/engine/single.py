@@ -16,7 +16,6 @@ from labbench.errors import InputError
 from labbench.records import Config
 from labbench.train.data.dataset import Split
 from labbench.train.data.samples import Samples, call_model, concatenate, map_tensors, split_samples
-from labbench.train.dtypes import place_model
 from labbench.train.engine.dropout import swap_dropout
 from labbench.train.engine.freezing import set_mode
 from labbench.train.engine.module_state import AttributeTracker
@@ -25,6 +24,7 @@ from labbench.train.engine.schedules import StepCounter
 from labbench.train.engine.stepper import StepResult, TrainingState, Workload
 from labbench.train.engine.weight_averages import make_averages
 from labbench.train.host_copies import to_device
+from labbench.train.precision import place_model
 from labbench.train.tasks.loss_config import loss_configs
 from labbench.train.tasks.penalties import compute_penalty
 from labbench.train.tasks.sample_metrics import compute_losses, compute_metrics

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from labbench.records import Config
 from labbench.train.data.dataset import Split
 from labbench.train.data.samples import Samples, concatenate, count_samples, map_tensors, split_samples
-from labbench.train.dtypes import place
 from labbench.train.engine.cpu.backprop import Backprop
 from labbench.train.engine.cpu.layer_kernel import LayerArrays
 from labbench.train.engine.cpu.tile_width import TileWidthTuner
@@ -41,6 +40,7 @@ from labbench.train.engine.schedules import StepCounter
 from labbench.train.engine.stack_update import StackUpdate
 from labbench.train.engine.stepper import StepResult, TrainingState, Workload, initial_state
 from labbench.train.engine.vmap_calls import map_forward
+from labbench.train.precision import place
 from labbench.train.tasks.loss_config import LossConfigs, loss_configs
 from labbench.train.tasks.penalties import StackedPenalty, add_gradients
 from labbench.train.tasks.sample_metrics import (
