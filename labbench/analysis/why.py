@@ -228,7 +228,7 @@ def _metric_bounds(metric: str, table: Table) -> tuple[float, float]:
 
     An accuracy is a share of 1, or of 100 if a value is above 1.
     """
-    words = set(metric.lower().replace("/", "_").replace("-", "_").replace("@", "").split("_"))
+    words = set(metric.lower().replace("/", "_").replace("-", "_").replace("@", "_").split("_"))
     low, high = float(table.value.min(initial=math.inf)), float(table.value.max(initial=-math.inf))
     if words & _SHARE_WORDS and low >= 0.0 and high <= 100.0:
         return 0.0, 1.0 if high <= 1.0 else 100.0

@@ -487,3 +487,20 @@ def test_the_sentence_on_a_parameter_agrees_with_its_intervals():
         else:
             assert "pairs, intervals" not in text(answer)
     assert remarks
+
+
+@pytest.mark.parametrize(
+    ("metric", "scale"), [("val/f1", 1.0), ("val/accuracy", 1.0), ("test_auc", 1.0), ("acc@1", 100.0)]
+)
+def test_intervals_of_shares_stay_within_their_bounds(metric, scale):
+    runs = grid(lambda c: 0.5 if c["lr"] == 1.0 else 0.98, spread=0.012)
+    shares = [Observation(o.config, o.seed, scale * min(o.value, 1.0), 1.0) for o in runs]
+    answer = why(shares, metric, "max")
+    intervals = [
+        *(estimate.interval for estimate in answer.ranking),
+        *(effect.interval for p in answer.parameters for effect in p.marginal.effects),
+        *(cell.interval for heat_map in answer.heat_maps for row in heat_map.table.cells for cell in row),
+        *(value.interval for comparison in answer.tuned for value in comparison.values),
+    ]
+    assert max(interval.high for interval in intervals) == scale
+    assert min(interval.low for interval in intervals) >= 0.0
