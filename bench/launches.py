@@ -207,6 +207,7 @@ class Case:
     image: tuple[int, int, int]
     """Channels, height and width."""
     settings: Config
+    batch_size: int = BATCH_SIZE
 
 
 def mlp(config: Config, *, dropout: float = 0.0, batchnorm: bool = False) -> nn.Module:
@@ -240,7 +241,7 @@ def make_workload(case: Case) -> Workload:
 
 
 def make_config(case: Case, seed: int) -> Config:
-    return with_defaults({"batch_size": BATCH_SIZE, "seed": seed, **case.settings}, TRAINING)
+    return with_defaults({"batch_size": case.batch_size, "seed": seed, **case.settings}, TRAINING)
 
 
 def make_stack(case: Case, runs: int) -> StackedStepper:

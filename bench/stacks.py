@@ -183,6 +183,10 @@ def set_up_worker() -> None:
     torch.set_num_threads(1)
 
 
+training_seconds: list[float] = []
+"""Seconds of each call of `train_with_labbench` that its workers spend in training, summed over workers."""
+
+
 def train_with_labbench(grid: ExpandedGrid, device: str = "cpu") -> list[float]:
     with tempfile.TemporaryDirectory() as folder:
         db = Path(folder, "runs.db")
@@ -190,6 +194,7 @@ def train_with_labbench(grid: ExpandedGrid, device: str = "cpu") -> list[float]:
         run_grid(grid, db, SilentProgress(), options)
         with Reader(db) as reader:
             runs = {run.name: run for run in reader.runs()}
+        training_seconds.append(sum(run.summary["time/compute_s"].last for run in runs.values()))
         return [final_accuracy(runs[run.name]) for run in grid.runs]
 
 
@@ -220,7 +225,12 @@ def measure(case: Case, rounds: int, epochs: int) -> None:
             "resident": partial(train_in_one_process, loader=False, device=case.device),
             "labbench": partial(train_with_labbench, device=case.device),
         }
-        report(grid, *measure_in_turn(methods, grid, rounds))
+        training_seconds.clear()
+        times, accuracies = measure_in_turn(methods, grid, rounds)
+        report(grid, times, accuracies)
+        alone = statistics.median(training_seconds)
+        gain = statistics.median(times["resident"]) / alone
+        print(f"  labbench without the start of its worker: {alone:.2f} s, {gain:.3g} times the plain loop")
         return
     with multiprocessing.get_context("spawn").Pool(PROCESS_COUNT, set_up_worker) as pool:
         train_in_processes(grid, pool)

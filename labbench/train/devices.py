@@ -1,8 +1,8 @@
 """Devices of this machine.
 
-A CUDA device is a whole GPU, `cuda:N`, or a part of one that MIG (Multi-Instance GPU) separates, `cuda:MIG-...`. MIG
-devices are listed and used, never configured. torch is imported only if a GPU may be present, which saves one second at
-the start of a grid on a CPU.
+A CUDA device is a whole GPU, `cuda:N`, or a part of one that MIG (Multi-Instance GPU) separates, `cuda:MIG-...`; whole
+GPUs beside such parts are `cuda:GPU-...`. MIG devices are listed and used, never configured. torch is imported only if
+a GPU may be present, which saves one second at the start of a grid on a CPU.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ CUDA_DEVICE_FILES = ("/dev/nvidiactl", "/dev/dxg", "/dev/nvmap")
 """Device files of CUDA on Linux, on WSL and on Jetson."""
 VISIBLE_DEVICES = "CUDA_VISIBLE_DEVICES"
 """Environment variable with the devices that CUDA shows to a process: indices or UUIDs, separated by commas."""
-MIG = "MIG-"
-"""Start of the UUID of a MIG device."""
+MIG, UUIDS = "MIG-", ("MIG-", "GPU-")
+"""Start of the UUID of a MIG device, and of any UUID."""
 
 
 def resolve_devices(device: str) -> list[str]:
@@ -37,13 +37,14 @@ def resolve_devices(device: str) -> list[str]:
         return cuda_devices() or ["cpu"]
     if device == "cpu":
         return ["cpu"]
-    if name == "cuda" and (not number or number.isdecimal() or number.startswith(MIG)):
+    if name == "cuda" and (not number or number.isdecimal() or number.startswith(UUIDS)):
         devices = cuda_devices()
         if not devices:
             raise InputError(f"--device {device}: no CUDA device is visible on this machine; use --device cpu")
         if not number:
             return devices
-        if device in devices:
+        is_selected = number.startswith(UUIDS) and number == os.environ.get(VISIBLE_DEVICES)  # by `select_part`
+        if device in devices or is_selected:
             return [device]
         if number.isdecimal() and int(number) < len(devices):
             return [devices[int(number)]]
@@ -72,8 +73,9 @@ def cuda_devices() -> list[str]:
         return []
     visible = os.environ.get(VISIBLE_DEVICES)
     names = list_gpus() if visible is None else visible.split(",")
-    if migs := [name.strip() for name in names if name.strip().startswith(MIG)]:
-        return [f"cuda:{name}" for name in migs]
+    names = [name.strip() for name in names]
+    if any(name.startswith(MIG) for name in names):
+        return [f"cuda:{name}" for name in without_divided_gpus(names) if name.startswith(UUIDS)]
     import torch
 
     return [f"cuda:{index}" for index in range(torch.cuda.device_count())]
@@ -86,6 +88,13 @@ def list_gpus() -> list[str]:
     except (OSError, subprocess.SubprocessError):
         return []
     return re.findall(r"\(UUID: ([^)\s]+)\)", listing.stdout)
+
+
+def without_divided_gpus(names: Sequence[str]) -> list[str]:
+    """Return UUIDs of GPUs and MIG devices without the GPUs that MIG divides, whose MIG devices follow them."""
+    following = [*names[1:], ""]
+    pairs = zip(names, following, strict=True)
+    return [name for name, next_name in pairs if name.startswith(MIG) or not next_name.startswith(MIG)]
 
 
 def worker_devices(devices: Sequence[str], gpus: float) -> list[str]:
@@ -107,12 +116,12 @@ def visible_name(device: str) -> str:
 
 
 def select_part(device: str) -> str:
-    """Return the torch name of a device; a MIG device becomes the only one that CUDA shows to this process.
+    """Return the torch name of a device; one named by UUID becomes the only one that CUDA shows to this process.
 
     Must come before the first use of CUDA in the process.
     """
     _, _, number = device.partition(":")
-    if not number.startswith(MIG):
+    if not number.startswith(UUIDS):
         return device
     os.environ[VISIBLE_DEVICES] = number
     return "cuda:0"

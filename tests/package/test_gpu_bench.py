@@ -63,6 +63,19 @@ def test_parts_that_are_measured_are_not_measured_again(
     assert (tmp_path / "table.txt").read_text().splitlines()[-1].split() == ["size", "4", "MiB"]
 
 
+def test_a_part_runs_on_a_cpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.syspath_prepend(str(BENCH))
+    import gpu_parts
+
+    monkeypatch.setattr(gpu_parts, "DEVICE", gpu_parts.DEVICE)
+    monkeypatch.setattr(gpu_parts, "MEASURED_SECONDS", gpu_parts.MEASURED_SECONDS)
+    monkeypatch.setattr(sys, "argv", ["gpu_parts.py", "steps", "--device", "cpu"])
+    gpu_parts.main()
+    rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert [len(row) for row in rows] == [3, 3, 3]
+    assert "times the plain loop, goal" in rows[-1][2]
+
+
 def test_every_part_has_a_function_and_fits_in_nine_minutes(gpu: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     monkeypatch.syspath_prepend(str(BENCH))

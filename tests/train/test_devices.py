@@ -76,6 +76,18 @@ def test_mig_devices_of_a_whole_machine_are_listed(monkeypatch: pytest.MonkeyPat
     assert resolve_devices("auto") == ["cuda:MIG-1", "cuda:MIG-2"]
 
 
+def test_a_whole_gpu_beside_a_divided_one_is_used_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    uuids = ["GPU-1", "MIG-1", "MIG-2", "GPU-2"]
+    monkeypatch.setattr(devices, "list_gpus", lambda: uuids)
+    assert resolve_devices("cuda") == ["cuda:MIG-1", "cuda:MIG-2", "cuda:GPU-2"]
+    assert resolve_devices("cuda:GPU-2") == ["cuda:GPU-2"]
+    assert visible_name("cuda:GPU-2") == "GPU-2"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-2")  # in a worker that was started for it
+    assert select_part("cuda:GPU-2") == "cuda:0"
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-2"
+    assert resolve_devices("cuda:GPU-2") == ["cuda:GPU-2"]  # for the next stack
+
+
 def test_a_part_of_a_gpu_per_stack_lets_several_workers_share_it() -> None:
     gpus = ["cuda:0", "cuda:1"]
     assert worker_devices(gpus, 0) == worker_devices(gpus, 1) == worker_devices(gpus, 0.7) == gpus

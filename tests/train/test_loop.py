@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from helpers.cuda import needs_cuda
 from helpers.training import CPU, History, histories, raise_failure, run_of, train_run
 from labbench.errors import InputError
 from labbench.params.builtin import BUILTIN
@@ -159,7 +160,7 @@ def test_a_run_has_the_same_curves_alone_and_in_a_stack() -> None:
             assert curve == pytest.approx(alone[metric], rel=1e-9)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@needs_cuda
 def test_a_gpu_trains_the_same_run() -> None:
     stack = make_stack([run_of(RICH)], task="digits", stop=None, runtime=EXACT)
     history = histories(train(stack, load_task("digits"), "cuda"))["run00000"]

@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch")
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
+from helpers.cuda import needs_cuda
 from helpers.training import CPU, History, histories, run_of
 from labbench.errors import InputError
 from labbench.grid.read import read_grid
@@ -160,7 +161,7 @@ def test_the_options_are_read_from_a_grid(tmp_path: Path) -> None:
     assert read_grid(grid).runtime == Runtime(precision="bf16", tf32=True, compile=True)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="TF32 is CUDA's")
+@needs_cuda
 @pytest.mark.parametrize("tf32", [False, True])
 def test_tf32_is_off_by_default(tf32: bool) -> None:
     prepare_device("cuda:0", tf32=tf32)

@@ -12,6 +12,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.cuda import needs_cuda
 from helpers.training import CPU
 from labbench.train.rng import (
     Purpose,
@@ -93,7 +94,7 @@ def test_fewer_words_are_a_prefix_of_more() -> None:
     assert torch.equal(words(key, 1000)[..., :77], words(key, 77))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@needs_cuda
 def test_words_and_orders_do_not_depend_on_the_device() -> None:
     cuda = torch.device("cuda")
     for seeds in ([0], [5, 6, 7]):

@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch")
 
 from torch import nn
 
+from helpers.cuda import needs_cuda
 from helpers.training import CPU, histories, run_of
 from labbench.grid.read import read_grid
 from labbench.records import Config, Runtime
@@ -87,7 +88,7 @@ def test_the_placement_is_read_from_a_grid(tmp_path: Path) -> None:
     assert read_grid(grid).runtime.data == "host"
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@needs_cuda
 def test_on_a_gpu_batches_come_from_pinned_memory() -> None:
     cuda = torch.device("cuda:0")
     remote = place_data(load_digits(), cuda, torch.float32, "host")

@@ -12,6 +12,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from helpers.cuda import needs_cuda
 from labbench.executors.attempt import train_attempt
 from labbench.params.param import TRAINING, with_defaults
 from labbench.records import Event, Finished, Log, RunRecord, Runtime
@@ -130,7 +131,7 @@ def test_a_stack_that_runs_out_of_memory_is_halved_and_later_stacks_too(tmp_path
     assert not [event for event in later if isinstance(event, Log)]
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@needs_cuda
 def test_the_measured_cuda_peak_is_the_allocated_memory() -> None:
     from labbench.train.grouping.memory import measure_cuda_peak
 

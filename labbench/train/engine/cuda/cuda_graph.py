@@ -14,6 +14,7 @@ from math import prod
 import torch
 from torch import Tensor
 
+from labbench.errors import is_out_of_memory
 from labbench.train.data.dataset import Split
 from labbench.train.data.samples import Samples
 from labbench.train.engine.cuda.capture_check import CaptureCheck
@@ -117,7 +118,7 @@ class CudaGraphStepper:
             RuntimeError: The results of the first replay and of the step differ, or torch cannot capture the step.
         """
         self._fill_tables(self.stack.step_counter.step)
-        self._batch.copy_(torch.arange(self._samples, device=self._batch.device))
+        self._batch.copy_(self.data.first_batch([0], self._samples))  # (1, N)
         roll_back = make_restore([*self.stack.tensors(), self._counter])
         try:
             self.update()  # libraries and dropout tables are set up in the first step
@@ -178,14 +179,21 @@ class CudaGraphStepper:
     def _rebuild(self) -> None:
         """Adapt to tensors with new addresses.
 
-        The graph, if there is one, is captured again.
+        The graph, if there is one, is captured again; if that fails, the next steps run without one.
+
+        Raises:
+            OutOfMemoryError: The memory of the device is too small.
         """
         captured = self._graph is not None
         self._set_up()
         if captured:
             mode = self.stack.model.training
             self.train(True)
-            self.capture()
+            try:
+                self.capture()
+            except Exception as error:  # the step itself can still be done
+                if is_out_of_memory(error):
+                    raise
             self.train(mode)
 
     def weights(self, index: int) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch")
 
 from torch import Tensor, nn
 
+from helpers.cuda import needs_cuda
 from helpers.training import CPU, histories, run_of
 from labbench.params.param import TRAINING, with_defaults
 from labbench.records import Config, Event, Log, Runtime
@@ -162,6 +163,32 @@ def test_a_stack_that_cannot_be_captured_trains_without_a_graph_and_logs_it(monk
         assert ours[key].curves["train/loss"] == history.curves["train/loss"]
 
 
+def test_a_stack_whose_second_capture_fails_continues_without_a_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    workload = make_workload(mlp)
+    plain, replayed = (
+        make_stepper("stacked", mlp, {}, workload),
+        CudaGraphStepper(make_stepper("stacked", mlp, {}, workload), 50),
+    )
+    keep = replayed.keep
+
+    def keep_captured(indices: list[int]) -> None:
+        replayed._graph = object()  # type: ignore[assignment]  # as if the first capture had succeeded
+        keep(indices)  # a capture fails on a CPU
+        assert replayed._graph is None
+
+    monkeypatch.setattr(replayed, "keep", keep_captured)
+    for ours, theirs in zip(losses_until_keep(replayed), losses_until_keep(plain), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
+
+
+def losses_until_keep(stepper: Stepper) -> list[Tensor]:
+    """Return losses of steps after the second run is dropped."""
+    stepper.train(True)
+    stepper.keep([0, 2])
+    order = permutations([0, 2], 1, 1000, CPU)
+    return [stepper.step(batch)[0] for batch in order[:, :200].split(50, dim=1)]
+
+
 def test_results_of_a_step_survive_the_next_step() -> None:
     workload = make_workload(mlp)
     replayed = CudaGraphStepper(make_stepper("stacked", mlp, {}, workload), 50)
@@ -196,7 +223,7 @@ def test_one_copy_keeps_losses_and_metrics_of_any_dtype() -> None:
         torch.testing.assert_close(copied[name], values, rtol=0, atol=0)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@needs_cuda
 @pytest.mark.parametrize(("engine", "model"), MODELS)
 @pytest.mark.parametrize("config", OPTIMIZERS[:4], ids=lambda config: config["optimizer"])
 def test_a_replayed_graph_gives_the_results_of_the_stack(
