@@ -7,7 +7,7 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from labbench.charts.bands import SpreadKind
     from labbench.charts.plotext_chart import PlotCanvas
     from labbench.reports.figures import FigureStyle
-    from labbench.reports.metric_curves import MetricSelection
+    from labbench.reports.metric_curves import MetricSelection, PlotOptions
+
+    AnswerFigure: TypeAlias = Callable[[Path, MetricSelection, FigureStyle], None]
 
 
 def figure_options(command: Command) -> Command:
@@ -106,21 +108,32 @@ def plot(
     answer_figure = _answer_figure(output, heat_map, tuned, best_of)
     keys = [key for key in (group, *(heat_map or ())) if key is not None]
     run_filter = parse(filters) if not keys or all_code else present_code(parse(filters))
-    options = PlotOptions(axis, smooth, log, group)
     with Reader(db) as reader:
         if print_name_notes(reader.check_names(run_filter, metrics=[metric, *{axis} - {"step", "time"}], columns=keys)):
             return
-        selection = MetricSelection(reader, metric, run_filter)
-        if output is not None and answer_figure is not None:
-            answer_figure(output, selection, _figure_style(**style))
-        elif output is not None:
-            from labbench.reports.metric_figures import save_metric
-
-            save_metric(output, selection, options, _figure_style(**style), spread=spread)
-        else:
+        selection, options = MetricSelection(reader, metric, run_filter), PlotOptions(axis, smooth, log, group)
+        if output is None:
             click.echo(draw_metric(selection, options, _terminal_canvas()))
-    if output is not None:
-        echo(f"wrote {output}", err=True)
+        else:
+            _write_figure(output, selection, options, answer_figure, _figure_style(**style), spread)
+
+
+def _write_figure(
+    output: Path,
+    selection: MetricSelection,
+    options: PlotOptions,
+    answer_figure: AnswerFigure | None,
+    style: FigureStyle,
+    spread: SpreadKind,
+) -> None:
+    """Write the requested figure, or one of curves."""
+    from labbench.reports.metric_figures import save_metric
+
+    if answer_figure is not None:
+        answer_figure(output, selection, style)
+    else:
+        save_metric(output, selection, options, style, spread=spread)
+    echo(f"wrote {output}", err=True)
 
 
 def _terminal_canvas() -> PlotCanvas:
@@ -132,7 +145,7 @@ def _terminal_canvas() -> PlotCanvas:
 
 def _answer_figure(
     output: Path | None, heat_map: tuple[str, str] | None, tuned: str | None, best_of: str | None
-) -> Callable[[Path, MetricSelection, FigureStyle], None] | None:
+) -> AnswerFigure | None:
     """Return the function that draws the requested figure, None for one of curves. Raises InputError."""
     kinds = {"--heatmap": heat_map, "--tuned": tuned, "--best-of": best_of}
     names = [name for name, value in kinds.items() if value]

@@ -45,7 +45,7 @@ class Finalist:
 
 @dataclass
 class SearchResult:
-    """What a search has found so far, and what it has trained."""
+    """Results of a search so far, and the runs that it has trained."""
 
     plan: SearchPlan
     finalists: list[Finalist] = field(default_factory=list)
