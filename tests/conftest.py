@@ -11,14 +11,20 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from hypothesis import HealthCheck, settings
 
 from labbench.cli import main
 
 # several test processes share the cores; torch reads the variable when it is imported
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# under nohup, every process that the tests start would inherit an ignored SIGHUP
+# under nohup or in the background, every process that the tests start would inherit ignored signals
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# a busy machine is no failure
+settings.register_profile("labbench", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("labbench")
 
 TINY = """
 name = "tiny"

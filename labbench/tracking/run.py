@@ -163,7 +163,6 @@ class Run:
         if self._writer_thread.is_closing:
             warn_once(f"run {self.key} has ended before: finish() changes nothing")
             return
-        self._writer_thread.adopt_if_daemon()
         self._end(exit_info_of_status(exit_code))
 
     def __enter__(self) -> Run:
@@ -180,6 +179,7 @@ class Run:
         writer_thread = self._writer_thread
         with self._end_lock:
             if not writer_thread.is_closing:
+                writer_thread.adopt_if_daemon()
                 self._resources.close()
                 if writer_thread.stop_requested and exit_info.status == "finished":
                     exit_info = ExitInfo("stopped", "stopped by the user")

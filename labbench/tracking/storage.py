@@ -29,7 +29,7 @@ Short, because a scheduler kills a process about ten seconds after it has asked 
 """
 
 _ADOPTION_SECONDS = 10.0
-"""Seconds that a forked process waits for the exit of the process that has ended the run."""
+"""Seconds that a forked process waits to drive a run that another process has ended."""
 
 _inherited: list[object] = []
 """Open files that a forked child inherited from its parent; closing them would damage the parent's files."""
@@ -189,12 +189,12 @@ class Storage:
         return True
 
     def _may_be_adopted(self, run: ScriptRun) -> bool:
-        """Return True for a moment if the process that drives and has ended the run is about to exit.
+        """Return True for a moment if another process has ended the run: it may be about to exit, or just have exited.
 
         A script that forks a daemon ends its run at its exit, and the daemon then drives the run.
         """
         self._adoption_deadline = self._adoption_deadline or time.monotonic() + _ADOPTION_SECONDS
-        return not run.drives and run.process.has_ended() is False and time.monotonic() < self._adoption_deadline
+        return not run.drives and time.monotonic() < self._adoption_deadline
 
     def _detach(self, outcome: Outcome, batch: Batch) -> None:
         """Leave the run in the database to others; further data is kept in a file, unless the run was removed."""

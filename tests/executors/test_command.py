@@ -16,6 +16,7 @@ import psutil
 import pytest
 from click.testing import Result
 
+from helpers.waiting import HANG_SECONDS, wait_for
 from labbench.executors.command import run_command
 from labbench.executors.leftovers import kill_processes, run_processes
 from labbench.records import Command, Log, RunRecord
@@ -37,13 +38,6 @@ def grid_of(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    end = time.monotonic() + 30
-    while not holds():
-        assert time.monotonic() < end, "the condition was not met in 30 seconds"
-        time.sleep(0.02)
 
 
 def is_alive(pid: int) -> bool:
@@ -176,22 +170,22 @@ def test_the_environment_and_the_folder_of_a_command(labbench: Labbench, tmp_pat
 
 
 def test_a_timeout_kills_the_script(labbench: Labbench, grid_of: Callable[..., Path], tmp_path: Path) -> None:
-    script = "import os, pathlib, time\npathlib.Path('pid').write_text(str(os.getpid()))\ntime.sleep(60)\n"
+    script = "import os, pathlib, time\npathlib.Path('pid').write_text(str(os.getpid()))\ntime.sleep(600)\n"
     result = labbench("run", grid_of(script, '[grid]\nx = [1]\n[resources]\ntimeout = "1s"\n'), "--workers", "1")
     assert result.exit_code == 1
     assert "timed out after 1 s" in result.stderr
     pid = int((tmp_path / "pid").read_text())
-    wait_until(lambda: not is_alive(pid))
+    wait_for(lambda: not is_alive(pid))
 
 
 def test_ctrl_c_terminates_the_script_and_requeues_the_run(grid_of: Callable[..., Path], tmp_path: Path) -> None:
-    script = "import pathlib, time\npathlib.Path('begun').touch()\ntime.sleep(60)\n"
+    script = "import pathlib, time\npathlib.Path('begun').touch()\ntime.sleep(600)\n"
     grid = grid_of(script, "[grid]\nx = [1]\n")
     words = [sys.executable, "-m", "labbench", "run", str(grid)]
     process = subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, text=True, process_group=0)
-    wait_until((tmp_path / "begun").exists)
+    wait_for((tmp_path / "begun").exists)
     os.killpg(process.pid, signal.SIGINT)
-    _, stderr = process.communicate(timeout=30)
+    _, stderr = process.communicate(timeout=HANG_SECONDS)
     assert process.returncode == 130, stderr
     with Reader(tmp_path / "runs.db") as reader:
         assert [run.status for run in reader.runs()] == ["queued"]
@@ -205,7 +199,7 @@ if len(sys.argv) == 3:
     for name in ("child", "daemon"):
         subprocess.Popen([sys.executable, __file__, *sys.argv[1:], name], start_new_session=name == "daemon")
 pathlib.Path(f"pid-{sys.argv[-1]}").write_text(str(os.getpid()))
-time.sleep(60)
+time.sleep(600)
 """
 """Script with a child and a daemon; with 2 all of them ignore SIGTERM."""
 
@@ -213,7 +207,7 @@ time.sleep(60)
 def pids(folder: Path, *names: str) -> list[int]:
     """Wait for the processes of `TREE` and return their ids."""
     files = [folder / f"pid-{name}" for name in names]
-    wait_until(lambda: all(file.exists() and file.read_text() for file in files))
+    wait_for(lambda: all(file.exists() and file.read_text() for file in files))
     return [int(file.read_text()) for file in files]
 
 
@@ -239,7 +233,7 @@ def test_all_processes_of_a_script_end_with_its_run(grid_of: Callable[..., Path]
                 time.sleep(0.5)  # the first signal has been handled
                 run.send_signal(signal.SIGINT)
     run.wait(30)
-    wait_until(lambda: not any(is_alive(pid) for pid in tree))
+    wait_for(lambda: not any(is_alive(pid) for pid in tree))
 
 
 def test_a_timeout_ends_the_children_of_a_script(

@@ -35,7 +35,7 @@ class Task:
 
     def data(self, config):
         if config["behaviour"] == "hang in data":
-            time.sleep(60)
+            time.sleep(600)
         inputs = torch.randn(64, 4)
         targets = (inputs.sum(dim=1) > 0).long()
         return Data(train=(inputs, targets), val=(inputs, targets))
@@ -54,7 +54,7 @@ class Task:
             case "crash":
                 ctypes.string_at(0)
             case "hang":
-                time.sleep(60)
+                time.sleep(600)
             case "slow":
                 time.sleep(0.5)
                 print("still loading", flush=True)
@@ -67,7 +67,7 @@ class Task:
             case "no messages":
                 for connection in writable_connections():
                     os.write(connection.fileno(), struct.pack("!i", 9) + b"no pickle")
-                    time.sleep(60)
+                    time.sleep(600)
             case "fork":
                 if os.fork() == 0:  # it keeps the connection open
                     os.setsid()

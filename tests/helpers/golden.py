@@ -21,6 +21,7 @@ import pytest
 from textual import events
 from textual.pilot import Pilot
 
+from helpers.waiting import HANG_SECONDS
 from labbench.tui.app import LabbenchApp
 from labbench.tui.saved_state import SavedState
 
@@ -118,7 +119,7 @@ async def finish_readings(pilot: Pilot[None]) -> bool:
     return bool(reading)
 
 
-async def wait_for_words(pilot: Pilot[None], words: str, *, seconds: float = 10.0) -> str:
+async def wait_for_words(pilot: Pilot[None], words: str, *, seconds: float = HANG_SECONDS) -> str:
     """Wait, without pressing a key, until the words are on the screen or the time is up; return the screen."""
     for _ in range(int(seconds / 0.05)):
         if words in screen(pilot):

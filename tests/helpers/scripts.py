@@ -8,11 +8,11 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from helpers.waiting import HANG_SECONDS
 from labbench.records import RunRecord
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer
@@ -50,7 +50,7 @@ def begin(folder: Path, code: str, *, prefix: Sequence[str] = (), **environment:
     )
 
 
-def end(process: subprocess.Popen[str], *, seconds: float = 60) -> subprocess.CompletedProcess[str]:
+def end(process: subprocess.Popen[str], *, seconds: float = HANG_SECONDS) -> subprocess.CompletedProcess[str]:
     """Wait for a script to end; kill it after `seconds`, which fails the test."""
     with process:  # closes its pipes, also after a timeout
         try:
@@ -118,14 +118,6 @@ def database_files(folder: Path) -> list[str]:
 def spill_files(folder: Path) -> list[Path]:
     """Return the spill files of the database."""
     return list(folder.glob("runs.db.spilled-*.jsonl"))
-
-
-def wait_until(claim, seconds: float = 10.0) -> None:  # type: ignore[no-untyped-def]
-    """Wait until `claim()` is true; fail after `seconds`."""
-    deadline = time.monotonic() + seconds
-    while not claim():
-        assert time.monotonic() < deadline, f"the condition was still false after {seconds:g} s"
-        time.sleep(0.01)
 
 
 SIGNAL_EXIT_STATUS = {number: -number for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL)}

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers.waiting import HANG_SECONDS
 from labbench.records import RunRecord
 from labbench.store.reader import Reader
 
@@ -26,7 +27,12 @@ def run_example(folder: Path, heading: str, package: str, *words: str) -> list[R
     (folder / "train.py").write_text(code)
     environment = os.environ | {"KERAS_BACKEND": "torch", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
     result = subprocess.run(
-        [sys.executable, "train.py", *words], cwd=folder, env=environment, capture_output=True, text=True, timeout=240
+        [sys.executable, "train.py", *words],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=HANG_SECONDS,
     )
     assert result.returncode == 0, result.stderr
     databases = sorted(folder.glob("*.db"))

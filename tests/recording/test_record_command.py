@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from helpers.scripts import only_run
-from helpers.waiting import wait_for
+from helpers.waiting import HANG_SECONDS, wait_for
 from labbench.errors import LabbenchError
 from labbench.store.reader import Reader
 
@@ -45,7 +45,7 @@ def begin(folder: Path, code: str, *words: str, options: tuple[str, ...] = ()) -
 def record(folder: Path, code: str, *words: str, options: tuple[str, ...] = ()) -> tuple[int, str, str]:
     """Run a command to its end; return exit status, output and messages."""
     with begin(folder, code, *words, options=options) as process:
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=HANG_SECONDS)
     return process.returncode, out, err
 
 
@@ -131,7 +131,7 @@ def test_a_growing_table_is_followed_while_the_command_runs(tmp_path: Path) -> N
 
         wait_for(is_seen)
         (tmp_path / "seen").touch()
-        process.communicate(timeout=60)
+        process.communicate(timeout=HANG_SECONDS)
     assert read_series(tmp_path, "train_loss") == {0: 1.0, 1: 0.5}
     assert only_run(tmp_path).config == {"lr": 0.5, "hub_token": "***"}
 
@@ -176,7 +176,7 @@ def test_signals_are_forwarded_and_helper_processes_ended(tmp_path: Path, number
         assert process.stdout is not None
         pid = int(process.stdout.readline().split()[1])
         process.send_signal(number)
-        out, _ = process.communicate(timeout=60)
+        out, _ = process.communicate(timeout=HANG_SECONDS)
     assert (process.returncode, "saving" in out) == (7, True)
     run = only_run(tmp_path)
     assert (run.status, run.reason) == ("stopped", f"{number.name}; exit status 7")

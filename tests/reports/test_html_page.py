@@ -15,6 +15,7 @@ import pytest
 from click.testing import Result
 
 from helpers.store_samples import new_run, points, start
+from helpers.waiting import HANG_SECONDS
 from labbench.records import Finished
 from labbench.store.writer import Writer
 
@@ -126,7 +127,7 @@ def render_in_browser(page: Path) -> str:
         "chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={page.with_name('profile')}",
         "--virtual-time-budget=5000", "--dump-dom", page.as_uri(),
     ]  # fmt: skip
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    return subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS, check=True).stdout
 
 
 @BROWSER

@@ -17,7 +17,7 @@ import psutil
 import pytest
 from click.testing import Result
 
-from helpers.waiting import wait_for
+from helpers.waiting import HANG_SECONDS, wait_for
 from labbench.executors.worker_pool import WorkerExecutor
 from labbench.runner import run_grid
 from labbench.store.reader import Reader
@@ -147,14 +147,14 @@ def test_ctrl_c_keeps_all_measurements_and_the_same_command_resumes(tmp_path: Pa
     process = start(grid, db)
     wait_for(lambda: statuses(db).get("finished", 0) >= 1)
     os.killpg(process.pid, signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=HANG_SECONDS)
     assert process.returncode == 130, stderr
     assert "Traceback" not in stderr
     left = statuses(db)
     assert set(left) == {"finished", "queued"}
     before = points(db)
     again = start(grid, db)
-    _, stderr = again.communicate(timeout=120)
+    _, stderr = again.communicate(timeout=HANG_SECONDS)
     assert again.returncode == 0, stderr
     assert statuses(db) == {"finished": 8}
     finished = {key: value for key, value in points(db).items() if key in before}
@@ -168,7 +168,7 @@ def test_a_signal_to_all_processes_stops_cleanly(tmp_path: Path, number: signal.
     process = start(grid, db)
     wait_for(lambda: statuses(db).get("running", 0) >= 1)
     os.killpg(process.pid, number)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=HANG_SECONDS)
     assert process.returncode == 130, stderr
     assert statuses(db) == {"queued": 8}
 
@@ -179,7 +179,7 @@ def test_ctrl_c_while_workers_load_stops_cleanly(tmp_path: Path) -> None:
     process = start(grid, db)
     wait_for(lambda: statuses(db).get("queued", 0) >= 1)
     os.killpg(process.pid, signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=HANG_SECONDS)
     assert process.returncode == 130, stderr
     assert "Traceback" not in stderr
     assert statuses(db).get("running", 0) == 0
@@ -201,7 +201,7 @@ def test_ctrl_c_twice_stops_immediately_and_loses_no_run(tmp_path: Path) -> None
     time.sleep(0.5)  # the command waits for the end of an epoch that never comes
     assert process.poll() is None
     os.killpg(process.pid, signal.SIGINT)
-    _, stderr = process.communicate(timeout=30)
+    _, stderr = process.communicate(timeout=HANG_SECONDS)
     assert process.returncode == 130, stderr
     assert statuses(db) == {"queued": 1}
 
@@ -252,12 +252,12 @@ def test_a_killed_driver_loses_no_finished_run_and_its_other_runs_train_again(tm
     process = start(grid, db)
     wait_for(lambda: statuses(db).get("finished", 0) >= 1 and statuses(db).get("running", 0) >= 1)
     process.kill()
-    process.communicate(timeout=60)
+    process.communicate(timeout=HANG_SECONDS)
     with Reader(db) as reader:
         assert reader.status_counts().get("lost", 0) >= 1
         done = {run.key: run.finished for run in reader.runs("status=finished")}
     again = start(grid, db)
-    _, stderr = again.communicate(timeout=120)
+    _, stderr = again.communicate(timeout=HANG_SECONDS)
     assert again.returncode == 0, stderr
     with Reader(db) as reader:
         runs = reader.runs()
@@ -298,13 +298,13 @@ def test_a_stack_of_36_runs_killed_in_the_middle_has_the_curves_of_an_uninterrup
     process = start(grid, killed, "--workers", "1")
     wait_for(lambda: len(statuses(killed)) > 0 and min(boundaries(killed)) >= 100)
     process.kill()
-    process.communicate(timeout=60)
+    process.communicate(timeout=HANG_SECONDS)
     reached = boundaries(killed)
     assert len(reached) == 36
     assert max(reached) < 800, "the test kills too late"
     for db in (killed, whole):
         process = start(grid, db, "--workers", "1")
-        _, stderr = process.communicate(timeout=120)
+        _, stderr = process.communicate(timeout=HANG_SECONDS)
         assert process.returncode == 0, stderr
     with Reader(killed) as reader:
         assert {(run.status, run.attempt, run.way) for run in reader.runs()} == {("finished", 2, "stacked")}
@@ -317,7 +317,7 @@ def test_two_commands_share_one_queue(tmp_path: Path) -> None:
     grid, db = tmp_path / "slow.toml", tmp_path / "runs.db"
     grid.write_text(SLOW)
     processes = [start(grid, db, "--workers", "1") for _ in range(2)]
-    stderrs = [process.communicate(timeout=180)[1] for process in processes]
+    stderrs = [process.communicate(timeout=HANG_SECONDS)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], stderrs
     with Reader(db) as reader:
         runs = reader.runs()
@@ -376,7 +376,7 @@ def test_labbench_stop_stops_running_runs(tmp_path: Path) -> None:
     wait_for(lambda: statuses(db).get("running", 0) == 2)
     words = [sys.executable, "-m", "labbench", "--db", str(db), "stop", "s0", "s1"]
     subprocess.run(words, check=True)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=HANG_SECONDS)
     assert process.returncode == 0, stderr
     assert statuses(db) == {"stopped": 2}
     with Reader(db) as reader:
@@ -487,7 +487,7 @@ def test_a_killed_driver_leaves_no_script(tmp_path: Path, workers: str) -> None:
     wait_for((tmp_path / "begun").exists)
     process.kill()
     process.communicate()
-    wait_for(lambda: not processes_with(str(tmp_path / "runs.db")), seconds=20)
+    wait_for(lambda: not processes_with(str(tmp_path / "runs.db")))
 
 
 def test_a_killed_driver_leaves_no_worker_that_waits_in_a_task(tmp_path: Path) -> None:
@@ -509,7 +509,7 @@ def test_a_killed_driver_leaves_no_worker_that_waits_in_a_task(tmp_path: Path) -
     process.kill()
     process.communicate()
     worker = int((tmp_path / "worker").read_text())
-    wait_for(lambda: not psutil.pid_exists(worker) or psutil.Process(worker).status() == "zombie", seconds=20)
+    wait_for(lambda: not psutil.pid_exists(worker) or psutil.Process(worker).status() == "zombie")
 
 
 def test_a_run_resumes_after_its_driver_was_stopped_and_killed_while_its_worker_went_on(tmp_path: Path) -> None:

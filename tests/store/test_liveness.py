@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from helpers import scripts
+from helpers.waiting import wait_for
 from labbench.store.liveness import ProcessIdentity, is_lost, this_process, uptime
 from labbench.store.reader import Reader
 from labbench.store.script_writer import ScriptWriter
@@ -61,7 +62,7 @@ def test_live_process_is_not_lost_however_old_its_heartbeat(child: subprocess.Po
 def test_ended_process_is_lost_at_once(child: subprocess.Popen[bytes]) -> None:
     process = identify(child.pid)
     child.kill()
-    scripts.wait_until(lambda: lost(process, FRESH, FRESH))  # although no parent has waited for it
+    wait_for(lambda: lost(process, FRESH, FRESH))  # although no parent has waited for it
     child.wait()
     assert lost(process, FRESH, FRESH)
 

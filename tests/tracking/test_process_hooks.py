@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from helpers import scripts
+from helpers.waiting import HANG_SECONDS, wait_for
 from labbench.store.reader import Reader
 from labbench.tracking.batching import MAX_BACKLOG, MAX_BATCH
 
@@ -229,7 +230,7 @@ def kill_after(folder: Path, code: str, calls: int) -> int:
     counter.write_bytes(bytes(8))
     process = scripts.begin(folder, code)
     scripts.wait_for(process, "ready")
-    scripts.wait_until(lambda: int.from_bytes(counter.read_bytes(), "little") >= calls, seconds=30)
+    wait_for(lambda: int.from_bytes(counter.read_bytes(), "little") >= calls)
     process.kill()
     assert scripts.end(process).returncode == scripts.SIGNAL_EXIT_STATUS[signal.SIGKILL]
     return int.from_bytes(counter.read_bytes(), "little")
@@ -260,7 +261,7 @@ def test_signal_ends_the_runs_of_all_threads(tmp_path: Path) -> None:
         for run in started:
             run.log({"loss": 1.0})
     print("ready", flush=True)
-    time.sleep(60)
+    time.sleep(600)
     """
     result = scripts.send_signal(scripts.begin(tmp_path, code), signal.SIGTERM)
     assert result.returncode == scripts.SIGNAL_EXIT_STATUS[signal.SIGTERM]
@@ -270,9 +271,9 @@ def test_signal_ends_the_runs_of_all_threads(tmp_path: Path) -> None:
 
 
 def test_run_terminated_while_the_database_is_locked_ends_in_time_without_loss(tmp_path: Path) -> None:
-    with scripts.begin_while_locked(tmp_path, "time.sleep(60)") as process:
+    with scripts.begin_while_locked(tmp_path, "time.sleep(600)") as process:
         process.terminate()
-        process.wait(20)  # an earlier version waited for the lock
+        process.wait(HANG_SECONDS)  # an earlier version waited for the lock
     scripts.end(process)
     scripts.merge_spill_files(tmp_path)
     assert (scripts.only_run(tmp_path).status, count_losses(tmp_path)) == ("stopped", 1000)
@@ -293,7 +294,7 @@ def test_signal_during_the_wait_for_a_full_backlog_is_handled(tmp_path: Path) ->
         run.log({"loss": 1.0})
     """
     process = scripts.begin(tmp_path, code)
-    assert scripts.end(process, seconds=20).returncode == scripts.SIGNAL_EXIT_STATUS[signal.SIGTERM]
+    assert scripts.end(process).returncode == scripts.SIGNAL_EXIT_STATUS[signal.SIGTERM]
     record = scripts.only_run(tmp_path)
     assert (record.status, record.reason) == ("stopped", "SIGTERM")
     assert record.summary["loss"].n > 100

@@ -229,6 +229,35 @@ def test_removed_run_is_reported_and_not_recreated(tmp_path: Path) -> None:
         assert db.runs() == []
 
 
+def test_daemon_drives_a_run_whose_first_process_exits_between_its_checks(tmp_path: Path) -> None:
+    code = """
+    run = labbench.start(db=os.path.abspath("runs.db"), system_metrics=False)
+    if os.fork():
+        sys.exit(0)
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    first_process, thread, checks = run._writer_thread.run.process, run._writer_thread, []
+    adopt_if_daemon = thread.adopt_if_daemon
+    def check_before_the_exit():
+        if checks:
+            adopt_if_daemon()
+        elif first_process.has_ended():
+            checks.append("the process ended just after this check")
+    thread.adopt_if_daemon = check_before_the_exit
+    deadline = time.monotonic() + 300
+    while not first_process.has_ended() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    run.log({"loss": 0.5})
+    run.flush()
+    run.finish()
+    """
+    result = scripts.run(tmp_path, code)
+    assert (result.returncode, result.stderr) == (0, "")
+    record = scripts.only_run(tmp_path)
+    assert (record.status, record.summary["loss"].n, record.summary["loss"].last) == ("finished", 1, 0.5)
+
+
 @pytest.mark.parametrize("ending", ["os._exit(0)", "sys.exit(0)"])
 @pytest.mark.parametrize("in_container", [False, True])
 def test_daemon_drives_the_run_that_its_first_process_started(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers.waiting import HANG_SECONDS
 from labbench.store.reader import Reader
 from labbench.tui import clipboard
 from labbench.tui.run_values import read_run_with_command
@@ -27,7 +28,9 @@ clip = ["none", 1.0]
 def shell(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run a command, with `labbench` and `python` of this installation."""
     programs = f'labbench() {{ "{sys.executable}" -m labbench "$@"; }}; python() {{ "{sys.executable}" "$@"; }}; '
-    return subprocess.run(["bash", "-c", programs + command], cwd=folder, capture_output=True, text=True, timeout=120)
+    return subprocess.run(
+        ["bash", "-c", programs + command], cwd=folder, capture_output=True, text=True, timeout=HANG_SECONDS
+    )
 
 
 def test_the_command_of_a_grid_trains_the_same_configuration_again(

@@ -19,11 +19,10 @@ from textual.color import Color
 from textual.theme import Theme
 
 from helpers.tui_samples import grid_of_runs
+from helpers.waiting import HANG_SECONDS
 from labbench.tui.saved_state import SavedState
 from labbench.tui.theme import DARK, LIGHT
 
-SECONDS = 30.0
-"""Maximum duration of a step."""
 LEAVE_ALTERNATE_SCREEN = b"\x1b[?1049l"
 
 
@@ -49,7 +48,7 @@ class Terminal:
     def type(self, keys: str) -> None:
         os.write(self._descriptor, keys.encode())
 
-    def read_until(self, words: str, *, seconds: float = SECONDS) -> None:
+    def read_until(self, words: str, *, seconds: float = HANG_SECONDS) -> None:
         """Read until these words were written one after another, with any cells written between them."""
         deadline = time.monotonic() + seconds
         while words.encode() not in re.sub(rb"\x1b\[[0-9;?]*[A-Za-z]", b"", self.output):
@@ -58,7 +57,7 @@ class Terminal:
 
     def wait(self) -> int:
         """Read until the process has ended; return its exit status."""
-        deadline = time.monotonic() + SECONDS
+        deadline = time.monotonic() + HANG_SECONDS
         while self.process.poll() is None:
             assert time.monotonic() < deadline, f"still running: {self.output[-3000:]!r}"
             self._read()
@@ -131,7 +130,7 @@ def test_closing_the_terminal_ends_the_program_and_saves_the_state(terminal: Ter
     terminal.type("flr=1\r")
     terminal.read_until("4 of 12")
     terminal.hang_up()
-    terminal.process.wait(60)
+    terminal.process.wait(HANG_SECONDS)
     assert SavedState(database).last["filter"] == "lr=1"
 
 
@@ -155,7 +154,7 @@ def test_without_a_terminal_the_message_says_so(database: Path, stream: str) -> 
         streams = {"stdin": tty, "stdout": subprocess.PIPE, "stderr": tty} | {
             stream: subprocess.DEVNULL if stream == "stdin" else subprocess.PIPE
         }
-        done = subprocess.run([sys.executable, "-m", "labbench", "tui", str(database)], timeout=60, **streams)
+        done = subprocess.run([sys.executable, "-m", "labbench", "tui", str(database)], timeout=HANG_SECONDS, **streams)
     assert done.returncode == 2
     if stream == "stderr":
         assert b"draws on stderr, which is not a terminal" in done.stderr

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from helpers.scripts import only_run
+from helpers.waiting import HANG_SECONDS
 from labbench.portraits.logged_images import images_by_name
 from labbench.store.reader import Reader
 
@@ -126,7 +127,7 @@ def run_script(
         env=inherited | (environment or {}),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANG_SECONDS,
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import operator
 import random
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -324,15 +323,11 @@ def test_filter_of_two_thousand_terms_is_accepted(database: tuple[Writer, Reader
     assert reader.count("key=" + ",".join(run.key for run in runs)) == 3
 
 
-def test_sorted_page_of_ten_thousand_runs_takes_milliseconds(database: tuple[Writer, Reader]) -> None:
-    """Takes 20 ms of processor time on an idle machine; the limit leaves a wide margin."""
+def test_page_sorted_by_a_metric_has_the_best_runs(database: tuple[Writer, Reader]) -> None:
     writer, reader = database
-    runs = writer.claim([run.key for run in queue(writer, 10_000)])
+    runs = writer.claim([run.key for run in queue(writer, 1_000)])
     rng = random.Random(0)
     writer.write([points(run, metric, [rng.random()]) for run in runs for metric in ("val/loss", "train/loss")])
     page = reader.runs(sort="best(val/loss)", limit=50)
-    began = time.process_time()
-    for _ in range(5):
-        assert reader.runs(sort="best(val/loss)", limit=50) == page
-    assert (time.process_time() - began) / 5 < 0.06
-    assert [run.summary["val/loss"].min for run in page] == sorted(run.summary["val/loss"].min for run in page)
+    best = sorted(run.summary["val/loss"].min for run in reader.runs())[:50]
+    assert [run.summary["val/loss"].min for run in page] == best

@@ -23,7 +23,7 @@ from click.testing import Result
 from torch.utils.data import Dataset, IterableDataset
 
 from helpers.training import CPU, histories, run_of
-from helpers.waiting import wait_for
+from helpers.waiting import HANG_SECONDS, wait_for
 from labbench.errors import InputError
 from labbench.grid import read_grid
 from labbench.records import Boundary, Failed, Finished, RunRecord, Runtime
@@ -314,7 +314,7 @@ def test_no_loader_process_outlives_its_command(images: Path, workers: str, end:
         if end == "Ctrl-C twice":
             time.sleep(0.2)  # signals sent at the same time are merged into one
             os.killpg(process.pid, signal.SIGINT)
-        _, stderr = process.communicate(timeout=60)
+        _, stderr = process.communicate(timeout=HANG_SECONDS)
     finally:
         process.kill()
     twice = [130, 1, -signal.SIGINT]  # the second signal may arrive while the command prints its result or exits
