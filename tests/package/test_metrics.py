@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from helpers.store_samples import points, start
+from labbench import records
 from labbench.cli.run_tables import run_columns
 from labbench.metrics import charted_metrics, default_goal, is_quality, quality_metrics
 from labbench.records import MetricSummary, RunRecord
@@ -116,3 +117,7 @@ def test_the_cli_and_the_terminal_interface_choose_the_same_metric() -> None:
     assert _fill_defaults(Query(), goals).metric == "eval_loss"
     columns = [column.name for column in run_columns([run], goals)]
     assert [name for name in columns if name in goals] == ["eval_loss", "eval_accuracy"]
+
+
+def test_goals_are_still_importable_from_the_records() -> None:
+    assert records.default_goal is default_goal
