@@ -36,6 +36,9 @@ METRIC = "val/accuracy"
 SEARCH_SEEDS, JUDGE_SEEDS = range(5), range(5, 10)
 NEW_SEEDS, FINALISTS, ETA, BATCH = 3, 3, 3.0, 16
 
+SHORT = ("epochs=9", "train_size=200", "hidden=[32]")
+"""Settings of the trained grids with --short."""
+
 MLP_GRID = """
 name = "mlp"
 task = "digits"
@@ -108,13 +111,14 @@ def make_surface() -> Problem:
     return Problem("surface", configs, curves)
 
 
-def read_problem(name: str, grid: Path, db: Path) -> Problem:
+def read_problem(name: str, grid: Path, db: Path, *, short: bool) -> Problem:
     """Train what is missing of a grid with ten seeds, and return its curves."""
-    subprocess.run([sys.executable, "-m", "labbench", "--db", str(db), "run", str(grid), "--full"], check=True)
+    words = [sys.executable, "-m", "labbench", "--db", str(db), "run", str(grid), "--full"]
+    words += [word for setting in (SHORT if short else ()) for word in ("--set", setting)]
+    subprocess.run(words, check=True)
     with Reader(db) as reader:
         runs = reader.runs(f"experiment={name}", summaries=False)
         epochs = max(run.config["epochs"] for run in runs)
-        values: dict[str, dict[int, float]] = {}
         rows = [reader.epoch_values([run.key for run in runs], METRIC, epoch) for epoch in range(1, epochs + 1)]
     configs: dict[str, Mapping[str, Any]] = {}
     for run in runs:
@@ -127,7 +131,6 @@ def read_problem(name: str, grid: Path, db: Path) -> Problem:
         for epoch, by_key in enumerate(rows):
             if run.status == "finished" and run.key in by_key:
                 curves[index, run.config["seed"], epoch] = by_key[run.key].high
-    del values
     return Problem(name, list(configs.values()), curves)
 
 
@@ -273,6 +276,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--db", type=Path, default=Path("search.db"), help="Database of the trained grids.")
     parser.add_argument("--problem", choices=("optimizers", "mlp", "surface"), action="append")
+    parser.add_argument("--short", action="store_true", help="Train small networks on few samples.")
     options = parser.parse_args()
     methods: dict[str, Callable[[Problem, int], Outcome]] = {
         "full grid": full_grid, "random": random_search, "halving": halving, "hyperband": hyperband,
@@ -282,7 +286,10 @@ def main() -> None:
     else:
         print("tpe and Optuna are left out: optuna is not installed")
     for name in options.problem or ("surface", "optimizers", "mlp"):
-        report(make_surface() if name == "surface" else read_problem(name, write_grid(name), options.db), methods)
+        problem = make_surface()
+        if name != "surface":
+            problem = read_problem(name, write_grid(name), options.db, short=options.short)
+        report(problem, methods)
 
 
 def write_grid(name: str) -> Path:
