@@ -137,7 +137,6 @@ def measure_tests() -> None:
     words = [sys.executable, "-m", "pytest", "-q", "-W", "default", *(["-n", "8"] if find_spec("xdist") else [])]
     for name, selected in (
         ("CUDA tests", ["-m", "cuda", "tests/train"]),
-        ("loaders", ["tests/train/data/test_loading.py", "-k", "to_the_gpu"]),
         ("tests on meta", ["-m", "not cuda", "tests/train/engine/cuda", "tests/train/test_host_copies.py"]),
     ):
         result = subprocess.run([*words, *selected], cwd=ROOT, capture_output=True, text=True)

@@ -22,6 +22,7 @@ torch = pytest.importorskip("torch")
 from click.testing import Result
 from torch.utils.data import Dataset, IterableDataset
 
+from helpers.cuda import needs_cuda
 from helpers.training import CPU, histories, run_of
 from helpers.waiting import HANG_SECONDS, wait_for
 from labbench.errors import InputError
@@ -335,7 +336,7 @@ def has_boundary(db: Path) -> bool:
         connection.close()
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@needs_cuda
 def test_loader_processes_deliver_samples_to_the_gpu(images: Path) -> None:
     cuda = torch.device("cuda:0")
     data = load_task(f"{EXAMPLE}:Task").data({"path": str(images), "shift": 1})
