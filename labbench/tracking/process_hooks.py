@@ -109,8 +109,9 @@ def _end_all() -> None:
 def _uncaught_exception() -> BaseException | None:
     """Return the exception that ends the script, if a later `sys.excepthook` has replaced ours."""
     last_value = getattr(sys, "last_value", None)
-    is_shown = isinstance(last_value, BaseException) and last_value is not _last_value
-    return last_value if is_shown and notebook_shell() is None else None
+    is_interactive = hasattr(sys, "ps1") or notebook_shell() is not None
+    is_new = isinstance(last_value, BaseException) and last_value is not _last_value
+    return last_value if is_new and not is_interactive else None
 
 
 def _set_hooks() -> None:
@@ -137,6 +138,8 @@ def notebook_shell() -> Any:
 
 def _after_cell(result: Any) -> None:
     """Report the end of a cell to the runs: IPython handles exceptions itself, so `sys.excepthook` sees none."""
+    global _exception
+    _exception = None  # of `sys.exit`, which ends no notebook
     for run in list(_open_runs):
         run._after_cell(result.error_in_exec)
 
@@ -197,7 +200,11 @@ def _flush_all() -> None:
 
 def _on_exception(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     global _exception
-    _exception = error
+    if hasattr(sys, "ps1"):  # at a prompt, where the next statement may continue the runs
+        for run in list(_open_runs):
+            run._after_cell(error)
+    else:
+        _exception = error
     assert _excepthook is not None
     _excepthook(kind, error, trace)
 

@@ -189,8 +189,11 @@ class Run:
             process_hooks.unregister(self)
 
     def _end_with_process(self, exit_info: ExitInfo) -> None:
-        """End the run with its process, or as the last notebook cell that used it ended."""
-        self._end(self._failed_cell or exit_info if exit_info.status == "finished" else exit_info)
+        """End the run with its process, or as the last notebook cell or statement that used it ended."""
+        is_unused_since = self._writer_thread.last_step == self._step_of_last_cell
+        if exit_info.status == "finished" and self._failed_cell is not None and is_unused_since:
+            exit_info = self._failed_cell
+        self._end(exit_info)
 
     def _after_cell(self, error: BaseException | None) -> None:
         """Note the end of a notebook cell, if it logged to the run or failed before anything was logged.

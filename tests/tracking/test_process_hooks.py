@@ -323,6 +323,8 @@ START = "run = labbench.start('run', system_metrics=False)"
         ([START + "; run.log({'loss': 1.0})", "1/0"], "finished", None),
         ([START + "; raise KeyboardInterrupt"], "stopped", None),
         ([START + "; 1/0", "run.finish()"], "finished", None),
+        ([START + "; run.log({'loss': 1.0}); import sys; sys.exit(3)"], "failed", "exit status 3"),
+        ([START + "; import sys; sys.exit(3)", "run.log({'loss': 1.0})"], "finished", None),
     ],
 )
 def test_cell_of_a_notebook_that_fails_fails_the_run_unless_another_cell_continues_it(
@@ -332,3 +334,20 @@ def test_cell_of_a_notebook_that_fails_fails_the_run_unless_another_cell_continu
     assert result.returncode == 0, result.stderr
     run = scripts.only_run(tmp_path)
     assert (run.status, run.error) == (status, error)
+
+
+@pytest.mark.parametrize(
+    ("statements", "status"), [(["1/0", "run.log({'loss': 1.0})"], "finished"), (["1/0", "2 + 2"], "failed")]
+)
+def test_statement_at_a_prompt_that_fails_fails_the_run_unless_another_statement_continues_it(
+    tmp_path: Path, statements: list[str], status: str
+) -> None:
+    code = """
+    import subprocess
+    words = [sys.executable, "-i", "-c", "import labbench; run = labbench.start(system_metrics=False)"]
+    subprocess.run(words, input=STATEMENTS, text=True, check=True, capture_output=True)
+    """
+    text = "".join(f"{statement}\n" for statement in statements)
+    result = scripts.run(tmp_path, f"STATEMENTS = {text!r}\n" + textwrap.dedent(code))
+    assert result.returncode == 0, result.stderr
+    assert scripts.only_run(tmp_path).status == status
