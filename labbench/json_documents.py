@@ -30,6 +30,7 @@ def run_document(record: RunRecord) -> dict[str, Any]:
         "archived": record.archived,
         "code_version": record.code_version,
         "older_code": record.older_code,
+        "source": record.source,
         "continued_from": record.continued_from,
         "continued_step": record.continued_step,
         "summary": {metric: _summary(summary) for metric, summary in record.summary.items()},

@@ -145,7 +145,7 @@ def rm(db: Path, runs: Sequence[str], yes: bool) -> None:
     from labbench.text import clean, format_count
 
     records = find_runs(db, runs)
-    if running := [record.key for record in records if record.status == "running"]:
+    if running := [record.key for record in records if record.status == "running" and record.source is None]:
         command = f"{database_command(db)} stop {' '.join(running)}"
         raise InputError(f"running runs cannot be deleted: stop them first with {command}")
     if not yes:

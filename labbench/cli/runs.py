@@ -270,6 +270,7 @@ def run_facts(record: RunRecord) -> dict[str, str]:
         "started": "" if record.started is None else f"{datetime.fromtimestamp(record.started):%Y-%m-%d %H:%M:%S}",
         "took": format_duration(record.seconds),
         "where": " ".join(filter(None, (record.host, record.device, record.way))),
+        "mirrored from": record.source or "",
         "attempt": str(record.attempt),
         "continued from": ""
         if record.continued_from is None

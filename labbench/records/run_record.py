@@ -85,6 +85,8 @@ class RunRecord:
     """Key of the shorter run whose final state it began from."""
     continued_step: int | None = None
     """Optimizer steps of that run; the points up to this step are copies."""
+    source: str | None = None
+    """Database that it is mirrored from by `labbench pull`, HOST:PATH; None if it was recorded here."""
     tags: tuple[str, ...] = ()
     summary: Mapping[str, MetricSummary] = field(default_factory=dict)
 

@@ -18,6 +18,7 @@ from labbench.store import schema
 from labbench.store.file_systems import file_system_type, has_shared_memory, network_file_system
 from labbench.store.guarded_connection import GuardedConnection, require_descriptors_of
 from labbench.store.liveness import is_lost
+from labbench.store.revisions import watch_changes
 from labbench.store.series import overview
 
 _IMMUTABLE = "mode=ro&immutable=1"
@@ -80,6 +81,7 @@ def open_for_writing(path: Path) -> GuardedConnection:
                 connection.execute("PRAGMA synchronous = OFF")  # no data to lose yet: do not wait for the disk
             _create_or_upgrade(connection)  # before the switch to WAL, which would write a file without tables
             _set_journal(connection, path, problem)
+            watch_changes(connection)
         except BaseException:
             connection.close()
             raise

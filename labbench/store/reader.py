@@ -17,7 +17,7 @@ from labbench.metrics import Goal
 from labbench.records import STATUSES, RunRecord, Status, require_key
 from labbench.store.queries.filter_sql import Sql, read_metrics
 from labbench.store.queries.run_records import compare_config_texts, read_records
-from labbench.store.queries.run_sql import FROM_RUNS, IN_JSON_LIST, STATUS, as_json_list
+from labbench.store.queries.run_sql import FROM_RUNS, IN_JSON_LIST, IS_LOCAL, STATUS, as_json_list
 from labbench.store.queries.select_runs import (
     Page,
     filter_tree,
@@ -130,7 +130,9 @@ class Reader(RunReader):
 
     def identities(self, experiment: str, *, statuses: Collection[Status] = STATUSES) -> set[str]:
         """Return the identities of an experiment's runs in one of these statuses, archived runs included."""
-        query = f"SELECT runs.identity {FROM_RUNS} WHERE experiments.name = ? AND {STATUS} {IN_JSON_LIST}"
+        query = (
+            f"SELECT runs.identity {FROM_RUNS} WHERE experiments.name = ? AND {STATUS} {IN_JSON_LIST} AND {IS_LOCAL}"
+        )
         rows = self._connection.read(
             lambda connection: connection.execute(query, (experiment, as_json_list(statuses))).fetchall()
         )
@@ -138,7 +140,8 @@ class Reader(RunReader):
 
     def finished(self, experiment: str) -> list[RunRecord]:
         """Return an experiment's finished runs in queue order, without summaries, archived runs included."""
-        query = f"SELECT runs.id {FROM_RUNS} WHERE experiments.name = ? AND status = 'finished' ORDER BY runs.id"
+        condition = f"experiments.name = ? AND status = 'finished' AND {IS_LOCAL}"
+        query = f"SELECT runs.id {FROM_RUNS} WHERE {condition} ORDER BY runs.id"
 
         def read(connection: sqlite3.Connection) -> list[RunRecord]:
             return read_records(connection, [run_id for (run_id,) in connection.execute(query, (experiment,))])
@@ -154,7 +157,7 @@ class Reader(RunReader):
     def experiment_with(self, identities: Collection[str]) -> str | None:
         """Return the newest experiment that has runs of all these identities, None if there is none."""
         query = f"""
-            SELECT experiments.name {FROM_RUNS} WHERE runs.identity {IN_JSON_LIST}
+            SELECT experiments.name {FROM_RUNS} WHERE runs.identity {IN_JSON_LIST} AND {IS_LOCAL}
             GROUP BY experiments.id HAVING count(DISTINCT runs.identity) = ? ORDER BY experiments.id DESC LIMIT 1
         """
         parameters = (as_json_list(identities), len(set(identities)))

@@ -71,7 +71,7 @@ COLUMNS: Mapping[str, Mapping[str, ValueKind]] = {
         "error_kind": OPTIONAL_TEXT, "error": OPTIONAL_TEXT, "traceback": OPTIONAL_TEXT, "git_commit": OPTIONAL_TEXT,
         "git_dirty": OPTIONAL_INTEGER, "versions": TEXT, "note": OPTIONAL_TEXT, "archived": INTEGER,
         "code_version": OPTIONAL_TEXT, "older_code": INTEGER, "external_id": OPTIONAL_TEXT,
-        "continued_from": OPTIONAL_TEXT, "continued_step": OPTIONAL_INTEGER,
+        "continued_from": OPTIONAL_TEXT, "continued_step": OPTIONAL_INTEGER, "source": OPTIONAL_TEXT,
     },
     "metrics": {"name": TEXT, "id": INTEGER, "goal": OPTIONAL_TEXT},
     "summary": {

@@ -219,6 +219,38 @@ _SCRIPTS = {
         -- random id of each attempt, oldest first, separated by spaces; NULL: unknown
         ALTER TABLE runs ADD COLUMN attempt_ids TEXT;
     """,
+    "revisions": """
+        -- raised once in each transaction that changes the run or rows that belong to it: see revisions.py
+        ALTER TABLE runs ADD COLUMN revision INTEGER NOT NULL DEFAULT 0;
+        CREATE INDEX runs_revision ON runs (revision);
+        -- database that the run is mirrored from, HOST:PATH; NULL: recorded here
+        ALTER TABLE runs ADD COLUMN source TEXT;
+        CREATE TABLE removed_runs (
+            revision INTEGER NOT NULL,                -- of the transaction that removed the run
+            key TEXT NOT NULL,
+            PRIMARY KEY (revision, key)
+        ) WITHOUT ROWID;
+        CREATE TABLE series_revisions (
+            run_id INTEGER NOT NULL REFERENCES runs (id),
+            metric_id INTEGER NOT NULL REFERENCES metrics (id),
+            revision INTEGER NOT NULL,                -- of the last transaction that did more than append points
+            PRIMARY KEY (run_id, metric_id)
+        ) WITHOUT ROWID;
+        CREATE TABLE mirrored_runs (
+            run_id INTEGER PRIMARY KEY REFERENCES runs (id),
+            remote_key TEXT NOT NULL,                 -- key of the run in its source
+            remote_revision INTEGER NOT NULL,         -- revision in its source up to which it is mirrored
+            edits TEXT NOT NULL,                      -- JSON: name, note, tags and archived in its source
+            log_id INTEGER NOT NULL,                  -- id in its source of the last text that is mirrored for good
+            log_count INTEGER NOT NULL                -- number of texts that are mirrored for good
+        );
+        CREATE TABLE mirrored_series (
+            run_id INTEGER NOT NULL REFERENCES runs (id),
+            metric_id INTEGER NOT NULL REFERENCES metrics (id),
+            remote_revision INTEGER NOT NULL,         -- series_revisions.revision in the source of the run
+            PRIMARY KEY (run_id, metric_id)
+        ) WITHOUT ROWID;
+    """,
 }
 """SQL by migration, oldest first, append-only: a migration adds columns or tables and changes no existing ones."""
 
@@ -234,6 +266,7 @@ _ADDED_COLUMNS = {
     "external id": {"runs": {"external_id": "NULL"}},
     "continued runs": {"runs": {"continued_from": "NULL", "continued_step": "NULL"}},
     "attempt ids": {"runs": {"attempt_ids": "NULL"}},
+    "revisions": {"runs": {"revision": "0", "source": "NULL"}},
 }
 """Columns that each migration adds to each table, with their values for files without the column."""
 

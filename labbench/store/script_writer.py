@@ -145,6 +145,8 @@ class ScriptWriter(WritableDatabase):
                 raise RunNotFound(f"no run has the key `{key}`")
             if record.status not in ("running", "lost"):
                 raise InputError(f"run {key} is {record.status}, not running; nothing can be logged to it")
+            if record.source is not None:
+                raise InputError(f"run {key} is mirrored from {record.source}; nothing can be logged to it here")
             return replace(_run_from_record(record), drives=False)
 
     def record(
@@ -234,7 +236,9 @@ def _start_next_attempt(connection: sqlite3.Connection, record: RunRecord) -> tu
         (record.id,),
     ).fetchone()
     if origin != "script":
-        raise InputError(f"run {record.key} comes from a grid or an import; only runs of scripts can be resumed")
+        raise InputError(
+            f"run {record.key} comes from a grid, an import or a mirror; only runs of scripts can be resumed"
+        )
     if record.status == "running":
         raise InputError(f"run {record.key} is still running, in process {record.pid} on {record.host}")
     process = this_process()

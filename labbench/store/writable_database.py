@@ -11,6 +11,7 @@ from typing import Self
 
 from labbench.errors import LabbenchError, StoreError
 from labbench.store.connection import file_id, open_for_writing, path_with_suffix, resolve_path, translate_sqlite_errors
+from labbench.store.revisions import raise_revisions
 from labbench.store.scripts.spill import merge_spill_files
 
 
@@ -115,6 +116,7 @@ class WritableDatabase:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
+                raise_revisions(connection)
                 connection.execute("COMMIT")
             except BaseException:
                 if connection.in_transaction:  # a full disk has rolled it back already

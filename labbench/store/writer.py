@@ -21,6 +21,7 @@ from labbench.store.liveness import this_process, uptime
 from labbench.store.queries.run_records import read_records, set_config
 from labbench.store.queries.run_sql import (
     IN_JSON_LIST,
+    IS_LOCAL,
     IS_OF_PROCESS,
     NEXT_ATTEMPT_IDS,
     SET_PROCESS,
@@ -103,7 +104,8 @@ class Writer(WritableDatabase):
             The records of the claimed runs, in the order of `keys`.
         """
         with self._transaction() as connection:
-            query = f"SELECT id, key, boundary FROM runs WHERE key {IN_JSON_LIST} AND {STATUS} {IN_JSON_LIST}"
+            condition = f"key {IN_JSON_LIST} AND {STATUS} {IN_JSON_LIST} AND {IS_LOCAL}"
+            query = f"SELECT id, key, boundary FROM runs WHERE {condition}"
             rows = connection.execute(query, (as_json_list(keys), as_json_list(statuses)))
             claimed = {key: (run_id, boundary) for run_id, key, boundary in rows}
             for run_id, boundary in claimed.values():
@@ -163,8 +165,12 @@ class Writer(WritableDatabase):
 
         A run resumes from its boundary unless `from_start` is set. A diverged run always starts from the beginning:
         from its boundary it would diverge again.
+
+        Raises:
+            InputError: A run is mirrored from another database.
         """
         with self._transaction() as connection:
+            _require_local(connection, keys)
             ended = f"{STATUS} IN ('failed', 'diverged', 'stopped', 'pruned', 'lost')"
             query = f"SELECT id, key FROM runs WHERE key {IN_JSON_LIST} AND {ended}"
             rows = connection.execute(query, (as_json_list(keys),)).fetchall()
@@ -183,11 +189,15 @@ class Writer(WritableDatabase):
         """Request that a run is stopped or retried.
 
         A queued or lost run is stopped immediately; a running one by its process, which polls `pop_requests`.
+
+        Raises:
+            InputError: The run is mirrored from another database.
         """
         if action == "retry":
             self.retry([key])
             return
         with self._transaction() as connection:
+            _require_local(connection, [key])
             row = connection.execute(f"SELECT id, {STATUS} FROM runs WHERE key = ?", (key,)).fetchone()
             if row is None:
                 return
@@ -255,6 +265,9 @@ class Writer(WritableDatabase):
                 "artifacts",
                 "requests",
                 "run_sources",
+                "series_revisions",
+                "mirrored_runs",
+                "mirrored_series",
             ):
                 connection.execute(f"DELETE FROM {table} WHERE run_id {IN_JSON_LIST}", (as_json_list(ids),))
             connection.execute(f"DELETE FROM runs WHERE id {IN_JSON_LIST}", (as_json_list(ids),))
@@ -281,6 +294,13 @@ def _declare_goal(connection: sqlite3.Connection, metric: str, goal: Goal, *, un
 def _run_ids(connection: sqlite3.Connection, keys: Sequence[str]) -> list[int]:
     query = f"SELECT id FROM runs WHERE key {IN_JSON_LIST}"
     return [run_id for (run_id,) in connection.execute(query, (as_json_list(keys),))]
+
+
+def _require_local(connection: sqlite3.Connection, keys: Sequence[str]) -> None:
+    """Raise InputError if one of the runs is mirrored from another database."""
+    query = f"SELECT key, source FROM runs WHERE key {IN_JSON_LIST} AND NOT {IS_LOCAL}"
+    for key, source in connection.execute(query, (as_json_list(keys),)):
+        raise InputError(f"run {key} is mirrored from {source}: stop or retry it there")
 
 
 def _begin_attempts(connection: sqlite3.Connection, ids: Sequence[int], source: Provenance | None) -> None:

@@ -19,6 +19,7 @@ from labbench.records import Artifact, Config
 from labbench.store.queries.run_sql import IN_JSON_LIST, as_json_list, config_json, storable_text
 from labbench.store.recording.events import ensure_metric
 from labbench.store.recording.queue import add_tags, ensure_experiment, insert_run
+from labbench.store.revisions import mark_rewritten
 from labbench.store.series import overview
 from labbench.store.series.points import add_points, delete_points, insert_points, is_append, rebuild_series
 from labbench.system.clock import now
@@ -146,6 +147,7 @@ class Import:
             add_points(self._connection, *series, steps, times, values)
         else:
             insert_points(self._connection, *series, steps, times, values)
+            mark_rewritten(self._connection, *series)
             self._outdated[series] = min(*steps, self._outdated.get(series, steps[0]))
 
     def _metric_id(self, metric: str) -> int:

@@ -19,7 +19,10 @@ from labbench.store.series import overview
 from labbench.store.series.points import rebuild_series
 from labbench.system.clock import now
 
-_OF_RUN = ("points", "summary", "rollup", "overview", "tags", "logs", "artifacts", "requests", "run_sources")
+_OF_RUN = (
+    "points", "summary", "rollup", "overview", "tags", "logs", "artifacts", "requests", "run_sources",
+    "series_revisions", "mirrored_runs", "mirrored_series",
+)  # fmt: skip
 _OF_METRIC = ("points", "summary", "rollup", "overview")
 _LOGGED = ("points", "logs", "artifacts")
 """Tables with data that cannot be computed from other tables."""

@@ -12,7 +12,7 @@ from labbench.store.connection import path_with_suffix, resolve_path, translate_
 from labbench.store.maintenance.external_runs import Import
 from labbench.store.maintenance.health import Diagnosis, repair
 from labbench.store.maintenance.merge import MergeResult, attach_read_only, merge
-from labbench.store.queries.run_sql import STATUS
+from labbench.store.queries.run_sql import IS_LOCAL, STATUS
 from labbench.store.writer import Writer
 
 
@@ -104,7 +104,7 @@ class MaintenanceWriter(Writer):
             InputError: If runs are running.
             StoreError: If the database cannot be written.
         """
-        query = f"SELECT count(*) FROM runs WHERE {STATUS} = 'running'"
+        query = f"SELECT count(*) FROM runs WHERE {STATUS} = 'running' AND {IS_LOCAL}"
         with translate_sqlite_errors(self.path):
             [running] = self._connection.execute(query).fetchone()
             if running:

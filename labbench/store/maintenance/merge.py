@@ -29,6 +29,7 @@ from labbench.store.connection import (
 from labbench.store.liveness import this_process
 from labbench.store.queries.run_sql import IN_JSON_LIST, STATUS, as_json_list
 from labbench.store.recording.queue import RECOVERED, ensure_experiment, insert_run, key_from_number
+from labbench.store.revisions import mark_rewritten
 from labbench.store.series import overview
 
 _COPIED_WITH_RUN = ("points", "summary", "rollup", "overview", "logs", "artifacts", "run_sources", "tags")
@@ -36,7 +37,7 @@ _REPLACED_WITH_RUN = ("points", "summary", "rollup", "overview", "logs", "artifa
 """Tables whose rows are replaced; tags belong to the user, so they are only added."""
 
 _LOCAL_RUN = {"run_id": "r.ours", "metric_id": "m.ours", "source_id": "s.ours"}
-_EDITS = ("id", "key", "experiment_id", "name", "origin", "note", "archived")
+_EDITS = ("id", "key", "experiment_id", "name", "origin", "note", "archived", "revision")
 """Columns of `runs` that stay when a run is updated: ids of this database and edits by its user."""
 
 
@@ -169,6 +170,7 @@ def merge(
                 for table in _COPIED_WITH_RUN:
                     _copy_rows(connection, table)
                 for (run_id,) in connection.execute("SELECT ours FROM temp.merged_runs").fetchall():
+                    mark_rewritten(connection, run_id)
                     overview.complete(connection, run_id)  # a database of an older version has none
                 connection.execute("DELETE FROM temp.merged_runs")
             if matches and time.monotonic() - start > SLICE_PAUSE_SECONDS:
@@ -355,7 +357,7 @@ def _derive_key(run: _State) -> str:
 
 def _copy_run(connection: sqlite3.Connection, match: _Match, columns: list[str]) -> tuple[int, str]:
     """Copy a run of the other database; return its local id and key."""
-    copied = [column for column in columns if column not in ("id", "experiment_id", "origin")]
+    copied = [column for column in columns if column not in ("id", "experiment_id", "origin", "revision")]
     # a run whose identity exists here already is recorded as a rerun
     query = f"""
         SELECT e.ours, CASE WHEN theirs.origin IN ('grid', 'import') AND EXISTS (

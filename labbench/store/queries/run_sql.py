@@ -10,7 +10,10 @@ from typing import Any
 
 from labbench.store.liveness import ProcessIdentity
 
-IS_LOST = """runs.status = 'running' AND is_lost(
+IS_LOCAL = "runs.source IS NULL"
+"""False for a run that is mirrored from another database: no process here drives, trains or judges it."""
+
+IS_LOST = f"""runs.status = 'running' AND {IS_LOCAL} AND is_lost(
     runs.heartbeat, runs.heartbeat_uptime, runs.boot_id, runs.pid_namespace, runs.pid, runs.pid_start)"""
 """True for a run whose process has ended without recording it; `connection` registers the function `is_lost`."""
 

@@ -22,6 +22,7 @@ from labbench.records import Artifact, Points, require_key
 from labbench.store.guarded_connection import identity_of_descriptor
 from labbench.store.liveness import ProcessIdentity
 from labbench.store.recording.events import ensure_metric, record_event
+from labbench.store.revisions import raise_revisions
 from labbench.store.scripts.script_run import (
     PrintedText,
     ScriptRun,
@@ -153,6 +154,7 @@ def _merge_file(connection: sqlite3.Connection, path: Path, file: BinaryIO) -> N
     connection.execute("BEGIN IMMEDIATE")
     try:
         is_merged = _write_rows(connection, _whole_lines(file))
+        raise_revisions(connection)
         connection.execute("COMMIT")
     except BaseException as error:
         if connection.in_transaction:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from itertools import repeat
 from operator import lt
 
+from labbench.store.revisions import mark_rewritten
 from labbench.store.series import overview, rollup
 
 _SERIES = "run_id = ? AND metric_id = ?"
@@ -59,6 +60,8 @@ def add_points(
         return
     n, last_step = connection.execute(_SELECT_SUMMARY, (run_id, metric_id)).fetchone() or (0, None)
     insert_points(connection, run_id, metric_id, steps, times, values)
+    if n == 0 or not _follow(last_step, steps):
+        mark_rewritten(connection, run_id, metric_id)
     if not _follow(last_step, steps):
         rebuild_series(connection, run_id, metric_id, from_step=min(steps))
         return
@@ -88,6 +91,7 @@ def delete_points(connection: sqlite3.Connection, run_id: int, *, after: int | N
     later attempt can measure them again.
     """
     if after is None:
+        mark_rewritten(connection, run_id)
         for table in ("points", "summary", "rollup", "overview"):
             connection.execute(f"DELETE FROM {table} WHERE run_id = ?", (run_id,))
         return
@@ -98,6 +102,7 @@ def delete_points(connection: sqlite3.Connection, run_id: int, *, after: int | N
     for (metric_id,) in connection.execute(query, (run_id, after)).fetchall():
         query = f"DELETE FROM points WHERE {_SERIES} AND step > ?"
         connection.execute(query, (run_id, metric_id, after))
+        mark_rewritten(connection, run_id, metric_id)
         rebuild_series(connection, run_id, metric_id, from_step=after + 1)
 
 

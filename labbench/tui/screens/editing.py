@@ -121,7 +121,7 @@ class EditScreen(DataScreen[Result]):
         self.load_selection(self.selected_keys(), self._ask_delete)
 
     def _ask_delete(self, runs: Sequence[RunRecord]) -> None:
-        if any(run.status == "running" for run in runs):
+        if any(run.status == "running" and run.source is None for run in runs):
             self.notify("a running run cannot be deleted: press K to stop it first", severity="warning", markup=False)
             return
         question = f"delete {name_runs(runs)}, their numbers and files?"

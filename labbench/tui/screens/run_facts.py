@@ -154,6 +154,7 @@ def _origin(detail: RunDetail) -> list[Content]:
         "started": _format_time(run.started),
         "ended": _format_time(run.finished),
         "wall time": text.format_duration(run.seconds),
+        "mirrored from": text.clean(run.source or ""),
         "attempt": f"{run.attempt}, after retries or interruptions" if run.attempt > 1 else "",
         "weights from": str(run.config.get("init_from") or ""),
         "continued from": f"{run.continued_from} at step {run.continued_step}" if run.continued_from else "",

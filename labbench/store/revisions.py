@@ -1,0 +1,78 @@
+"""Revisions: numbers that increase with every transaction that changes a run, by which mirrors find what is new.
+
+Triggers of each writing connection note the changed runs in a temporary table, so that no statement can be forgotten.
+Points have no trigger: every write of points also writes their summary.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+
+NEXT = """(SELECT max(
+    1 + coalesce((SELECT max(revision) FROM runs), 0),
+    1 + coalesce((SELECT max(revision) FROM removed_runs), 0),
+    CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)
+))"""
+"""SQL of the next revision: the Unix time in milliseconds, so that a database that takes the place of another one has
+other revisions; and always more than the last one."""
+
+_OF_RUN = ("summary", "tags", "logs", "artifacts", "run_sources")
+
+_CHANGED = "INSERT OR IGNORE INTO changed_runs"
+
+
+def _trigger_sql() -> str:
+    """Return SQL that creates the temporary table and the triggers."""
+    events = [
+        (table, event, f"VALUES ({row}.run_id)")
+        for table in _OF_RUN
+        for event, row in (("INSERT", "new"), ("UPDATE", "new"), ("DELETE", "old"))
+    ]
+    events += [
+        ("runs", "INSERT", "VALUES (new.id)"),
+        ("experiments", "UPDATE", "SELECT id FROM runs WHERE experiment_id = new.id"),
+    ]
+    triggers = [
+        f"CREATE TEMP TRIGGER {table}_{event} AFTER {event} ON main.{table} BEGIN {_CHANGED} {row}; END;"
+        for table, event, row in events
+    ]
+    return f"""
+        CREATE TEMP TABLE changed_runs (id INTEGER PRIMARY KEY);
+        {"".join(triggers)}
+        CREATE TEMP TRIGGER runs_update AFTER UPDATE ON main.runs WHEN new.revision IS old.revision
+        BEGIN {_CHANGED} VALUES (new.id); END;
+        CREATE TEMP TRIGGER runs_delete AFTER DELETE ON main.runs
+        BEGIN INSERT INTO removed_runs (revision, key) VALUES ({NEXT}, old.key); END;
+    """
+
+
+_TRIGGERS = _trigger_sql()
+
+
+def watch_changes(connection: sqlite3.Connection) -> None:
+    """Note the runs that a connection changes from now on."""
+    connection.executescript(_TRIGGERS)
+
+
+def raise_revisions(connection: sqlite3.Connection) -> None:
+    """Raise the revision of the runs that the transaction has changed; call it before every commit."""
+    if connection.execute("SELECT 1 FROM temp.changed_runs").fetchone() is None:
+        return
+    [revision] = connection.execute(f"SELECT {NEXT}").fetchone()
+    changed = "id IN (SELECT id FROM temp.changed_runs)"
+    connection.execute(f"UPDATE main.runs SET revision = ? WHERE {changed}", (revision,))
+    connection.execute("DELETE FROM temp.changed_runs")
+
+
+def mark_rewritten(connection: sqlite3.Connection, run_id: int, metric_id: int | None = None) -> None:
+    """Record that points of a series, or of all series of a run, were changed otherwise than by appending.
+
+    Also called for the first points of a series. The caller holds a transaction.
+    """
+    series = (
+        f"SELECT run_id, metric_id, {NEXT} FROM summary WHERE run_id = ?"
+        if metric_id is None
+        else f"VALUES (?, ?, {NEXT})"
+    )
+    parameters = (run_id,) if metric_id is None else (run_id, metric_id)
+    connection.execute(f"INSERT OR REPLACE INTO series_revisions (run_id, metric_id, revision) {series}", parameters)
