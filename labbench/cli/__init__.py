@@ -130,6 +130,8 @@ for command in (
     export.export,
     import_,
     share.pack,
+    share.pull,
+    share.serve_changes,
     edit.tag,
     edit.note,
     edit.define,

@@ -1,4 +1,4 @@
-"""Commands that share runs with other people and machines: `pack`."""
+"""Commands that share runs with other people and machines: `pack pull serve-changes`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from labbench.text import format_count, format_size
 
 if TYPE_CHECKING:
     from labbench.sharing.pack import PackReport
+    from labbench.sharing.pull import PullReport
 
 
 @click.command(
@@ -68,3 +69,50 @@ def _print_contents(report: PackReport, n_runs: int) -> None:
         echo(f"{format_size(file.size):>{width}}  {file.name}{contents}")
     for name in report.left_out:
         echo(f"left out: {name}, which is not a regular file in the folder of its run", err=True)
+
+
+@click.command(
+    epilog=examples("labbench pull gpu-box:project/runs.db", "labbench pull me@gpu-box:/data/runs.db --follow")
+)
+@click.argument("remote", metavar="HOST:PATH")
+@click.option("--follow", "is_following", is_flag=True, help="Keep mirroring what changes, until Ctrl+C.")
+@click.option("--every", type=click.FloatRange(min=0.1), default=1.0, metavar="SECONDS", help="Pause of --follow.  [1]")
+@click.option("--remote-labbench", default="labbench", metavar="COMMAND", help="Command on HOST.  [labbench]")
+@database
+def pull(db: Path, *, remote: str, is_following: bool, every: float, remote_labbench: str) -> None:
+    """Mirror the runs of a database on another machine, by ssh.
+
+    Only what has changed is sent. Mirrored runs are shown like others, but never trained, stopped or counted as done
+    here. Tags and notes that are set here stay. Models and other files, and source texts, are not mirrored.
+    """
+    from labbench.sharing.pull import PullReport, follow, pull
+    from labbench.sharing.remote import parse_remote
+
+    source = parse_remote(remote)
+    if not is_following:
+        echo(_describe(pull(db, source, remote_labbench)))
+        return
+    for report in follow(db, source, remote_labbench, every=every):
+        if report.problem is not None:
+            echo(f"{source.host}: {report.problem}; connecting again", err=True)
+        elif report != PullReport():
+            echo(_describe(report))
+
+
+def _describe(report: PullReport) -> str:
+    removed = f", {report.n_removed} removed" if report.n_removed else ""
+    return f"{format_count(report.n_runs, 'new or changed run')}, {format_count(report.n_points, 'point')}{removed}"
+
+
+@click.command("serve-changes", epilog=examples("labbench serve-changes runs.db"))
+@click.argument("path", type=FILE_PATH)
+def serve_changes(path: Path) -> None:
+    """Answer `labbench pull` of another machine.
+
+    The command is started there by ssh; it reads questions from stdin and answers on stdout.
+    """
+    import sys
+
+    from labbench.sharing.serve_changes import serve_changes
+
+    serve_changes(path, sys.stdin.fileno(), sys.stdout.fileno())

@@ -18,30 +18,29 @@ other revisions; and always more than the last one."""
 
 _OF_RUN = ("summary", "tags", "logs", "artifacts", "run_sources")
 
-_CHANGED = "INSERT OR IGNORE INTO changed_runs"
-
 
 def _trigger_sql() -> str:
     """Return SQL that creates the temporary table and the triggers."""
     events = [
-        (table, event, f"VALUES ({row}.run_id)")
+        (f"{event} ON main.{table}", f"SELECT {row}.run_id AS id")
         for table in _OF_RUN
         for event, row in (("INSERT", "new"), ("UPDATE", "new"), ("DELETE", "old"))
     ]
     events += [
-        ("runs", "INSERT", "VALUES (new.id)"),
-        ("experiments", "UPDATE", "SELECT id FROM runs WHERE experiment_id = new.id"),
+        ("INSERT ON main.runs", "SELECT new.id AS id"),
+        ("UPDATE ON main.runs WHEN new.revision IS old.revision", "SELECT new.id AS id"),
+        ("UPDATE ON main.experiments", "SELECT id FROM runs WHERE experiment_id = new.id"),
     ]
+    # no OR IGNORE: the conflict clause of the statement that fires a trigger would replace it
+    note = "INSERT INTO changed_runs SELECT * FROM ({}) WHERE id NOT IN (SELECT id FROM changed_runs)"
     triggers = [
-        f"CREATE TEMP TRIGGER {table}_{event} AFTER {event} ON main.{table} BEGIN {_CHANGED} {row}; END;"
-        for table, event, row in events
+        f"CREATE TEMP TRIGGER changed_runs_{number} AFTER {event} BEGIN {note.format(row)}; END;"
+        for number, (event, row) in enumerate(events)
     ]
     return f"""
         CREATE TEMP TABLE changed_runs (id INTEGER PRIMARY KEY);
         {"".join(triggers)}
-        CREATE TEMP TRIGGER runs_update AFTER UPDATE ON main.runs WHEN new.revision IS old.revision
-        BEGIN {_CHANGED} VALUES (new.id); END;
-        CREATE TEMP TRIGGER runs_delete AFTER DELETE ON main.runs
+        CREATE TEMP TRIGGER removed_runs AFTER DELETE ON main.runs
         BEGIN INSERT INTO removed_runs (revision, key) VALUES ({NEXT}, old.key); END;
     """
 

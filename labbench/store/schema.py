@@ -242,7 +242,8 @@ _SCRIPTS = {
             remote_revision INTEGER NOT NULL,         -- revision in its source up to which it is mirrored
             edits TEXT NOT NULL,                      -- JSON: name, note, tags and archived in its source
             log_id INTEGER NOT NULL,                  -- id in its source of the last text that is mirrored for good
-            log_count INTEGER NOT NULL                -- number of texts that are mirrored for good
+            log_count INTEGER NOT NULL,               -- number of texts that are mirrored for good
+            log_time REAL NOT NULL                    -- time of the last one
         );
         CREATE TABLE mirrored_series (
             run_id INTEGER NOT NULL REFERENCES runs (id),
