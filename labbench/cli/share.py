@@ -76,7 +76,9 @@ def _print_contents(report: PackReport, n_runs: int) -> None:
 )
 @click.argument("remote", metavar="HOST:PATH")
 @click.option("--follow", "is_following", is_flag=True, help="Keep mirroring what changes, until Ctrl+C.")
-@click.option("--every", type=click.FloatRange(min=0.1), default=1.0, metavar="SECONDS", help="Pause of --follow.  [1]")
+@click.option(
+    "--every", type=click.FloatRange(min=0.1), default=0.5, metavar="SECONDS", help="Pause of --follow.  [0.5]"
+)
 @click.option("--remote-labbench", default="labbench", metavar="COMMAND", help="Command on HOST.  [labbench]")
 @database
 def pull(db: Path, *, remote: str, is_following: bool, every: float, remote_labbench: str) -> None:

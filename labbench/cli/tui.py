@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,19 +20,25 @@ EXAMPLE_FILTER = "experiment=optimizers"
 """Initial filter of the example: one complete grid; the example has only parts of the other experiments."""
 
 
-@click.command(epilog=examples("labbench tui", "labbench tui results/runs.db --view best"))
-@click.argument("path", required=False, metavar="[DB]", type=FILE_PATH)
+@click.command(epilog=examples("labbench tui", "labbench tui results/runs.db --view best", "labbench tui a.db b.db"))
+@click.argument("paths", nargs=-1, metavar="[DB]...", type=FILE_PATH)
 @click.option("--view", metavar="NAME", help="Open the view saved as NAME.")
 @database
-def tui(db: Path, path: Path | None = None, view: str | None = None) -> None:
+def tui(db: Path, paths: Sequence[Path] = (), view: str | None = None) -> None:
     """Open the terminal interface, as labbench alone does.
 
-    Browse, compare and plot runs, live while they train.
+    Browse, compare and plot runs, live while they train. Runs of several databases are shown together, read-only.
     """
     from labbench.tui import require_terminal, run_app
 
-    require_terminal(path or db)
-    run_app(path or db, view=view)
+    require_terminal(paths[0] if paths else db)
+    if len(paths) < 2:
+        run_app(paths[0] if paths else db, view=view)
+        return
+    from labbench.sharing.union import open_union
+
+    with open_union(paths) as union:
+        run_app(union, view=view, is_temporary=True)
 
 
 @click.command(epilog=examples("labbench demo", "labbench demo ls"))

@@ -45,7 +45,7 @@ def pull(database: Path, remote: RemoteDatabase, labbench: str) -> PullReport:
             completes what this one has begun.
     """
     with MirrorWriter(database) as writer, connect(remote, labbench) as conversation:
-        return _Mirror(writer, conversation, str(remote)).compare_all()
+        return Mirror(writer, conversation, str(remote)).compare_all()
 
 
 def follow(database: Path, remote: RemoteDatabase, labbench: str, *, every: float) -> Iterator[PullReport]:
@@ -64,7 +64,7 @@ def follow(database: Path, remote: RemoteDatabase, labbench: str, *, every: floa
         while True:
             try:
                 with connect(remote, labbench) as conversation:
-                    mirror = _Mirror(writer, conversation, str(remote))
+                    mirror = Mirror(writer, conversation, str(remote))
                     yield mirror.compare_all()
                     was_connected = True
                     while True:
@@ -79,10 +79,14 @@ def follow(database: Path, remote: RemoteDatabase, labbench: str, *, every: floa
             time.sleep(RECONNECT_SECONDS)
 
 
-class _Mirror:
-    """Mirror that is brought up to date over one connection."""
+class Mirror:
+    """Mirror that is brought up to date over one connection.
+
+    Every method raises StoreError if the other end answers wrongly or the connection is cut.
+    """
 
     def __init__(self, writer: MirrorWriter, conversation: Conversation, source: str) -> None:
+        """Use an open connection; `source` is recorded with the runs."""
         self._writer, self._conversation, self._source = writer, conversation, source
         self._revision = 0
         """Revision up to which the mirror is complete."""

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from labbench.errors import InputError, StoreError
+from labbench.errors import InputError, LabbenchError, StoreError
 from labbench.sharing.frames import ConnectionCut, FrameConnection
-from labbench.sharing.serve_changes import PROTOCOLS
+from labbench.sharing.serve_changes import PROTOCOLS, serve_changes
 
 TIMEOUT_SECONDS = 60.0
 """Longest wait for an answer; a question takes the other end a fraction of a second."""
@@ -89,6 +91,35 @@ def connect(remote: RemoteDatabase, labbench: str) -> Iterator[Conversation]:
         yield conversation
     finally:
         _end(process)
+
+
+@contextmanager
+def connect_locally(path: Path) -> Iterator[Conversation]:
+    """Connect to a database on this machine, also to the runs that it mirrors; a thread answers.
+
+    Raises:
+        StoreError: If the database cannot be read.
+    """
+    asked, ask = os.pipe()
+    answered, answer = os.pipe()
+
+    def serve() -> None:
+        with suppress(LabbenchError):  # it was sent
+            serve_changes(path, asked, answer, all_runs=True)
+        os.close(answer)
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        frames = FrameConnection(answered, ask)
+        frames.skip_to_marker()
+        frames.receive()  # the versions of this release
+        yield Conversation(frames, RemoteDatabase("", str(path)))
+    finally:
+        os.close(ask)
+        os.close(answered)
+        thread.join()
+        os.close(asked)
 
 
 class Conversation:

@@ -16,8 +16,10 @@ PROTOCOLS = (1,)
 """Versions of the protocol that this release speaks."""
 
 
-def serve_changes(path: Path, input_: int, output: int) -> None:
+def serve_changes(path: Path, input_: int, output: int, *, all_runs: bool = False) -> None:
     """Answer the questions of a mirror until it closes the connection. An error is sent, and ends the connection.
+
+    The questions come from the file descriptor `input_`. With `all_runs`, runs that are mirrored here are served too.
 
     Raises:
         LabbenchError: If the database cannot be read, after it was sent.
@@ -26,7 +28,7 @@ def serve_changes(path: Path, input_: int, output: int) -> None:
     try:
         connection.send_marker()
         connection.send({"labbench": __version__, "protocols": PROTOCOLS})
-        _serve(path, connection)
+        _serve(Changes(path, all_runs=all_runs), connection)
     except ConnectionCut:
         pass  # the mirror has all that it wants
     except LabbenchError as error:
@@ -34,8 +36,7 @@ def serve_changes(path: Path, input_: int, output: int) -> None:
         raise
 
 
-def _serve(path: Path, connection: FrameConnection) -> None:
-    changes = Changes(path)
+def _serve(changes: Changes, connection: FrameConnection) -> None:
     try:
         while True:
             question = connection.receive()

@@ -19,11 +19,13 @@ BUILTIN_VIEWS = ("runs", "chart", "compare", "grid", "why")
 """Views to start with besides saved ones: one of the screens, or the chart alone."""
 
 
-def run_app(path: Path, *, view: str | None = None, first: Mapping[str, Any] | None = None) -> None:
+def run_app(
+    path: Path, *, view: str | None = None, first: Mapping[str, Any] | None = None, is_temporary: bool = False
+) -> None:
     """Browse the runs of a database until the user quits; wait for the database if it does not exist yet.
 
     `view` is one of `BUILTIN_VIEWS` or the name of a saved view. `first` is the initial state, in the format of a
-    saved view, for a database without saved state.
+    saved view, for a database without saved state. With `is_temporary` no state is saved, and no run can be edited.
 
     Raises InputError for an unknown view or a file that is not a labbench database, and SystemExit after a signal has
     ended it.
@@ -50,7 +52,15 @@ def run_app(path: Path, *, view: str | None = None, first: Mapping[str, Any] | N
     gc.enable()
 
     is_light, typed = question.read_answer() if question is not None else (None, b"")
-    app = LabbenchApp(path, view=view or "runs", saved_state=saved_state, theme=theme, is_light=is_light, typed=typed)
+    app = LabbenchApp(
+        path,
+        view=view or "runs",
+        saved_state=None if is_temporary else saved_state,
+        theme=theme,
+        is_light=is_light,
+        typed=typed,
+    )
+    app.session.is_read_only = is_temporary
     app.run()
     if app.return_code:
         raise SystemExit(app.return_code)

@@ -64,6 +64,8 @@ class Session:
     """State of one user's session on one database."""
 
     path: Path
+    is_read_only: bool = False
+    """True if runs cannot be edited: the database is a temporary copy."""
     query: Query = field(default_factory=Query)
     marks: Marks = field(default_factory=Marks)
     highlighted: str | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from labbench.errors import InputError, LabbenchError, StoreError
 from labbench.records import Boundary, Failed, Finished, Log, Points, RunRecord
 from labbench.sharing.frames import ConnectionCut, FrameConnection
 from labbench.sharing.pull import follow, pull
-from labbench.sharing.remote import RemoteDatabase, parse_remote, ssh_command
+from labbench.sharing.remote import Conversation, RemoteDatabase, connect_locally, parse_remote, ssh_command
 from labbench.store.maintenance.health import diagnose
 from labbench.store.reader import Reader
 from labbench.store.script_writer import ScriptWriter
@@ -35,6 +35,17 @@ exec sh -c "$3"
 
 @pytest.fixture
 def remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RemoteDatabase:
+    """Return a database whose changes a thread of this process serves, in place of another process."""
+
+    def connect(remote: RemoteDatabase, _: str) -> AbstractContextManager[Conversation]:
+        return connect_locally(Path(remote.path))
+
+    monkeypatch.setattr("labbench.sharing.pull.connect", connect)
+    return RemoteDatabase("box", str(tmp_path / "remote.db"))
+
+
+@pytest.fixture
+def by_ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RemoteDatabase:
     """Return a database that a local command in place of ssh reaches."""
     ssh = tmp_path / "local shell"
     ssh.write_text(LOCAL_SHELL)
@@ -115,6 +126,17 @@ def test_a_mirror_equals_its_source_after_every_pull(path: Path, remote: RemoteD
     assert diagnose(path).is_sound
     with Reader(path) as reader:
         assert {run.source for run in reader.runs()} == {str(remote)}
+
+
+def test_a_database_is_mirrored_by_a_command_in_place_of_ssh(
+    labbench: Callable[..., Result], path: Path, by_ssh: RemoteDatabase
+) -> None:
+    source = Path(by_ssh.path)
+    fill(source)
+    words = ("pull", by_ssh, "--remote-labbench", LABBENCH, "--db", path)
+    assert labbench(*map(str, words)).stdout == "4 new or changed runs, 2005 points\n"
+    assert labbench(*map(str, words)).stdout == "0 new or changed runs, 0 points\n"
+    assert content(path) == content(source)
 
 
 def test_a_look_brings_only_the_points_behind_those_that_the_mirror_has(
@@ -279,15 +301,15 @@ def test_a_cut_connection_is_made_again_while_following(
     ],
 )
 def test_what_is_wrong_at_the_other_end_is_said(
-    path: Path, remote: RemoteDatabase, tmp_path: Path, script: str, reason: str
+    path: Path, by_ssh: RemoteDatabase, tmp_path: Path, script: str, reason: str
 ) -> None:
     (tmp_path / "local shell").write_text(f"#!/bin/sh\n{script}\n")
     with pytest.raises(StoreError, match=reason):
-        pull(path, remote, "labbench")
+        pull(path, by_ssh, "labbench")
 
 
 def test_a_missing_remote_database_is_said(
-    labbench: Callable[..., Result], remote: RemoteDatabase, tmp_path: Path
+    labbench: Callable[..., Result], by_ssh: RemoteDatabase, tmp_path: Path
 ) -> None:
     result = labbench("pull", f"box:{tmp_path}/nothing.db", "--remote-labbench", LABBENCH)
     assert (result.exit_code, "no such database" in result.stderr) == (1, True)

@@ -96,8 +96,9 @@ class Changes:
     Every method raises StoreError if the database cannot be read.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Open a database. Raises InputError if that fails."""
+    def __init__(self, path: Path, *, all_runs: bool = False) -> None:
+        """Open a database. With `all_runs`, runs that it mirrors are not left out. Raises InputError if that fails."""
+        self._condition = "1" if all_runs else IS_LOCAL
         self._connection = FreshConnection(path)
         self._version: int | None = None
         self._time_of_version = 0
@@ -144,7 +145,7 @@ class Changes:
         """Return the revisions of runs; of unchanged running runs only those that are newly lost."""
         # without revisions, every commit may have changed every run
         revision = "revision" if schema.read_state(connection) != "older" else str(self._time_of_version)
-        query = f"SELECT key, {revision}, {STATUS} {FROM_RUNS} WHERE {IS_LOCAL} AND ({condition})"
+        query = f"SELECT key, {revision}, {STATUS} {FROM_RUNS} WHERE {self._condition} AND ({condition})"
         revisions = {}
         for key, number, status in connection.execute(query):
             if number > since or self._statuses.get(key, status) != status:
@@ -159,7 +160,7 @@ class Changes:
     def _read_run(self, connection: sqlite3.Connection, key: str) -> RunState | None:
         names = ", ".join(_EXPRESSIONS.get(name, f"runs.{name}") for name in RUN_COLUMNS)
         row = connection.execute(
-            f"SELECT runs.id, revision {FROM_RUNS} WHERE key = ? AND {IS_LOCAL}", (key,)
+            f"SELECT runs.id, revision {FROM_RUNS} WHERE key = ? AND {self._condition}", (key,)
         ).fetchone()
         if row is None:
             return None

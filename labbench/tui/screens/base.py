@@ -20,7 +20,7 @@ from textual.widgets import Static
 from textual.worker import Worker, get_current_worker
 
 from labbench import text
-from labbench.errors import LabbenchError, StoreError, as_labbench_error
+from labbench.errors import InputError, LabbenchError, StoreError, as_labbench_error
 from labbench.files import database_command
 from labbench.tui import edits, queries
 from labbench.tui.clipboard import TableRows
@@ -235,6 +235,8 @@ class DataScreen(Screen[None], Generic[Result]):
         assert change is not None
 
         def write() -> Message:
+            if self.session.is_read_only:
+                raise InputError("several databases are shown together: to edit runs, open their database alone")
             try:
                 edits.apply_change(self.session.path, change)
             except StoreError:

@@ -143,6 +143,7 @@ class RunsScreen(RunTableScreen):
             group_keys=snapshot.query.group,
             has_tags=snapshot.has_tags,
             has_notes=any(record.note for record in snapshot.records),
+            has_sources=any(record.source for record in snapshot.records),
             baseline=records.get(self.session.baseline or ""),
             sparklines=self.sparkline_cache.sparklines,
             values_at=self.table.values_at,

@@ -123,6 +123,8 @@ class ColumnContext:
     """Config keys that runs are grouped by."""
     has_tags: bool = False
     has_notes: bool = False
+    has_sources: bool = False
+    """True if runs are mirrored from other databases."""
     baseline: RunRecord | None = None
     sparklines: Mapping[str, str] = field(default_factory=dict)
     """Sparkline of the metric, by run key."""
@@ -178,6 +180,7 @@ def run_columns(context: ColumnContext) -> list[RunColumn]:
     columns.append(RunColumn("age", "age", "started", _age_cell, descending_first=True))
     columns.append(_words_column("tags", "tag", lambda run: " ".join(run.tags), optional=not context.has_tags))
     columns.append(_words_column("note", None, lambda run: run.note, optional=not context.has_notes))
+    columns.append(_words_column("source", None, lambda run: run.source, optional=not context.has_sources))
     columns.append(_words_column("experiment", "experiment", lambda run: run.experiment))
     columns.append(_words_column("status", "status", lambda run: run.status))
     columns.append(_words_column("key", "key", lambda run: run.key))

@@ -52,7 +52,9 @@ def test_summaries_and_rollups_that_do_not_match_the_points_are_found_and_repair
         writer.repair(diagnosis)
     assert diagnose(other).is_sound
     if "points" not in statement:
-        assert read_tables(other) == {**sound, "rollup": read_tables(other)["rollup"]}
+        repaired = read_tables(other)
+        unchanged = sound.keys() - {"rollup", "runs"}  # the revisions of the runs are raised
+        assert {table: repaired[table] for table in unchanged} == {table: sound[table] for table in unchanged}
 
 
 def test_rows_without_a_run_are_deleted_unless_they_were_logged_and_stray_folders_only_reported(other: Path) -> None:
