@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from labbench import __version__
+from labbench._version import __version__
 from labbench.errors import InputError, LabbenchError
 from labbench.sharing.frames import ConnectionCut, FrameConnection
 from labbench.store.sharing.changes import POINTS_PER_READ, Changes, SeriesState
