@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from labbench.records import require_key
 from labbench.store import schema
 from labbench.store.fresh_connection import FreshConnection
-from labbench.store.queries.run_rows import FROM_RUNS, IS_LOCAL, STATUS
+from labbench.store.queries.run_sql import FROM_RUNS, IS_LOCAL, STATUS
 from labbench.store.row_checks import OPTIONAL_TEXT, RowCheck
 from labbench.system.clock import now
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from labbench.errors import StoreError
-from labbench.store.queries.run_rows import storable_text
+from labbench.store.queries.run_sql import storable_text
 from labbench.store.recording.events import ensure_metric
 from labbench.store.recording.queue import SqlValue, add_tags, ensure_experiment, insert_run
 from labbench.store.row_checks import read_json_object
