@@ -15,11 +15,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
 from pathlib import Path
 
-from labbench.errors import LabbenchError
 from labbench.store.reader import Reader
+from labbench.store.writer import Writer
 
 SCRIPT = """
 import sys, time, labbench
@@ -49,17 +48,17 @@ def measure(folder: Path, seconds: float, rate: float) -> list[float]:
     script = subprocess.Popen([sys.executable, "script.py", str(seconds + START_SECONDS), str(rate)], cwd=folder)
     while not (folder / "remote.db").exists():
         time.sleep(0.05)
+    Writer(folder / "mirror.db").close()
     words = ["pull", f"box:{folder}/remote.db", "--follow", "--remote-labbench", " ".join(labbench)]
     follower = subprocess.Popen([*labbench, *words], env=environment, stdout=subprocess.DEVNULL)
-    lags: list[float] = []
-    values: list[float] = []
+    lags = []
     try:
-        while script.poll() is None:
-            time.sleep(0.1)
-            with suppress(LabbenchError), Reader(folder / "mirror.db") as reader:
+        with Reader(folder / "mirror.db") as reader:
+            while script.poll() is None:
+                time.sleep(0.1)
                 values = [run.summary["logged"].last for run in reader.runs() if run.summary]
-            if values and script.poll() is None:
-                lags.append(time.time() - values[0])
+                if values and script.poll() is None:
+                    lags.append(time.time() - values[0])
     finally:
         for process in (script, follower):
             process.terminate()

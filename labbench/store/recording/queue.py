@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from labbench.store.queries.run_sql import IN_JSON_LIST, as_json_list, config_json, storable_text
+from labbench.store.revisions import NEXT_REVISION
 from labbench.system.clock import now
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def insert_run(connection: sqlite3.Connection, columns: Mapping[str, SqlValue]) 
         key = new_key(connection)
     row = {**columns, "key": key}
     values = [storable_text(value) if isinstance(value, str) else value for value in row.values()]
-    query = f"INSERT INTO main.runs ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})"
+    query = f"INSERT INTO main.runs ({', '.join(row)}, revision) VALUES ({', '.join('?' * len(row))}, {NEXT_REVISION})"
     run_id = connection.execute(query, values).lastrowid
     assert run_id is not None  # an INSERT sets it
     return run_id, key
