@@ -46,7 +46,7 @@ Values
 
 Keys, looked up in this order
   status                   queued, running, finished, diverged, failed,
-                           stopped or lost
+                           stopped, pruned or lost
   name, key, experiment    of the run
   tag                      any tag of the run
   started                  date or time, ISO 8601
