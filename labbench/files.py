@@ -17,6 +17,8 @@ from labbench.errors import InputError
 MODEL = "model.safetensors"
 PORTRAIT = "portrait.npz"
 CHECKPOINT_PATTERN = "snapshot-*.safetensors"
+JOBS_FOLDER = "slurm-jobs"
+"""Name of the folder of jobs in the folder of a database's files."""
 UNFINISHED = ".labbench-"
 """Prefix of the temporary files of `write_atomically`."""
 _DRAFT_BYTES = 8

@@ -17,6 +17,7 @@ from labbench.files import database_command, files_folder, open_without_links
 from labbench.text import clean
 
 if TYPE_CHECKING:
+    from labbench.runner.clusters import ExecutorName
     from labbench.runner.expanded_grid import ExpandedGrid
     from labbench.runner.run_grid import TrainingOptions
 
@@ -104,6 +105,14 @@ class RunCommand(click.Command):
 @click.option(
     "--workers", type=click.IntRange(min=0), metavar="N", help="Worker processes; 0: none.  [one per core or GPU]"
 )
+@click.option(
+    "--executor",
+    type=click.Choice(["local", "slurm", "ray"]),
+    default="local",
+    show_default=True,
+    help="Where to train: this machine, jobs of SLURM, or a Ray cluster.",
+)
+@click.option("--address", metavar="HOST:PORT", help="Head of a running Ray cluster, or auto.  [a local cluster]")
 @click.option("--rerun", is_flag=True, help="Train new runs beside those that are done.")
 @click.option("--retry-failed", is_flag=True, help="Also train failed runs again.")
 @click.option("--keep-code", is_flag=True, help="Do not train runs of older code again.")
@@ -122,6 +131,8 @@ def run(
     dry_run: bool,
     device: str,
     workers: int | None,
+    executor: ExecutorName,
+    address: str | None,
     rerun: bool,
     retry_failed: bool,
     keep_code: bool,
@@ -140,10 +151,13 @@ def run(
 
     expanded = [load_grid(path, overrides=overrides, only=only or "", limit=limit, yes=yes, db=db) for path in grids]
     print_warnings(expanded)
-    devices = [choose_devices(grid, device, workers) for grid in expanded]
-    for grid in expanded if not dry_run else ():  # a preview may run on a machine without the GPUs
-        require_gpus(grid)
-    options = TrainingOptions(device, workers, rerun, retry_failed, keep_code, full)
+    if address is not None and executor != "ray":
+        raise click.UsageError("--address needs --executor ray")
+    options = TrainingOptions(device, workers, rerun, retry_failed, keep_code, full, executor, address)
+    devices = [choose_devices(grid, options) for grid in expanded]
+    if executor == "local" and not dry_run:  # a preview may run on a machine without the GPUs
+        for grid in expanded:
+            require_gpus(grid)
     if dry_run:
         from labbench.cli.run_preview import print_preview
 
@@ -165,7 +179,7 @@ def print_warnings(grids: Sequence[ExpandedGrid]) -> None:
 def train_all(grids: Sequence[ExpandedGrid], db: Path, options: TrainingOptions, *, as_json: bool) -> None:
     """Train one grid after another, and report each.
 
-    Exits with status 0, 1 (a run failed) or 130 (interrupted).
+    Exits with status 0, 1 (a run failed), or as `exit_status` says after an interruption.
     """
     from labbench.cli.run_report import (
         print_code_change,
@@ -175,6 +189,7 @@ def train_all(grids: Sequence[ExpandedGrid], db: Path, options: TrainingOptions,
         print_report,
     )
     from labbench.runner.continuation import ContinuationPlan, plan_continuations
+    from labbench.runner.interruption import exit_status, requeue_own_job
     from labbench.runner.progress import TerminalProgress
     from labbench.runner.run_grid import code_change, find_former_name, run_grid
 
@@ -196,7 +211,10 @@ def train_all(grids: Sequence[ExpandedGrid], db: Path, options: TrainingOptions,
     if as_json:
         print_json([run for outcome in outcomes for run in outcome.runs], db)
     failed = any(outcome.ended.get("failed") or outcome.problem is not None for outcome in outcomes)
-    click.get_current_context().exit(130 if outcomes[-1].interrupted else 1 if failed else 0)
+    last = outcomes[-1]
+    if last.interrupted and (message := requeue_own_job(last.signal)) is not None:
+        click.echo(f"labbench: {clean(message)}", err=True)
+    click.get_current_context().exit(exit_status(last.signal) if last.interrupted else 1 if failed else 0)
 
 
 def run_detached(db: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +13,7 @@ from labbench.cli.run_report import print_code_change, print_continuations, prin
 from labbench.executors import Executor
 from labbench.files import database_command
 from labbench.records import NewRun, RunRecord, Stack, Status
+from labbench.runner.clusters import ExecutorName, cluster_capacity, shipped_files
 from labbench.runner.code_changes import CodeChange
 from labbench.runner.continuation import ContinuationPlan, plan_continuations
 from labbench.runner.estimate import Estimate, estimate_training
@@ -23,13 +24,13 @@ from labbench.runner.run_grid import (
     TrainingOptions,
     code_change,
     find_former_name,
+    make_planner,
     make_search_plan,
     open_executor,
-    preview_records,
-    preview_stacks,
 )
 from labbench.runner.search.description import describe_plan as describe_search
 from labbench.store.reader import Reader
+from labbench.store.recording.continuation import Continuation
 from labbench.text import clean, format_count, format_duration
 
 NOT_RETRIED_STATUSES: tuple[Status, ...] = ("finished", "diverged", "running", "stopped")
@@ -70,7 +71,11 @@ def print_preview(
             echo(line)
         share = 1.0 if search is None else search.cost / search.full_cost
         preview = Preview(expanded, runs, continuations, db, devices, options.workers, share)
-        print_estimate(preview, prefix=f"{name}: " if len(grids) > 1 else "")
+        prefix = f"{name}: " if len(grids) > 1 else ""
+        if options.executor == "local":
+            print_estimate(preview, prefix=prefix)
+        else:
+            print_cluster_plan(preview, options.executor, prefix=prefix)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +130,38 @@ def print_estimate(preview: Preview, *, prefix: str) -> None:
     else:
         duration = format_duration(estimate.seconds * preview.share)
         echo(f"about {duration} on {workers} (estimated from one epoch of up to 3 stacks)", err=True)
+
+
+def print_cluster_plan(preview: Preview, executor: ExecutorName, *, prefix: str) -> None:
+    """Print the number of runs to train on a cluster, their stacks, and the files that are sent to the nodes."""
+    expanded = preview.expanded
+    records = preview_records(expanded, preview.due, preview.continuations.sources)
+    workers = cluster_capacity(expanded.grid.resources, executor)
+    stacks = preview_stacks(expanded, records, preview.db, preview.devices, workers=workers)
+    echo(f"{prefix}to train: {describe_plan(stacks)} (of {len(expanded.runs)} in the grid)", err=True)
+    if executor == "ray":
+        for path in shipped_files(expanded):
+            echo(f"{prefix}sent to the nodes: {clean(str(path))}", err=True)
+
+
+def preview_stacks(
+    expanded: ExpandedGrid, runs: Sequence[RunRecord], db: Path, devices: Sequence[str], *, workers: int
+) -> list[Stack]:
+    """Plan stacks of the records that `preview_records` returned, without access to the database."""
+    return make_planner(expanded, db, devices, workers)(runs)
+
+
+def preview_records(
+    expanded: ExpandedGrid, runs: Sequence[NewRun], sources: Mapping[str, Continuation]
+) -> list[RunRecord]:
+    """Return records of runs that are not in a database; `sources` comes from a `ContinuationPlan`."""
+    records = []
+    for index, run in enumerate(runs):
+        record = RunRecord(index, f"preview-{index}", run.name, expanded.grid.name, "queued", run.config)
+        if (source := sources.get(run.identity)) is not None:
+            record = replace(record, boundary=source.step, way=source.engine)
+        records.append(record)
+    return records
 
 
 def missing_runs(expanded: ExpandedGrid, db: Path, change: CodeChange, *, retry_failed: bool) -> list[NewRun]:

@@ -69,12 +69,19 @@ def print_outcome(name: str, outcome: Outcome, program: str) -> None:
         echo(f"{name}: {counts} in {format_duration(outcome.seconds)}", err=True)
         if outcome.ended.get("failed"):
             echo(f"to see why a run failed: {program} show RUN", err=True)
-    elif not outcome.elsewhere and not outcome.interrupted:
+    elif not outcome.elsewhere and not outcome.without_driver and not outcome.interrupted:
         by_status = Counter(run.status for run in outcome.runs)
         counts = ", ".join(f"{number} {status}" for status, number in by_status.items())
         echo(f"{name}: nothing to do: {counts}", err=True)
         if by_status["failed"]:
             echo("to train the failed runs again: --retry-failed", err=True)
+    if outcome.without_driver:
+        verb = "is" if outcome.without_driver == 1 else "are"
+        echo(
+            f"{name}: {format_count(outcome.without_driver, 'run')} {verb} training in jobs without a driver; "
+            "to attach to them: --executor slurm",
+            err=True,
+        )
     if outcome.elsewhere:
         verb = "is" if outcome.elsewhere == 1 else "are"
         echo(f"{name}: {format_count(outcome.elsewhere, 'run')} {verb} training in another process", err=True)

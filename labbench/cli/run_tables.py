@@ -181,7 +181,7 @@ def run_columns(
         keys = differing_keys(record.config for record in records)
         metrics = leading_metrics(records, goals) if metrics is None else metrics
     columns = [
-        TextColumn("status", [record.status for record in records]),
+        TextColumn("status", [record.shown_status for record in records]),
         TextColumn("key", [record.key for record in records]),
         TextColumn("name", [record.name for record in records]),
     ]

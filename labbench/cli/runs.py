@@ -262,14 +262,14 @@ def run_facts(record: RunRecord) -> dict[str, str]:
     """
     from datetime import datetime
 
-    status = record.status if record.reason is None else f"{record.status}: {record.reason}"
+    status = record.shown_status if record.reason is None else f"{record.shown_status}: {record.reason}"
     facts = {
         "run": f"{record.key}  {record.name}",
         "experiment": record.experiment,
         "status": status if record.error is None else f"{status}: {record.error}",
         "started": "" if record.started is None else f"{datetime.fromtimestamp(record.started):%Y-%m-%d %H:%M:%S}",
         "took": format_duration(record.seconds),
-        "where": " ".join(filter(None, (record.host, record.device, record.way))),
+        "where": " ".join(filter(None, (record.place, record.way))),
         "mirrored from": record.source or "",
         "attempt": str(record.attempt),
         "continued from": ""

@@ -1,8 +1,8 @@
-"""Training of stacks, in this process or in worker processes."""
+"""Training of stacks: in this process, in worker processes, or in jobs of a cluster."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 from labbench.records import Event, Stack
@@ -10,6 +10,9 @@ from labbench.records import Event, Stack
 
 class Executor(Protocol):
     """Trains stacks and yields their events; recording them is up to the caller."""
+
+    is_in_batch: bool = False
+    """True while events are yielded that must be recorded in one transaction."""
 
     def capacity(self) -> int:
         """Return the number of stacks that train at the same time."""
@@ -26,6 +29,10 @@ class Executor(Protocol):
 
     def interrupt(self) -> None:
         """Stop every run at its next boundary, and take no more stacks."""
+
+    def acknowledge(self, events: Sequence[Event]) -> None:
+        """Take note that these events are in the database."""
+        return
 
     def close(self) -> None:
         """End all training immediately, and release processes and files."""

@@ -12,6 +12,7 @@ import shutil
 import signal
 import socket
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,9 @@ from labbench.train.active_runs import StopRequests
 from labbench.train.devices import VISIBLE_DEVICES, visible_name
 
 POLL_SECONDS = 0.1
+
+STOP_SECONDS = 1.0
+"""Seconds for which the driver may request the stop of a script that SIGTERM has ended."""
 
 LAST_OUTPUT_SECONDS = 0.2
 """Seconds for which output is read after the end of a script, while a background process holds its pipe open."""
@@ -59,6 +63,11 @@ def run_command(run: RunRecord, command: Command, device: str, stop_requests: St
                     script.terminate()
                 yield None
             status = script.exit_status
+            if status in (-signal.SIGTERM, 128 + signal.SIGTERM):  # a scheduler may have sent it to the driver, too
+                deadline = time.monotonic() + STOP_SECONDS
+                while time.monotonic() < deadline and not stop_requests.is_requested(run.key):
+                    yield None
+                    time.sleep(POLL_SECONDS)
             left_over = script.wait_for_background()
     except (OSError, ValueError) as error:  # ValueError: a zero byte in a word
         yield Failed(run.key, run.attempt, "user", start_error(error, words[0], folder))

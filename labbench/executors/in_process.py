@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from labbench.errors import DeviceLost
+from labbench.executors import Executor
 from labbench.executors.attempt import run_stack
 from labbench.records import Event, Stack
 from labbench.train.active_runs import ActiveRuns, StopRequests
 from labbench.train.failures import Failure
 
 
-class InProcessExecutor:
+class InProcessExecutor(Executor):
     """Trains one stack after another in this process.
 
     A run that hangs cannot be ended, so timeouts are not supported.

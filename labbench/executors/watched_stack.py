@@ -27,6 +27,10 @@ class WatchedStack:
         """Note a sign of life of the process."""
         self._time_limit.report()
 
+    def restart_clock(self) -> None:
+        """Count the time from now on."""
+        self._time_limit = TimeLimit(self._timeout)
+
     def update(self, event: Event) -> None:
         """Apply an event."""
         self._time_limit.charge(self._measured_runs() or self.active.keys)

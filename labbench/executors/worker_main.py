@@ -13,10 +13,11 @@ from pathlib import Path
 from labbench.errors import DeviceLost
 from labbench.executors.attempt import run_stack
 from labbench.executors.leftovers import end_with_driver
+from labbench.executors.preempt_signals import PREEMPT_SIGNALS, leave_to_driver
 from labbench.records import Event, Stack
 from labbench.train.active_runs import StopRequests
 
-DRIVER_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+DRIVER_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, *PREEMPT_SIGNALS)
 """Signals that a terminal or a scheduler sends to a whole process group; only the driver handles them."""
 
 DEVICE_LOST_STATUS = 70
@@ -30,6 +31,7 @@ def serve(connection: Connection, device: str, output: Path) -> None:
     file `output`.
     """
     os.environ.pop("PYTHONSAFEPATH", None)  # set for the start of the fork server, not for scripts started here
+    leave_to_driver()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, DRIVER_SIGNALS)
     multiprocessing.current_process().daemon = False  # a daemonic process must not start loader processes
     os.setpgid(0, 0)  # own group: Ctrl-C goes to the terminal's group, where only the driver handles it

@@ -19,6 +19,7 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 
 from labbench.errors import LabbenchError
+from labbench.executors import Executor
 from labbench.executors.captured_output import CapturedFile
 from labbench.executors.leftovers import DRIVER_VARIABLE, driver_mark, kill_processes
 from labbench.executors.message_reader import MessageReader
@@ -48,7 +49,7 @@ WORKER_ENVIRONMENT = {
 }
 
 
-class WorkerExecutor:
+class WorkerExecutor(Executor):
     """Trains stacks in worker processes, one per entry of `devices`.
 
     A device may occur several times.

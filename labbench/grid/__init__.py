@@ -13,7 +13,7 @@ from pathlib import Path
 
 from labbench.grid.code import Code
 from labbench.grid.expansion import MAX_RUNS, Expansion, count_runs, expand
-from labbench.grid.file_paths import path_warnings, with_absolute_paths
+from labbench.grid.file_paths import named_files, path_warnings, with_absolute_paths
 from labbench.grid.identity import grid_code, identity, task_identity, with_file_digests
 from labbench.grid.names import make_names
 from labbench.grid.read import Grid, read_grid
@@ -30,6 +30,7 @@ __all__ = [
     "expand",
     "grid_code",
     "identity",
+    "named_files",
     "new_runs",
     "path_warnings",
     "read_grid",

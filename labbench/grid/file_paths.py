@@ -20,6 +20,12 @@ def with_absolute_paths(grid: Grid, config: Config, params: Params) -> Config:
     return {**config, **{key: str(_locate(word, folder)) for key, word in _file_settings(grid, config, params)}}
 
 
+def named_files(grid: Grid, configs: Iterable[Config], params: Params) -> list[str]:
+    """Return the absolute paths of the data and weights that the configs name, each once."""
+    absolute = (with_absolute_paths(grid, config, params) for config in configs)
+    return list(dict.fromkeys(word for config in absolute for _, word in _file_settings(grid, config, params)))
+
+
 def path_warnings(grid: Grid, configs: Iterable[Config], params: Params) -> list[str]:
     """Return a warning for each path that exists in the current folder only.
 

@@ -10,7 +10,7 @@ from labbench.grid.checks import BadValueError, convert_value, quote_value
 from labbench.grid.source import GridSource, ValueParser
 from labbench.metrics import GOALS, Goal, default_goal
 from labbench.params.param import Param
-from labbench.records import Resources, Runtime, Stop
+from labbench.records import Resources, Runtime, SlurmOptions, Stop
 
 
 def _parse_steps(value: Any) -> Any:
@@ -39,6 +39,13 @@ def _parse_gpus(value: Any) -> Any:
     if gpus > 1 and gpus % 1:
         raise BadValueError(f"must be a whole number of GPUs or a part of one, such as 0.5, not {quote_value(value)}")
     return gpus
+
+
+def _parse_commands(value: Any) -> Any:
+    """Parse `setup`: a list of shell commands."""
+    if not isinstance(value, list) or not all(isinstance(line, str) for line in value):
+        raise BadValueError(f'must be a list of shell commands such as ["module load cuda"], not {quote_value(value)}')
+    return tuple(value)
 
 
 _UNITS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
@@ -72,6 +79,22 @@ _RESOURCES: dict[str, ValueParser] = {
     "gpus": _parse_gpus,
     "retries": Param("int", None, low=0),
     "timeout": parse_duration,
+    "cpus": Param("float", None, above=0),
+    "memory": Param("float", None, above=0),
+}
+
+_SLURM: dict[str, ValueParser] = {
+    "partition": Param("str", None),
+    "time": parse_duration,
+    "gpus": Param("int", None, low=0),
+    "cpus": Param("int", None, low=1),
+    "memory": Param("float", None, above=0),
+    "array": Param("int", None, low=1),
+    "setup": _parse_commands,
+    "account": Param("str", None),
+    "qos": Param("str", None),
+    "grace": parse_duration,
+    "cluster": Param("str", None, choices=("slurm", "local", "debug")),
 }
 
 
@@ -121,4 +144,20 @@ def read_runtime(source: GridSource) -> Runtime:
 
 def read_resources(source: GridSource) -> Resources:
     """Read `[resources]`. Raises GridError if it is invalid."""
-    return Resources(**source.options("resources", _RESOURCES))
+    table = source.table("resources")
+    source.require_known(table, ("resources",), {**_RESOURCES, "slurm": None})
+    options = {
+        key: source.read(_RESOURCES[key], value, key, ("resources", key))
+        for key, value in table.items()
+        if key != "slurm"
+    }
+    return Resources(**options, slurm=_read_slurm(source, table.get("slurm", {})))
+
+
+def _read_slurm(source: GridSource, table: Any) -> SlurmOptions:
+    """Read `[resources.slurm]`. Raises GridError if it is invalid."""
+    path = ("resources", "slurm")
+    if not isinstance(table, dict):
+        raise source.error("slurm must be a table: [resources.slurm]", path)
+    source.require_known(table, path, _SLURM)
+    return SlurmOptions(**{key: source.read(_SLURM[key], value, key, (*path, key)) for key, value in table.items()})

@@ -87,8 +87,30 @@ class RunRecord:
     """Optimizer steps of that run; the points up to this step are copies."""
     source: str | None = None
     """Database that it is mirrored from by `labbench pull`, HOST:PATH; None if it was recorded here."""
+    executor: str | None = None
+    """Executor whose job trains it: `slurm` or `ray`; None: a process of its driver."""
+    cluster: str | None = None
+    """Name of the cluster, or the address of its head."""
+    job_id: str | None = None
+    """Id of its job on the cluster."""
+    node: str | None = None
+    """Host that trains it, which may differ from the driver's `host`."""
+    without_driver: bool = False
+    """True if it is running in a job whose driver has ended: the same command attaches to the job."""
     tags: tuple[str, ...] = ()
     summary: Mapping[str, MetricSummary] = field(default_factory=dict)
+
+    @property
+    def shown_status(self) -> str:
+        """Status for people: `running (no driver)` while only a job of a cluster holds the run."""
+        return f"{self.status} (no driver)" if self.without_driver else self.status
+
+    @property
+    def place(self) -> str:
+        """Host and device that train it, for people; with the executor and its job on a cluster."""
+        host = self.node if self.executor is not None else self.host
+        job = f"{self.executor} job {self.job_id}" if self.executor is not None else ""
+        return " ".join(filter(None, (host, self.device, job)))
 
     @property
     def seconds(self) -> float | None:

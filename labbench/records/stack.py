@@ -84,6 +84,31 @@ class Runtime:
 
 
 @dataclass(frozen=True, slots=True)
+class SlurmOptions:
+    """`[resources.slurm]`: what each job of `--executor slurm` requests."""
+
+    partition: str | None = None
+    time: float = 3600.0
+    """Time limit of a job in seconds; a job that reaches it continues in another one."""
+    gpus: int | None = None
+    """GPUs of a job; None: `[resources] gpus`, rounded up."""
+    cpus: int | None = None
+    """Cores of a job."""
+    memory: float | None = None
+    """Memory of a job in gigabytes."""
+    array: int = 8
+    """Number of jobs that run at the same time, and of stacks that the grid is divided into."""
+    setup: tuple[str, ...] = ()
+    """Shell commands at the start of a job, such as `module load cuda`."""
+    account: str | None = None
+    qos: str | None = None
+    grace: float = 90.0
+    """Seconds before the time limit at which a job stops its runs at a boundary and is requeued."""
+    cluster: Literal["slurm", "local", "debug"] = "slurm"
+    """`local`: jobs are processes of this machine, to try a grid; `debug`: they run in the driver, one by one."""
+
+
+@dataclass(frozen=True, slots=True)
 class Resources:
     """`[resources]`: limits of one run."""
 
@@ -93,6 +118,11 @@ class Resources:
     """Number of retries of a failed run; a diverged run is not retried."""
     timeout: float | None = None
     """Time limit of one attempt in seconds; None: no limit."""
+    cpus: float | None = None
+    """Cores of one stack on a cluster; None: one."""
+    memory: float | None = None
+    """Memory of one stack on a cluster in gigabytes; None: no request."""
+    slurm: SlurmOptions = SlurmOptions()
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,4 +74,26 @@ class Failed:
     time: float = field(default_factory=now, compare=False)
 
 
-Event: TypeAlias = Started | Points | Boundary | Log | Finished | Failed
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """A run is held by a job of a cluster from now on, also without a driver."""
+
+    run: str
+    attempt: int
+    executor: str
+    cluster: str
+    """Name of the cluster, or the address of its head."""
+    job_id: str
+    """Id of the job on the cluster."""
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """All events of a run up to a position of its job's event files have been received."""
+
+    run: str
+    attempt: int
+    position: str
+
+
+Event: TypeAlias = Started | Points | Boundary | Log | Finished | Failed | Submitted | Received

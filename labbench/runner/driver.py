@@ -6,20 +6,18 @@ requests and interruptions.
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import FrameType
 from typing import Protocol
 
 from labbench.executors import Executor
 from labbench.files import discard_checkpoints, discard_older_checkpoints
 from labbench.grid import Grid
 from labbench.params.param import Params
-from labbench.records import AT_RUNG, Boundary, Event, Failed, Finished, RunRecord, Stack, Status
+from labbench.records import AT_RUNG, Boundary, Event, Failed, Finished, RunRecord, Stack, Status, Submitted
+from labbench.runner.interruption import Interruption
 from labbench.runner.planner import make_stack
 from labbench.runner.stack_queue import EpochTimes, StackQueue
 from labbench.store.event_recorder import EventRecorder
@@ -60,6 +58,8 @@ class Stage:
     """Epochs after which they return to the queue; None: they train all their epochs."""
     search: SearchStage | None = None
     """None outside of a search."""
+    held: Sequence[RunRecord] = ()
+    """Running runs of jobs to which the executor is attached."""
 
 
 class ProgressListener(Protocol):
@@ -126,13 +126,14 @@ class Driver:
 
     def _train_stage(self, stage: Stage) -> None:
         """Train the due runs, then retry failed ones, until no retry is left or a signal interrupts."""
-        while stage.due and not self.interruption.is_requested:
+        self._active.add(stage.held)
+        while (stage.due or stage.held) and not self.interruption.is_requested:
             self._to_retry = []
             stacks = StackQueue(self.plan(stage.due), self._times)
             for event in self.executor.execute(self._claim_stacks(stacks, stage)):
                 self._handle_event(event)
             self._flush()
-            stage = replace(stage, due=self._to_retry, statuses=("queued", "lost", "failed"))
+            stage = replace(stage, due=self._to_retry, held=(), statuses=("queued", "lost", "failed"))
 
     def _claim_stacks(self, stacks: Iterable[Stack], stage: Stage) -> Iterator[Stack]:
         """Claim and yield each stack when the executor takes it, without runs that other processes have claimed."""
@@ -173,7 +174,8 @@ class Driver:
             self.recorder.add(event)
             self.listener.take(event)
         now = time.monotonic()
-        if event is None or now - self._last_flush > FLUSH_SECONDS:
+        is_due = event is None or isinstance(event, Submitted) or now - self._last_flush > FLUSH_SECONDS
+        if is_due and not self.executor.is_in_batch:
             self._flush()
         if now - self._last_beat > BEAT_SECONDS:
             self._last_beat = now
@@ -217,7 +219,9 @@ class Driver:
 
     def _flush(self) -> None:
         """Write the events since the last flush in one transaction."""
-        self._discard_checkpoints(self.recorder.flush() or [])
+        events = self.recorder.flush() or []
+        self._discard_checkpoints(events)
+        self.executor.acknowledge(events)
         self._last_flush = time.monotonic()
 
     def _discard_checkpoints(self, events: Sequence[Event]) -> None:
@@ -228,36 +232,3 @@ class Driver:
                 discard_checkpoints(self.files, event.run, keep=kept_steps)
             elif isinstance(event, Boundary):
                 discard_older_checkpoints(self.files, event.run, event.step)
-
-
-class Interruption:
-    """Handler of Ctrl-C, SIGTERM and SIGHUP.
-
-    The first signal requests a stop, the second raises KeyboardInterrupt.
-    """
-
-    SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-    def __init__(self) -> None:
-        self.is_requested = False
-        self._is_reported = False
-
-    def take_request(self) -> bool:
-        """Return True once, at the first call after the first signal."""
-        first, self._is_reported = self.is_requested and not self._is_reported, self.is_requested
-        return first
-
-    def __enter__(self) -> Interruption:
-        self._previous_handlers = {number: signal.signal(number, self._handle) for number in self.SIGNALS}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous_handlers.items():
-            signal.signal(number, handler)
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.is_requested:
-            raise KeyboardInterrupt
-        self.is_requested = True
-        if number != signal.SIGHUP:  # after a hang-up the terminal is closed
-            os.write(2, b"\nstopping at the end of the epoch; press Ctrl-C again to stop immediately\n")

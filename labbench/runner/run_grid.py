@@ -14,6 +14,7 @@ from labbench.executors import Executor
 from labbench.executors.in_process import InProcessExecutor
 from labbench.executors.leftovers import end_leftover_processes
 from labbench.executors.scratch import remove_abandoned_folders
+from labbench.executors.slurm.job import SlurmJob
 from labbench.executors.worker_pool import WorkerExecutor
 from labbench.files import files_folder
 from labbench.records import (
@@ -25,10 +26,20 @@ from labbench.records import (
     Stack,
     Status,
 )
+from labbench.runner.clusters import (
+    ExecutorName,
+    cluster_device,
+    open_ray_executor,
+    open_slurm_executor,
+    require_cluster,
+    with_cluster_loaders,
+)
 from labbench.runner.code_changes import CodeChange, RecordedRuns, sort_by_code
 from labbench.runner.continuation import ContinuationPlan
-from labbench.runner.driver import Driver, Interruption, ProgressListener, Stage
+from labbench.runner.driver import Driver, ProgressListener, Stage
 from labbench.runner.expanded_grid import ExpandedGrid, require_torch
+from labbench.runner.held_runs import attach_to_jobs, find_held_jobs, release_ended_jobs
+from labbench.runner.interruption import Interruption
 from labbench.runner.planner import StackSettings, plan_stacks
 from labbench.runner.search.grid_search import GridSearch, SearchResult
 from labbench.runner.search.plan import SearchPlan, plan_search
@@ -36,7 +47,6 @@ from labbench.runner.submission import make_submission, queue_runs
 from labbench.store.connection import is_new
 from labbench.store.event_recorder import EventRecorder
 from labbench.store.reader import Reader
-from labbench.store.recording.continuation import Continuation
 from labbench.store.writer import Writer
 from labbench.system.cgroups import usable_cpu_count
 from labbench.system.provenance import Provenance, read_provenance
@@ -63,6 +73,10 @@ class TrainingOptions:
     """Do not train runs of older code again."""
     full: bool = False
     """Train every run to its end, without the grid's `[search]`."""
+    executor: ExecutorName = "local"
+    """Where stacks train: processes of this machine, jobs of SLURM, or tasks of Ray."""
+    address: str | None = None
+    """Address of a running Ray cluster, HOST:PORT or auto; None: a local one is started."""
 
     @property
     def due_statuses(self) -> tuple[Status, ...]:
@@ -83,6 +97,10 @@ class Outcome:
     elsewhere: int
     """Number of runs that another process is training."""
     interrupted: bool
+    signal: int | None = None
+    """Signal that has interrupted the training."""
+    without_driver: int = 0
+    """Number of runs that jobs of SLURM are training without a driver."""
     seconds: float = 0.0
     problem: str | None = None
     """Reason why the database does not hold everything, for the user."""
@@ -139,7 +157,7 @@ def run_grid(
     """
     start = time.monotonic()
     search = make_search_plan(expanded, options)
-    devices = choose_devices(expanded, options.device, options.workers)
+    devices = choose_devices(expanded, options)
     source = read_provenance(expanded.grid.path.parent)
     change = change or code_change(expanded, db, keep=options.keep_code)
     trust_task(expanded.grid.task)
@@ -147,6 +165,11 @@ def run_grid(
         queued = expanded if search is None else replace(expanded, runs=search.runs)
         plan = continuations or ContinuationPlan()
         runs = queue_runs(writer, queued, change, source, plan, rerun=options.rerun)
+        attaches = options.executor == "slurm" and search is None
+        if not attaches and release_ended_jobs(writer, files_folder(db), runs):
+            runs = queue_runs(writer, queued, change, source, plan, rerun=False)
+        if options.executor != "local":
+            expanded = with_cluster_loaders(expanded, options.executor)
         outcome = GridTraining(expanded, db, devices, options, source, listener).train(writer, runs, search)
         return replace(outcome, seconds=time.monotonic() - start)
 
@@ -175,24 +198,24 @@ class GridTraining:
     def train(self, writer: Writer, runs: list[RunRecord], plan: SearchPlan | None = None) -> Outcome:
         """Train the due runs among the grid's runs, or search among all of them, and record every event."""
         due = [run for run in runs if run.status in self.options.due_statuses]
-        elsewhere = sum(run.status == "running" for run in runs)
-        if not due and plan is None:
-            return Outcome(runs, 0, {}, elsewhere, interrupted=False)
-        resources = self.expanded.grid.resources
+        jobs, held = self._attach(writer, runs) if plan is None else ([], [])
+        without_driver = sum(run.without_driver for run in runs) - len(held)
+        elsewhere = sum(run.status == "running" and not run.without_driver for run in runs)
+        if not due and not held and plan is None:
+            return Outcome(runs, 0, {}, elsewhere, interrupted=False, without_driver=without_driver)
         with (
-            closing(
-                open_executor(self.devices, self.options.workers, plan.widest_stage if plan else len(due), resources)
-            ) as executor,
+            closing(self._open_executor(plan.widest_stage if plan else len(due), jobs)) as executor,
             Interruption() as interruption,
             redirect_stdout(sys.stderr),  # output of a task in this process must not mix with the results
         ):
-            self.listener.begin(self.expanded.grid, runs, due)
+            self.listener.begin(self.expanded.grid, runs, [*due, *held])
             remove_leftovers(self.db, [run.key for run in due if run.status == "lost"])
-            recorder = EventRecorder(writer, due, is_interrupted=lambda: interruption.is_requested)
+            recorder = EventRecorder(writer, [*due, *held], is_interrupted=lambda: interruption.is_requested)
             driver = self._make_driver(recorder, executor, interruption)
             search = None if plan is None else self._make_search(plan, recorder, runs)
             try:
-                driver.train([Stage(due, self.options.due_statuses)] if search is None else search.stages())
+                stages = [Stage(due, self.options.due_statuses, held=held)]
+                driver.train(stages if search is None else search.stages())
             finally:
                 self.listener.end()
         ended, result = driver.ended, None
@@ -200,7 +223,7 @@ class GridTraining:
             runs, result = search.result.runs, search.result
             ended = ended | ({"pruned": result.pruned} if result.pruned else {})
         outcome = Outcome(runs, sum(ended.values()), ended, elsewhere, interruption.is_requested, search=result)
-        return replace(outcome, problem=recorder.problem)
+        return replace(outcome, problem=recorder.problem, signal=interruption.signal, without_driver=without_driver)
 
     def _make_search(self, plan: SearchPlan, recorder: EventRecorder, runs: Sequence[RunRecord]) -> GridSearch:
         submission, rerun = make_submission(self.expanded, self.source), self.options.rerun
@@ -212,6 +235,24 @@ class GridTraining:
         search = GridSearch(plan, self.expanded, recorder, queue, self.options.due_statuses)
         search.add_records([candidate for population in plan.populations for candidate in population], runs)
         return search
+
+    def _attach(self, writer: Writer, runs: Sequence[RunRecord]) -> tuple[list[SlurmJob], list[RunRecord]]:
+        """Return the jobs of earlier drivers, and the runs that they train, which this process drives from now on."""
+        if self.options.executor != "slurm":
+            return [], []
+        jobs = find_held_jobs(files_folder(self.db), runs)
+        attached, adopted = attach_to_jobs(writer, jobs, self.expanded.grid.resources.timeout)
+        configs = {run.key: run.config for run in runs}
+        return attached, [replace(run, config=configs[run.key]) for run in adopted]
+
+    def _open_executor(self, stacks: int, jobs: Sequence[SlurmJob]) -> Executor:
+        resources = self.expanded.grid.resources
+        if self.options.executor == "slurm":
+            device = self.devices[0] if self.options.device == "auto" else self.options.device
+            return open_slurm_executor(self.expanded, self.db, device, jobs)
+        if self.options.executor == "ray":
+            return open_ray_executor(self.expanded, self.db, self.options.device, self.options.address)
+        return open_executor(self.devices, self.options.workers, stacks, resources)
 
     def _make_driver(self, recorder: EventRecorder, executor: Executor, interruption: Interruption) -> Driver:
         files = files_folder(self.db)
@@ -236,12 +277,16 @@ def remove_leftovers(db: Path, lost_runs: Sequence[str]) -> None:
     remove_abandoned_folders()
 
 
-def choose_devices(expanded: ExpandedGrid, device: str, workers: int | None) -> list[str]:
-    """Return the devices to train on.
+def choose_devices(expanded: ExpandedGrid, options: TrainingOptions) -> list[str]:
+    """Return the devices to train on; on a cluster, the kind of device of its nodes.
 
     Raises:
-        InputError: If the grid cannot be trained on this machine with these options.
+        InputError: If the grid cannot be trained with these options on this machine, or on the cluster.
     """
+    device, workers = options.device, options.workers
+    if options.executor != "local":
+        require_cluster(expanded, options.executor)
+        return [cluster_device(expanded.grid.resources, options.executor)]
     if not expanded.grid.command:
         require_torch()
     if workers == 0 and expanded.grid.resources.timeout is not None:
@@ -287,26 +332,6 @@ def set_loader_count(runtime: Runtime, devices: Sequence[str], workers: int) -> 
         return runtime
     least = 0 if devices[0] == "cpu" else 1
     return replace(runtime, loaders=min(MAX_LOADERS, max(least, usable_cpu_count() // workers - 1)))
-
-
-def preview_stacks(
-    expanded: ExpandedGrid, runs: Sequence[RunRecord], db: Path, devices: Sequence[str], *, workers: int
-) -> list[Stack]:
-    """Plan stacks of the records that `preview_records` returned, without access to the database."""
-    return make_planner(expanded, db, devices, workers)(runs)
-
-
-def preview_records(
-    expanded: ExpandedGrid, runs: Sequence[NewRun], sources: Mapping[str, Continuation]
-) -> list[RunRecord]:
-    """Return records of runs that are not in a database; `sources` comes from a `ContinuationPlan`."""
-    records = []
-    for index, run in enumerate(runs):
-        record = RunRecord(index, f"preview-{index}", run.name, expanded.grid.name, "queued", run.config)
-        if (source := sources.get(run.identity)) is not None:
-            record = replace(record, boundary=source.step, way=source.engine)
-        records.append(record)
-    return records
 
 
 def open_executor(devices: Sequence[str], workers: int | None, stacks: int, resources: Resources) -> Executor:

@@ -72,6 +72,8 @@ COLUMNS: Mapping[str, Mapping[str, ValueKind]] = {
         "git_dirty": OPTIONAL_INTEGER, "versions": TEXT, "note": OPTIONAL_TEXT, "archived": INTEGER,
         "code_version": OPTIONAL_TEXT, "older_code": INTEGER, "external_id": OPTIONAL_TEXT,
         "continued_from": OPTIONAL_TEXT, "continued_step": OPTIONAL_INTEGER, "source": OPTIONAL_TEXT,
+        "executor": OPTIONAL_TEXT, "cluster": OPTIONAL_TEXT, "job_id": OPTIONAL_TEXT, "job_position": OPTIONAL_TEXT,
+        "node": OPTIONAL_TEXT,
     },
     "metrics": {"name": TEXT, "id": INTEGER, "goal": OPTIONAL_TEXT},
     "summary": {

@@ -252,6 +252,18 @@ _SCRIPTS = {
             PRIMARY KEY (run_id, metric_id)
         ) WITHOUT ROWID;
     """,
+    "jobs": """
+        -- executor whose job trains the run: slurm or ray; NULL: a process of the driver's machine
+        ALTER TABLE runs ADD COLUMN executor TEXT;
+        -- name of the cluster, or address of its head
+        ALTER TABLE runs ADD COLUMN cluster TEXT;
+        -- id of the job on the cluster; while it exists, a run of SLURM is held by it, not by the driver's process
+        ALTER TABLE runs ADD COLUMN job_id TEXT;
+        -- position in the job's event files up to which its events are recorded
+        ALTER TABLE runs ADD COLUMN job_position TEXT;
+        -- host that trains the run
+        ALTER TABLE runs ADD COLUMN node TEXT;
+    """,
 }
 """SQL by migration, oldest first, append-only: a migration adds columns or tables and changes no existing ones."""
 
@@ -268,6 +280,7 @@ _ADDED_COLUMNS = {
     "continued runs": {"runs": {"continued_from": "NULL", "continued_step": "NULL"}},
     "attempt ids": {"runs": {"attempt_ids": "NULL"}},
     "revisions": {"runs": {"revision": "0", "source": "NULL"}},
+    "jobs": {"runs": {"executor": "NULL", "cluster": "NULL", "job_id": "NULL", "job_position": "NULL", "node": "NULL"}},
 }
 """Columns that each migration adds to each table, with their values for files without the column."""
 

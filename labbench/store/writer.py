@@ -23,6 +23,7 @@ from labbench.store.queries.run_sql import (
     IN_JSON_LIST,
     IS_LOCAL,
     IS_OF_PROCESS,
+    IS_WITHOUT_DRIVER,
     NEXT_ATTEMPT_IDS,
     SET_PROCESS,
     STATUS,
@@ -118,6 +119,21 @@ class Writer(WritableDatabase):
                 for key, (run_id, _) in claimed.items():
                     set_config(connection, run_id, configs[key])
             return read_records(connection, ids)
+
+    def adopt(self, keys: Sequence[str]) -> dict[str, str | None]:
+        """Drive runs from now on whose jobs have lost their driver; their attempts continue.
+
+        Returns:
+            Positions in the event files of their jobs up to which events are recorded, by key.
+        """
+        with self._transaction() as connection:
+            query = f"SELECT id, key, job_position FROM runs WHERE key {IN_JSON_LIST} AND {IS_WITHOUT_DRIVER}"
+            rows = connection.execute(query, (as_json_list(keys),)).fetchall()
+            connection.execute(
+                f"UPDATE runs SET {SET_PROCESS}, heartbeat = ?, heartbeat_uptime = ? WHERE id {IN_JSON_LIST}",
+                (*astuple(this_process()), now(), uptime(), as_json_list(run_id for run_id, _, _ in rows)),
+            )
+            return {key: position for _, key, position in rows}
 
     def write(self, events: Iterable[Event]) -> None:
         """Record events; drop events of a run that was removed, has ended or is in a later attempt."""
@@ -313,7 +329,8 @@ def _begin_attempts(connection: sqlite3.Connection, ids: Sequence[int], source: 
             started = CASE WHEN boundary > 0 THEN started END, way = CASE WHEN boundary > 0 THEN way END,
             continued_from = CASE WHEN boundary > 0 THEN continued_from END,
             continued_step = CASE WHEN boundary > 0 THEN continued_step END,
-            device = NULL, error_kind = NULL, error = NULL, traceback = NULL,
+            device = NULL, executor = NULL, cluster = NULL, job_id = NULL, job_position = NULL, node = NULL,
+            error_kind = NULL, error = NULL, traceback = NULL,
             git_commit = ?, git_dirty = ?, versions = ?
         WHERE id {IN_JSON_LIST}
         """,

@@ -26,7 +26,7 @@ from labbench.cli import main
 from labbench.cli.run import record
 from labbench.filters.parser import FUNCTIONS, RESERVED, parse
 from labbench.grid.search import Search
-from labbench.records import STATUSES, Resources, RunRecord, Runtime, Stop
+from labbench.records import STATUSES, Resources, RunRecord, Runtime, SlurmOptions, Stop
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer
 
@@ -193,8 +193,9 @@ def test_the_large_example_has_the_number_of_runs_on_its_page(folder: Path) -> N
         ("Settings of a search", Search),
         ("Runtime", Runtime),
         ("Resources", Resources),
+        ("Jobs of SLURM", SlurmOptions),
     ],
-    ids=["stop", "search", "runtime", "resources"],
+    ids=["stop", "search", "runtime", "resources", "slurm"],
 )
 def test_the_tables_of_a_grid_list_their_keys(heading: str, settings: type) -> None:
     keys = [name for cell in rows("grid.md", heading) for name in names_in(cell)]

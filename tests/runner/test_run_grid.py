@@ -161,15 +161,21 @@ def test_ctrl_c_keeps_all_measurements_and_the_same_command_resumes(tmp_path: Pa
     assert finished == before  # including the points of interrupted runs
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_to_all_processes_stops_cleanly(tmp_path: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGTERM, 143), (signal.SIGHUP, 130), (signal.SIGUSR1, 0), (signal.SIGUSR2, 0)],
+)
+def test_a_signal_to_all_processes_stops_cleanly(tmp_path: Path, number: signal.Signals, status: int) -> None:
     grid, db = tmp_path / "slow.toml", tmp_path / "runs.db"
     grid.write_text(SLOW.replace("epochs = 30", "epochs = 100000"))
     process = start(grid, db)
     wait_for(lambda: statuses(db).get("running", 0) >= 1)
-    os.killpg(process.pid, number)
+    driver = psutil.Process(process.pid)
+    for each in [driver, *driver.children(recursive=True)]:  # schedulers signal every process of a job
+        with suppress(psutil.NoSuchProcess):
+            each.send_signal(number)
     _, stderr = process.communicate(timeout=HANG_SECONDS)
-    assert process.returncode == 130, stderr
+    assert process.returncode == status, stderr
     assert statuses(db) == {"queued": 8}
 
 

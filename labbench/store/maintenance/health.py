@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from labbench.files import files_folder
+from labbench.files import JOBS_FOLDER, files_folder
 from labbench.records import STATUSES, is_key
 from labbench.store import schema
 from labbench.store.connection import open_snapshot
@@ -131,7 +131,7 @@ def diagnose(path: Path) -> Diagnosis:
             wrong=_outdated_series(connection, series),
             n_without_overview=_count_missing_overviews(connection),
             orphans={table: count for table in _OF_RUN if (count := _count_orphans(connection, table))},
-            stray_folders=[entry for entry in folders if entry.is_dir() and entry.name not in runs],
+            stray_folders=[entry for entry in folders if entry.is_dir() and entry.name not in {*runs, JOBS_FOLDER}],
             invalid=_count_invalid_values(connection),
             bad_keys=[key for key in runs if not is_key(key)],
             runs_without_experiment=_count(connection, f"runs WHERE {_NO_EXPERIMENT}"),

@@ -11,18 +11,25 @@ from typing import Any
 
 from labbench.configs import ConfigKeys, compare_configs
 from labbench.records import MetricSummary, RunRecord, require_key
-from labbench.store.queries.run_sql import FROM_RUNS, IN_JSON_LIST, STATUS, as_json_list, config_json
-from labbench.store.row_checks import COLUMNS, RowCheck, read_json_object
+from labbench.store.queries.run_sql import (
+    FROM_RUNS,
+    IN_JSON_LIST,
+    IS_WITHOUT_DRIVER,
+    STATUS,
+    as_json_list,
+    config_json,
+)
+from labbench.store.row_checks import COLUMNS, INTEGER, RowCheck, read_json_object
 
 _FIELDS = tuple(field.name for field in fields(RunRecord) if field.name not in ("tags", "summary"))
 
-_EXPRESSIONS = {"experiment": "experiments.name", "status": STATUS}
+_EXPRESSIONS = {"experiment": "experiments.name", "status": STATUS, "without_driver": IS_WITHOUT_DRIVER}
 
 _COLUMNS = ", ".join(_EXPRESSIONS.get(name, f"runs.{name}") for name in _FIELDS)
 
 _SUMMARY_COLUMNS = tuple(COLUMNS["summary"])
 
-_check_runs = RowCheck("runs", _FIELDS)
+_check_runs = RowCheck("runs", _FIELDS, {"without_driver": INTEGER})
 _check_tags = RowCheck("tags", ("run_id", "tag"))
 _check_metric_names = RowCheck("metrics", ("id", "name"))
 _check_summaries = RowCheck("summary", _SUMMARY_COLUMNS)
@@ -74,6 +81,7 @@ def _record_from_row(row: tuple[Any, ...], tags: tuple[str, ...], summary: Mappi
         "versions": read_json_object(columns["versions"], "runs", "versions"),
         "archived": bool(columns["archived"]),
         "older_code": bool(columns["older_code"]),
+        "without_driver": bool(columns["without_driver"]),
     }
     return RunRecord(**columns, tags=tags, summary=summary)
 

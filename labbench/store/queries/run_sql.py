@@ -13,9 +13,17 @@ from labbench.store.liveness import ProcessIdentity
 IS_LOCAL = "runs.source IS NULL"
 """False for a run that is mirrored from another database: no process here drives, trains or judges it."""
 
-IS_LOST = f"""runs.status = 'running' AND {IS_LOCAL} AND is_lost(
+HAS_LOST_DRIVER = f"""runs.status = 'running' AND {IS_LOCAL} AND is_lost(
     runs.heartbeat, runs.heartbeat_uptime, runs.boot_id, runs.pid_namespace, runs.pid, runs.pid_start)"""
-"""True for a run whose process has ended without recording it; `connection` registers the function `is_lost`."""
+"""True for a run whose driver has ended without recording it; `connection` registers the function `is_lost`."""
+
+IS_HELD_BY_JOB = "runs.executor IS 'slurm'"
+"""True for a run whose job goes on without a driver; `labbench run` releases it once the scheduler has lost the job."""
+
+IS_WITHOUT_DRIVER = f"{HAS_LOST_DRIVER} AND {IS_HELD_BY_JOB}"
+
+IS_LOST = f"{HAS_LOST_DRIVER} AND NOT {IS_HELD_BY_JOB}"
+"""True for a run whose process has ended without recording it."""
 
 STATUS = f"CASE WHEN {IS_LOST} THEN 'lost' ELSE runs.status END"
 """Status of a run for readers."""

@@ -66,15 +66,21 @@ def end_run(
 
 def record_event(connection: sqlite3.Connection, run_id: int, event: Event) -> None:
     """Record an event other than points; the caller holds a transaction."""
-    from labbench.records import Boundary, Failed, Finished, Log, Started  # a script records points alone
+    # imported here: a script records points alone
+    from labbench.records import Boundary, Failed, Finished, Log, Received, Started, Submitted
 
     match event:
         case Started():
             # a run that resumes keeps `started`; host and pid are those of the driver
-            query = "UPDATE runs SET started = coalesce(started, ?), device = ?, way = ? WHERE id = ?"
-            connection.execute(query, (event.time, event.device, event.way, run_id))
+            query = "UPDATE runs SET started = coalesce(started, ?), device = ?, way = ?, node = ? WHERE id = ?"
+            connection.execute(query, (event.time, event.device, event.way, storable_text(event.host), run_id))
         case Boundary():
             connection.execute("UPDATE runs SET boundary = ? WHERE id = ?", (event.step, run_id))
+        case Submitted():
+            query = "UPDATE runs SET executor = ?, cluster = ?, job_id = ? WHERE id = ?"
+            connection.execute(query, (event.executor, storable_text(event.cluster), event.job_id, run_id))
+        case Received():
+            connection.execute("UPDATE runs SET job_position = ? WHERE id = ?", (event.position, run_id))
         case Log():
             if event.replaces_unfinished:
                 delete_unfinished_output(connection, run_id, event.attempt, None)

@@ -239,10 +239,11 @@ def _encode_points(points: Points) -> dict[str, Any]:
 
 
 def _decode_event(fields: Mapping[str, Any]) -> Event:
-    from labbench.records import Boundary, EngineNote, Failed, Finished, Log, Started  # scripts have none
+    # imported here: scripts have none
+    from labbench.records import Boundary, EngineNote, Failed, Finished, Log, Received, Started, Submitted
 
     kinds: dict[str, type[Event]] = {
-        kind.__name__: kind for kind in (Started, Boundary, Log, EngineNote, Finished, Failed)
+        kind.__name__: kind for kind in (Started, Boundary, Log, EngineNote, Finished, Failed, Submitted, Received)
     }
     return kinds[fields["type"]](**{name: value for name, value in fields.items() if name != "type"})
 

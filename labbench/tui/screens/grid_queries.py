@@ -175,7 +175,7 @@ def machine_facts(state: GridState, run_steps: float | None) -> list[str]:
     """Return the number of running runs, their speed and the utilization of the machine, as text."""
     if not state.live:
         return []
-    devices = sorted({f"{run.host or '?'} {run.device or ''}".strip() for run in state.live})
+    devices = sorted({run.place or "?" for run in state.live})
     drivers = {(run.host, run.pid) for run in state.live}
     facts = [f"{len(state.live)} running on {text.clean(', '.join(devices[:3]))}"]
     if len(drivers) > 1:

@@ -64,7 +64,7 @@ def _identity(run: RunRecord) -> list[Content]:
     reason = f": {text.clean(run.reason)}" if run.reason else ""
     lines = [
         Content.styled(text.clean(run.name) or run.key, "bold"),
-        Content.assemble((f"{style.glyph} {run.status}", f"${style.colour}"), (reason, "$foreground")),
+        Content.assemble((f"{style.glyph} {run.shown_status}", f"${style.colour}"), (reason, "$foreground")),
         _fact_line("key", run.key, ", ".join(["archived"] * run.archived + ["older code"] * run.older_code)),
         _fact_line("experiment", run.experiment),
     ]
@@ -161,6 +161,7 @@ def _origin(detail: RunDetail) -> list[Content]:
         "resumes from": f"step {run.boundary}" if run.boundary and run.status != "finished" else "",
         "host": " ".join(filter(None, [run.host, f"process {run.pid}" if run.pid else ""])),
         "device": run.device or "",
+        "job": f"{run.place} of {run.cluster}" if run.executor else "",
         "trained": _describe_engine(detail),
         "task": run.task,
         "code": code,

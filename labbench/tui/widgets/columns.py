@@ -182,7 +182,7 @@ def run_columns(context: ColumnContext) -> list[RunColumn]:
     columns.append(_words_column("note", None, lambda run: run.note, optional=not context.has_notes))
     columns.append(_words_column("source", None, lambda run: run.source, optional=not context.has_sources))
     columns.append(_words_column("experiment", "experiment", lambda run: run.experiment))
-    columns.append(_words_column("status", "status", lambda run: run.status))
+    columns.append(_words_column("status", "status", lambda run: run.shown_status))
     columns.append(_words_column("key", "key", lambda run: run.key))
     columns.append(_words_column("why it ended", None, lambda run: run.error or run.reason))
     columns.append(_words_column("device", None, lambda run: run.device))

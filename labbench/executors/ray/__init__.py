@@ -1,0 +1,1 @@
+"""Executor that trains stacks as tasks of a Ray cluster."""

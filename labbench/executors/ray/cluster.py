@@ -1,0 +1,178 @@
+"""Connection to a Ray cluster, and the checks before anything is submitted."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from typing import Any
+
+from labbench.errors import InputError
+from labbench.executors.ray.node_main import describe_node
+from labbench.records import Resources
+from labbench.system.cgroups import usable_cpu_count
+from labbench.system.provenance import library_versions
+
+CONNECT_SECONDS = 10.0
+"""Seconds within which the head of a cluster must accept a connection."""
+
+PROBE_SECONDS = 120.0
+"""Seconds within which every node must answer; a node may start a Python process first."""
+
+START_SECONDS = "180"
+"""Seconds that a local cluster may take to start on a busy machine; Ray's own limit is 60."""
+
+LOOPBACK = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # binds to 127.0.0.1; `_node_ip_address` does not
+    "RAY_AUTH_MODE": "token",
+    "RAY_worker_niceness": "0",  # Ray's own 15 starves trainings beside any other program
+}
+"""Environment of a local cluster, read when Ray is imported and by its processes."""
+
+NO_STATISTICS = {"RAY_USAGE_STATS_ENABLED": "0"}
+
+
+def require_ray() -> None:
+    """Raise InputError if Ray is not installed."""
+    if find_spec("ray") is None:
+        raise InputError(
+            '--executor ray needs Ray, which is not installed: pip install -e ".[ray]" in labbench\'s checkout'
+        )
+
+
+def connect(address: str | None) -> str:
+    """Connect this process to the cluster at `address`, or start a local one; return the address of its head.
+
+    A local cluster listens on the loopback interface alone and asks for a token that only its processes know.
+
+    Raises:
+        InputError: There is no cluster at the address, or it refuses this process.
+    """
+    os.environ |= NO_STATISTICS
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", START_SECONDS)
+    if address is None:
+        os.environ |= LOOPBACK
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    elif address != "auto":
+        _require_listener(address)
+    import ray
+
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address is None:
+        options |= {"address": "local", "include_dashboard": False, "num_cpus": usable_cpu_count()}
+    else:
+        options |= {"address": address}
+    try:
+        if not ray.is_initialized():
+            ray.init(**options)
+    except ray.exceptions.AuthenticationError as error:
+        raise InputError(
+            f"--address {address}: the cluster refuses the token of this process; set RAY_AUTH_MODE=token and "
+            "RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the token of the cluster"
+        ) from error
+    except Exception as error:  # Ray raises exceptions of many classes, also Exception itself
+        raise InputError(_connection_message(address, error)) from error
+    return str(ray.get_runtime_context().gcs_address)
+
+
+def _connection_message(address: str | None, error: BaseException) -> str:
+    reason = " ".join(str(error).split())[:300]
+    if address is None:
+        return f"a local Ray cluster cannot be started: {reason}"
+    if "ersion" in reason:
+        return f"--address {address}: the cluster has other versions of Python or Ray than this process: {reason}"
+    return f"--address {address}: no Ray cluster answers there: {reason}"
+
+
+def _require_listener(address: str) -> None:
+    """Raise InputError unless something listens at HOST:PORT."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        raise InputError(
+            f"--address {address}: give HOST:PORT of the head of the cluster (port 6379 by default), or auto"
+        )
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+    except OSError as error:
+        raise InputError(f"--address {address}: no Ray cluster answers there: {error}") from error
+
+
+def node_resources() -> list[Mapping[str, float]]:
+    """Return the resources of each living node: CPU, GPU, memory in bytes."""
+    import ray
+
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def requested(resources: Resources) -> dict[str, float]:
+    """Return what a task of one stack requests, by the names of Ray."""
+    request = {"CPU": resources.cpus or 1.0, "GPU": resources.gpus}
+    if resources.memory is not None:
+        request["memory"] = resources.memory * 1e9
+    return {name: amount for name, amount in request.items() if amount}
+
+
+def count_slots(request: Mapping[str, float], nodes: Sequence[Mapping[str, float]]) -> int:
+    """Return the number of tasks with a request that the nodes can run at the same time."""
+    return sum(int(min(node.get(name, 0.0) / amount for name, amount in request.items())) for node in nodes)
+
+
+def require_slots(resources: Resources) -> None:
+    """Raise InputError if no node can serve a stack: Ray itself would wait for such a node without a word."""
+    request, nodes = requested(resources), node_resources()
+    if count_slots(request, nodes):
+        return
+    units = {"CPU": (1.0, "cores"), "GPU": (1.0, "GPUs"), "memory": (1e9, "GB of memory")}
+    wanted = ", ".join(f"{amount / units[name][0]:g} {units[name][1]}" for name, amount in request.items())
+    largest = ", ".join(
+        f"{max((node.get(name, 0.0) for node in nodes), default=0.0) / units[name][0]:.3g} {units[name][1]}"
+        for name in request
+    )
+    raise InputError(
+        f"[resources] requests {wanted} for a stack, and no node of the cluster has them (at most {largest}); lower "
+        "the request, or add a node"
+    )
+
+
+def require_equal_nodes(paths: Sequence[str]) -> None:
+    """Check on every node that its versions are those of this process and that it sees the data in `paths`.
+
+    Raises:
+        InputError: A node differs, or cannot import labbench.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    probe = ray.remote(num_cpus=0, max_retries=0)(describe_node)
+    nodes = {node["NodeID"]: node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]}
+    answers = {
+        node: probe.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(list(paths))
+        for node in nodes
+    }
+    here = {name: library_versions().get(name, "none") for name in ("python", "torch", "labbench")}
+    for node, answer in answers.items():
+        try:
+            description = ray.get(answer, timeout=PROBE_SECONDS)
+        except ray.exceptions.RayError as error:
+            cause = str(error).strip().splitlines()[-1]
+            raise InputError(
+                f"the node {nodes[node]} cannot run labbench ({cause}); install the same labbench and torch there"
+            ) from error
+        if differing := [name for name in here if description["versions"][name] != here[name]]:
+            versions = ", ".join(f"{name} {description['versions'][name]} (here {here[name]})" for name in differing)
+            raise InputError(f"the node {nodes[node]} has {versions}; install the same versions")
+        if description["missing"]:
+            raise InputError(
+                f"the node {nodes[node]} does not see {description['missing'][0]}: put the data on a disk that the "
+                "nodes share"
+            )
+
+
+def disconnect() -> None:
+    """Disconnect from the cluster; a local one ends."""
+    import ray
+
+    ray.shutdown()

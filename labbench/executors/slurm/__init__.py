@@ -1,0 +1,1 @@
+"""Executor that trains stacks as jobs of SLURM, submitted by submitit."""

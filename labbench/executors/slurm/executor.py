@@ -1,0 +1,188 @@
+"""Executor that trains stacks as jobs of SLURM; the driver may end and be started again while they train."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from labbench.errors import LabbenchError
+from labbench.executors import Executor
+from labbench.executors.slurm.job import SlurmJob
+from labbench.executors.slurm.job_folder import JobFolder, SubmittedJob
+from labbench.executors.slurm.scheduler import JobState, LocalScheduler, Scheduler, SlurmScheduler
+from labbench.executors.slurm.submission import Submitter
+from labbench.executors.watched_stack import WatchedStack
+from labbench.records import Event, Finished, SlurmOptions, Stack, Submitted
+
+POLL_SECONDS = 0.2
+"""Seconds between two looks at the event files."""
+
+QUERY_SECONDS = 15.0
+"""Seconds between two queries of the scheduler."""
+
+MAX_ARRAY = 1000
+"""Maximum number of jobs that are submitted at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobSettings:
+    """Settings of all jobs of an executor."""
+
+    options: SlurmOptions
+    folder: Path
+    """Folder of the jobs' folders, on a disk that the nodes share."""
+    device: str = "auto"
+    """Device of the nodes: auto, cpu or cuda."""
+    timeout: float | None = None
+    """Time limit of one attempt of a run in seconds."""
+
+
+def make_scheduler(cluster: str) -> Scheduler:
+    """Return the scheduler for a value of `[resources.slurm] cluster`."""
+    return SlurmScheduler() if cluster == "slurm" else LocalScheduler()
+
+
+class SlurmExecutor(Executor):
+    """Trains each stack in a job; jobs that are submitted together form one array."""
+
+    def __init__(self, settings: JobSettings, *, attached: Sequence[SlurmJob] = ()) -> None:
+        """`attached` are jobs that another driver has submitted."""
+        self._settings = settings
+        self._scheduler = make_scheduler(settings.options.cluster)
+        self._submitter = Submitter(settings.options, settings.folder)
+        self._jobs = list(attached)
+        self._resubmissions: list[tuple[Stack, int]] = []
+        self._interrupted = False
+        self._next_query = time.monotonic() + QUERY_SECONDS
+        self._states: dict[str, JobState] = {}
+
+    def capacity(self) -> int:
+        return self._settings.options.array
+
+    def execute(self, stacks: Iterable[Stack]) -> Iterator[Event | None]:
+        pending = iter(stacks)
+        while True:
+            yield from self._submit(self._take(pending))
+            if not self._jobs:
+                return
+            is_idle = True
+            for job in [*self._jobs]:
+                before = job.position
+                yield from self._receive(job)
+                if job.position != before:
+                    is_idle = False
+                    yield None  # between two batches
+            yield from self._end_jobs()
+            if is_idle:
+                yield None
+                time.sleep(POLL_SECONDS)
+
+    def stop(self, run: str) -> None:
+        for job in self._jobs:
+            if run in job.watched.active:
+                job.folder.request_stop([run])
+
+    def interrupt(self) -> None:
+        self._interrupted = True
+        for job in self._jobs:
+            job.folder.request_stop(job.watched.active.keys)
+        waiting = [job.job_id for job in self._jobs if not job.folder.has_started()]
+        self._scheduler.cancel(waiting)
+        self._states |= dict.fromkeys(waiting, JobState("CANCELLED"))
+        self._next_query = 0.0
+
+    def acknowledge(self, events: Sequence[Event]) -> None:
+        submitted = {event.job_id for event in events if isinstance(event, Submitted)}
+        for job in self._jobs if submitted else ():
+            if job.job_id in submitted:
+                job.folder.mark_recorded()
+
+    def close(self) -> None:
+        self._scheduler.cancel([job.job_id for job in self._jobs])
+        self._submitter.close()
+
+    def _take(self, pending: Iterator[Stack]) -> list[tuple[Stack, int]]:
+        """Return the stacks to submit now, each with the number of fruitless jobs before it."""
+        if self._interrupted:
+            return []
+        taken, self._resubmissions = self._resubmissions, []
+        while len(self._jobs) + len(taken) < MAX_ARRAY and (stack := next(pending, None)) is not None:
+            taken.append((stack, 0))
+        return taken
+
+    def _submit(self, stacks: Sequence[tuple[Stack, int]]) -> Iterator[Event]:
+        """Submit the stacks as one array, and yield `Submitted` for each run; a job trains once that is recorded."""
+        if not stacks:
+            return
+        settings = self._settings
+        folders = [
+            JobFolder.create(settings.folder / f"{stack.runs[0].key}-{os.urandom(4).hex()}", stack, settings.device)
+            for stack, _ in stacks
+        ]
+        ids = self._submitter.submit(folders)
+        jobs = [
+            SlurmJob(folder, job_id, WatchedStack(stack, settings.timeout), fruitless=fruitless)
+            for folder, job_id, (stack, fruitless) in zip(folders, ids, stacks, strict=True)
+        ]
+        self._jobs += jobs
+        for job in jobs:
+            job.folder.write_job(SubmittedJob(job.job_id, self._scheduler.cluster, settings.options.cluster))
+            for run in job.watched.active:
+                yield Submitted(run.key, run.attempt, "slurm", self._scheduler.cluster, job.job_id)
+
+    def _receive(self, job: SlurmJob) -> Iterator[Event]:
+        """Yield what a job has reported, as one batch."""
+        try:
+            self.is_in_batch = True
+            yield from job.receive()
+        except LabbenchError as error:
+            failures, _ = job.watched.end_dead(str(error), [])
+            yield from failures
+        finally:
+            self.is_in_batch = False
+
+    def _end_jobs(self) -> Iterator[Event]:
+        """End the jobs whose runs have ended, that the scheduler has ended, or whose runs are overdue."""
+        self._query()
+        for job in [*self._jobs]:
+            state = self._states.get(job.job_id)
+            has_ended = state is not None and not state.is_active
+            overdue = job.overdue_runs()
+            if not job.watched.active.keys:
+                self._jobs.remove(job)
+                if has_ended:
+                    shutil.rmtree(job.folder.path, ignore_errors=True)
+            elif overdue:
+                yield from self._end_overdue(job, overdue)
+            elif state is not None and has_ended and job.is_settled:
+                yield from self._receive(job)
+                ends, retries, fruitless = job.end(state)
+                self._jobs.remove(job)
+                yield from self._finish(job, ends, [(stack, fruitless) for stack in retries])
+
+    def _end_overdue(self, job: SlurmJob, overdue: dict[str, str]) -> Iterator[Event]:
+        self._scheduler.cancel([job.job_id])
+        yield from self._receive(job)
+        failures, retries = job.watched.end_overdue(overdue, job.last_lines())
+        self._jobs.remove(job)
+        yield from self._finish(job, failures, [(stack, 0) for stack in retries])
+
+    def _finish(self, job: SlurmJob, ends: Sequence[Event], retries: Sequence[tuple[Stack, int]]) -> Iterator[Event]:
+        """Yield the ends of runs; the retries are submitted next, or return to the queue after an interruption."""
+        yield from ends
+        if not self._interrupted:
+            self._resubmissions += retries
+            return
+        for stack, _ in retries:
+            yield from (Finished(run.key, run.attempt, "queued", "interrupted") for run in stack.runs)
+
+    def _query(self) -> None:
+        """Ask the scheduler for the states of the jobs, unless it was asked a moment ago."""
+        quiet = [job.job_id for job in self._jobs if job.is_settled]
+        if quiet and time.monotonic() >= self._next_query:
+            self._next_query = time.monotonic() + QUERY_SECONDS
+            self._states |= self._scheduler.states(quiet)

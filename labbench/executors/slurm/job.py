@@ -1,0 +1,120 @@
+"""Job of SLURM as its driver sees it: the events that arrive, and what its end means for its runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+
+from labbench.executors.attempt import sub_stack
+from labbench.executors.captured_output import CapturedFile
+from labbench.executors.slurm.job_folder import JobFolder, Position
+from labbench.executors.slurm.scheduler import JobState
+from labbench.executors.watched_stack import WatchedStack, failure
+from labbench.records import Event, Failed, FailureKind, Finished, Received, Stack
+
+SETTLE_SECONDS = 2.0
+"""Seconds without an event after the end of a job, in which the last ones may still arrive."""
+
+MAX_BATCH = 10_000
+"""Maximum number of events that are recorded in one transaction."""
+
+MAX_FRUITLESS_STARTS = 3
+"""Number of jobs of a stack that may end by their node or a preemption without any progress."""
+
+_CAUSES: Mapping[str, tuple[FailureKind, str]] = {
+    "OUT_OF_MEMORY": ("oom", "SLURM ended the job, which used more memory than it had requested"),
+    "TIMEOUT": ("timeout", "the job exceeded the time limit of [resources.slurm]"),
+    "DEADLINE": ("timeout", "the job exceeded its deadline"),
+    "NODE_FAIL": ("node", "the node of the job failed"),
+    "BOOT_FAIL": ("node", "the node of the job did not start"),
+    "PREEMPTED": ("node", "the job was preempted"),
+}
+"""Kind and message of the failure that the final state of a job means."""
+
+_RESUBMITTED = frozenset(["TIMEOUT", "NODE_FAIL", "BOOT_FAIL", "PREEMPTED"])
+"""Final states after which the runs continue in another job, which do not blame the runs."""
+
+
+@dataclass
+class SlurmJob:
+    """Submitted job of one stack."""
+
+    folder: JobFolder
+    job_id: str
+    watched: WatchedStack
+    position: Position = field(default_factory=Position)
+    """Position after the last event that was received."""
+    recorded: Mapping[str, Position] = field(default_factory=dict)
+    """Position by run up to which the database holds its events; for a job that another driver submitted."""
+    fruitless: int = 0
+    """Number of jobs of this stack that have ended before, without progress and without their fault."""
+    has_progressed: bool = False
+    """True after an event of its training."""
+    _last_news: float = field(default_factory=time.monotonic)
+
+    def receive(self) -> Iterator[Event]:
+        """Yield the events that have arrived since the last call, followed by the positions of their runs.
+
+        Raises:
+            LabbenchError: The event file is damaged.
+        """
+        positions: dict[str, Received] = {}
+        for event, position in islice(self.folder.read_events(self.position), MAX_BATCH):
+            if not self.has_progressed:  # the time in the queue does not count
+                self.watched.restart_clock()
+            self.position, self.has_progressed, self._last_news = position, True, time.monotonic()
+            self.watched.report()
+            if event.run not in self.watched.active:
+                continue
+            self.watched.update(event)
+            if position > self.recorded.get(event.run, Position()):
+                yield event
+                positions[event.run] = Received(event.run, event.attempt, str(position))
+        yield from (received for run, received in positions.items() if run in self.watched.active)
+
+    @property
+    def is_settled(self) -> bool:
+        """True if nothing has arrived for a while."""
+        return time.monotonic() - self._last_news > SETTLE_SECONDS
+
+    def overdue_runs(self) -> dict[str, str]:
+        """Return the runs that have exceeded `[resources] timeout`; none while the job waits for a node."""
+        return self.watched.overdue_runs() if self.has_progressed else {}
+
+    def end(self, state: JobState) -> tuple[list[Finished | Failed], list[Stack], int]:
+        """Return what the end of the job means for the runs that have not ended.
+
+        Returns ends of runs, stacks to train in other jobs, and the number of fruitless jobs before them.
+        """
+        runs = list(self.watched.active)
+        if not runs:
+            return [], [], 0
+        if state.name == "CANCELLED":
+            return [Finished(run.key, run.attempt, "queued", "the job was cancelled") for run in runs], [], 0
+        kind, message = _CAUSES.get(state.name, ("crash", f"the job {self.job_id} has ended ({state.name})"))
+        lines = self.last_lines()
+        if state.name in _RESUBMITTED or self.folder.is_preempted():
+            fruitless = 0 if self.has_progressed else self.fruitless + 1
+            if fruitless < MAX_FRUITLESS_STARTS:
+                return [], [sub_stack(self.watched.stack, runs)], fruitless
+            return [failure(run, kind, message, lines) for run in runs], [], 0
+        if not self.folder.has_started():
+            message += self._no_start_hint()
+            return [failure(run, kind, message, lines) for run in runs], [], 0
+        failures, retries = self.watched.end_dead(message, lines, kind)
+        return [*failures], retries, 0
+
+    def last_lines(self) -> list[str]:
+        """Return the last lines that the job has printed."""
+        printed = CapturedFile(self.folder.output)
+        printed.take(everything=True)
+        printed.close()
+        return printed.last_lines()
+
+    def _no_start_hint(self) -> str:
+        return (
+            f" before it began to train: its node must see {self.folder.path} on a disk that it shares with this "
+            f"machine, and start the same Python; the job's output is in {self.folder.path.parent / 'submitit'}"
+        )

@@ -1,0 +1,128 @@
+"""State of jobs, asked of the scheduler; a scheduler that cannot be asked leaves the state unknown."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Protocol
+
+import psutil
+
+from labbench.store.liveness import HOST
+
+COMMAND_SECONDS = 30.0
+"""Time limit of one command of SLURM."""
+
+_ACTIVE_STATES = {
+    "PENDING", "RUNNING", "SUSPENDED", "COMPLETING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED",
+    "RESIZING", "RESV_DEL_HOLD", "SIGNALING", "SPECIAL_EXIT", "STAGE_OUT", "STOPPED",
+}  # fmt: skip
+"""Job states of squeue(1) in which a job may still train."""
+
+GONE = "GONE"
+"""State of a job that the scheduler does not know any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobState:
+    """State of a job as the scheduler reports it."""
+
+    name: str
+    """Name of squeue(1), or `GONE`."""
+
+    @property
+    def is_active(self) -> bool:
+        """True if the job may still train."""
+        return self.name in _ACTIVE_STATES
+
+
+class Scheduler(Protocol):
+    """Interface of a scheduler."""
+
+    cluster: str
+    """Name of the cluster."""
+
+    def states(self, jobs: Collection[str]) -> dict[str, JobState]:
+        """Return the states of jobs by id, without jobs whose state cannot be found out."""
+
+    def cancel(self, jobs: Sequence[str]) -> None:
+        """End jobs, also those that wait."""
+
+
+class SlurmScheduler:
+    """SLURM, asked by its commands."""
+
+    def __init__(self, cluster: str | None = None) -> None:
+        self.cluster = cluster or _cluster_name()
+
+    def states(self, jobs: Collection[str]) -> dict[str, JobState]:
+        if not jobs:
+            return {}
+        arrays = ",".join(sorted({job.partition("_")[0] for job in jobs}))
+        listed = _run(["squeue", "--noheader", "--array", "--states=all", "--format=%i|%T", f"--jobs={arrays}"])
+        if listed is None:
+            return {}
+        states = {job: JobState(name) for job, name in listed.items() if job in jobs}
+        missing = [job for job in jobs if job not in states]
+        ended = _run(
+            ["sacct", "--noheader", "--parsable2", "--allocations", "--format=JobID,State", f"--jobs={arrays}"]
+        )
+        for job in missing:
+            name = (ended or {}).get(job, GONE).partition(" ")[0]  # `CANCELLED by 1000`
+            states[job] = JobState(GONE if name in _ACTIVE_STATES else name)  # accounting may lag behind
+        return states
+
+    def cancel(self, jobs: Sequence[str]) -> None:
+        if jobs:
+            with suppress(OSError, subprocess.SubprocessError):
+                subprocess.run(["scancel", *jobs], capture_output=True, timeout=COMMAND_SECONDS, check=False)
+
+
+class LocalScheduler:
+    """Processes of this machine that submitit's local executor has started."""
+
+    cluster = HOST
+
+    def states(self, jobs: Collection[str]) -> dict[str, JobState]:
+        return {job: JobState("RUNNING" if _find_process(job) is not None else GONE) for job in jobs}
+
+    def cancel(self, jobs: Sequence[str]) -> None:
+        for job in jobs:
+            with suppress(psutil.Error):
+                if (process := _find_process(job)) is not None:
+                    for each in (process, *process.children(recursive=True)):
+                        each.kill()
+
+
+def _find_process(job: str) -> psutil.Process | None:
+    """Return the living process of a local job, whose id is a process id."""
+    with suppress(psutil.Error, ValueError):
+        process = psutil.Process(int(job))
+        if process.status() != psutil.STATUS_ZOMBIE and "submitit.local._local" in " ".join(process.cmdline()):
+            return process
+    return None
+
+
+def _run(words: list[str]) -> dict[str, str] | None:
+    """Return the second column of a command's lines by the first; None if the scheduler cannot be asked."""
+    try:
+        result = subprocess.run(words, capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    if result.returncode and "invalid job id" not in result.stderr.lower():
+        return None
+    lines = [line.partition("|") for line in result.stdout.splitlines() if "|" in line]
+    return {job.strip(): name.strip() for job, _, name in lines}
+
+
+def _cluster_name() -> str:
+    try:
+        result = subprocess.run(
+            ["scontrol", "show", "config"], capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False
+        )
+    except (OSError, subprocess.SubprocessError):
+        return "slurm"
+    names = [line.partition("=")[2].strip() for line in result.stdout.splitlines() if line.startswith("ClusterName")]
+    return names[0] if names else "slurm"

@@ -1,0 +1,133 @@
+"""Submission of jobs by submitit; the only module that imports it in the driver."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from labbench.errors import InputError, LabbenchError
+from labbench.executors.slurm.job_folder import JobFolder
+from labbench.executors.slurm.job_main import TrainingJob
+from labbench.records import SlurmOptions
+
+EXIT_SECONDS = 10.0
+"""Seconds that a local job may need to exit."""
+
+PROBE_SECONDS = 60
+"""Seconds that the check of the shared folder may wait for a node."""
+
+
+def require_slurm(options: SlurmOptions) -> None:
+    """Raise InputError if submitit or the commands of SLURM are missing."""
+    if find_spec("submitit") is None:
+        raise InputError(
+            '--executor slurm needs submitit, which is not installed: pip install -e ".[slurm]" in labbench\'s checkout'
+        )
+    if options.cluster == "slurm" and shutil.which("sbatch") is None:
+        raise InputError(
+            "--executor slurm: there is no sbatch in PATH; run this command on a login node of the cluster, or try the "
+            'grid with [resources.slurm] cluster = "local"'
+        )
+
+
+class Submitter:
+    """Submits jobs to one cluster."""
+
+    def __init__(self, options: SlurmOptions, folder: Path) -> None:
+        """`folder` holds the folders of the jobs and submitit's files."""
+        self._options, self._folder = options, folder
+        self._jobs: list[Any] = []
+
+    def submit(self, folders: Sequence[JobFolder]) -> list[str]:
+        """Submit one array of jobs, and return their ids.
+
+        Raises:
+            LabbenchError: The scheduler refused the jobs.
+        """
+        import submitit
+
+        executor = submitit.AutoExecutor(folder=str(self._folder / "submitit"), cluster=self._options.cluster)
+        executor.update_parameters(**self._parameters())
+        redirect = self._options.cluster != "debug"
+        try:
+            with executor.batch():
+                jobs = [executor.submit(TrainingJob(str(folder.path), redirect=redirect)) for folder in folders]
+        except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError, OSError) as error:
+            raise LabbenchError(f"the jobs could not be submitted: {' '.join(str(error).split())}") from error
+        self._jobs += jobs
+        return [str(job.job_id) for job in jobs]
+
+    def close(self) -> None:
+        """Wait for the processes of ended local jobs."""
+        for process in (getattr(job, "_process", None) for job in self._jobs):
+            if isinstance(process, subprocess.Popen):
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(EXIT_SECONDS)
+
+    def _parameters(self) -> dict[str, Any]:
+        """Return the parameters of submitit's executor."""
+        options = self._options
+        parameters: dict[str, Any] = {
+            "name": "labbench",
+            "timeout_min": math.ceil(options.time / 60),
+            "gpus_per_node": options.gpus,
+            "cpus_per_task": options.cpus,
+            "mem_gb": options.memory,
+            "stderr_to_stdout": True,
+        }
+        slurm: dict[str, Any] = {
+            "partition": options.partition,
+            "account": options.account,
+            "qos": options.qos,
+            "array_parallelism": options.array,
+            "setup": list(options.setup) or None,
+            "signal_delay_s": math.ceil(options.grace),
+        }
+        if options.cluster == "slurm":
+            parameters |= {f"slurm_{name}": value for name, value in slurm.items()}
+        elif options.cluster == "local" and options.setup:
+            parameters["local_setup"] = list(options.setup)
+        return {name: value for name, value in parameters.items() if value is not None}
+
+
+def probe_shared_folder(options: SlurmOptions, folder: Path, data: Sequence[str]) -> None:
+    """Check with a short job that the nodes see `folder` and the data; a cluster without a free node is not waited for.
+
+    Raises:
+        InputError: The nodes do not see one of them.
+    """
+    if options.cluster != "slurm" or shutil.which("srun") is None:
+        return
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    probe = folder / f"probe-{os.urandom(8).hex()}"
+    probe.write_text("labbench looks for this file on a node\n")
+    partition = [] if options.partition is None else [f"--partition={options.partition}"]
+    account = [] if options.account is None else [f"--account={options.account}"]
+    script = 'for path do test -e "$path" || { echo missing; echo "$path"; exit; }; done; echo seen'
+    words = ["srun", "--quiet", "--ntasks=1", "--time=1", f"--immediate={PROBE_SECONDS}", *partition, *account]
+    try:
+        result = subprocess.run(
+            [*words, "/bin/sh", "-c", script, "sh", str(probe), *data],
+            capture_output=True,
+            text=True,
+            timeout=2 * PROBE_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return
+    finally:
+        probe.unlink(missing_ok=True)
+    lines = result.stdout.splitlines()
+    if "missing" in lines:
+        path = next(iter(lines[lines.index("missing") + 1 :]), str(probe))
+        name, remedy = (folder, " (--db)") if path == str(probe) else (path, "")
+        raise InputError(
+            f"the nodes of the cluster do not see {name}: put it on a disk that they share with this machine{remedy}"
+        )

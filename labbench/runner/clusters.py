@@ -1,0 +1,129 @@
+"""Executors of clusters for `labbench run --executor slurm|ray`, and the checks before anything is submitted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from math import ceil
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from labbench.errors import InputError
+from labbench.executors import Executor
+from labbench.files import JOBS_FOLDER, files_folder
+from labbench.grid import named_files
+from labbench.records import Resources, SlurmOptions
+from labbench.runner.expanded_grid import ExpandedGrid, require_torch
+from labbench.system.cgroups import usable_cpu_count
+
+if TYPE_CHECKING:
+    from labbench.executors.slurm.job import SlurmJob
+
+ExecutorName: TypeAlias = Literal["local", "slurm", "ray"]
+
+
+def require_cluster(expanded: ExpandedGrid, executor: ExecutorName) -> None:
+    """Check that a grid can be trained on a cluster, and that the packages for it are installed.
+
+    Raises:
+        InputError: It cannot.
+    """
+    if expanded.grid.command:
+        raise InputError(
+            f"--executor {executor} trains tasks, and {expanded.grid.path} has a `command`: its scripts would write to "
+            "the database from several machines; train it without --executor, in a job of your own"
+        )
+    require_torch()
+    if executor == "slurm":
+        from labbench.executors.slurm.submission import require_slurm
+
+        require_slurm(expanded.grid.resources.slurm)
+    else:
+        from labbench.executors.ray.cluster import require_ray
+
+        require_ray()
+
+
+def cluster_device(resources: Resources, executor: ExecutorName) -> str:
+    """Return the kind of device that the stacks are planned for: cuda if the jobs request GPUs, else cpu."""
+    gpus = slurm_options(resources).gpus if executor == "slurm" else resources.gpus
+    return "cuda" if gpus else "cpu"
+
+
+def cluster_cpu_count(resources: Resources, executor: ExecutorName) -> int:
+    """Return the number of cores of each stack."""
+    return slurm_options(resources).cpus or 1 if executor == "slurm" else ceil(resources.cpus or 1)
+
+
+def cluster_capacity(resources: Resources, executor: ExecutorName) -> int:
+    """Return the number of stacks that are planned to train at the same time."""
+    return resources.slurm.array if executor == "slurm" else usable_cpu_count()
+
+
+def shipped_files(expanded: ExpandedGrid) -> list[Path]:
+    """Return the local files that are sent to the nodes: the task's file and the modules that its code version has."""
+    file, _, _ = expanded.grid.task.rpartition(":")
+    return [Path(file).parent / name for name in expanded.code.files] if file else []
+
+
+def with_cluster_loaders(expanded: ExpandedGrid, executor: ExecutorName) -> ExpandedGrid:
+    """Return the grid with one loader process for each core that a stack does not use itself."""
+    grid = expanded.grid
+    if grid.runtime.loaders is not None:
+        return expanded
+    loaders = max(0, cluster_cpu_count(grid.resources, executor) - 1)
+    return replace(expanded, grid=replace(grid, runtime=replace(grid.runtime, loaders=loaders)))
+
+
+def slurm_options(resources: Resources) -> SlurmOptions:
+    """Return the options of jobs, with the general values of `[resources]` where `[resources.slurm]` has none."""
+    options = resources.slurm
+    return replace(
+        options,
+        gpus=ceil(resources.gpus) if options.gpus is None else options.gpus,
+        cpus=options.cpus or (ceil(resources.cpus) if resources.cpus else None),
+        memory=options.memory or resources.memory,
+    )
+
+
+def open_slurm_executor(expanded: ExpandedGrid, db: Path, device: str, attached: Sequence[SlurmJob]) -> Executor:
+    """Return the executor of SLURM, attached to jobs of an earlier driver.
+
+    Raises:
+        InputError: The nodes do not see the folder of the database.
+    """
+    from labbench.executors.slurm.executor import JobSettings, SlurmExecutor
+    from labbench.executors.slurm.submission import probe_shared_folder
+
+    resources = expanded.grid.resources
+    folder = files_folder(db) / JOBS_FOLDER
+    options = slurm_options(resources)
+    probe_shared_folder(options, folder, data_paths(expanded))
+    return SlurmExecutor(JobSettings(options, folder, device, resources.timeout), attached=attached)
+
+
+def open_ray_executor(expanded: ExpandedGrid, db: Path, device: str, address: str | None) -> Executor:
+    """Return the executor of a Ray cluster, after its nodes were checked.
+
+    Raises:
+        InputError: There is no cluster at the address, no node can serve a stack, or a node has other versions or does
+            not see the data.
+    """
+    from labbench.executors.ray.cluster import connect, disconnect, require_equal_nodes, require_slots
+    from labbench.executors.ray.executor import RayExecutor, RaySettings
+
+    resources = expanded.grid.resources
+    head = connect(address)
+    try:
+        require_slots(resources)
+        require_equal_nodes(data_paths(expanded))
+        settings = RaySettings(head, resources, files_folder(db), shipped_files(expanded), device)
+        return RayExecutor(settings)
+    except BaseException:
+        disconnect()
+        raise
+
+
+def data_paths(expanded: ExpandedGrid) -> list[str]:
+    """Return the absolute paths of data and weights, which every node must see."""
+    return named_files(expanded.grid, [run.config for run in expanded.runs], expanded.params)

@@ -1,0 +1,214 @@
+"""`labbench run --executor slurm` on a SLURM whose commands are fakes that run jobs as processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import pytest
+
+from helpers import fake_slurm
+from labbench.errors import LabbenchError
+from labbench.records import RunRecord
+from labbench.store.reader import Reader
+
+pytest.importorskip("torch")
+pytest.importorskip("submitit")
+
+# the task waits in its epoch 30 for a file, so that the tests do not depend on the speed of the machine
+GRID = """
+name = "held"
+task = "{task}:Task"
+[params]
+epochs = {epochs}
+[runtime]
+precision = "float64"
+log_every = 1
+snapshot_every = "0.2s"
+[grid]
+seed = [0, 1]
+lr = [0.1, 0.01]
+[resources.slurm]
+array = 2
+"""
+
+TASK = """
+import time
+from pathlib import Path
+
+import torch
+from labbench import Data
+
+calls = []
+
+class Task:
+    params = {}
+
+    def data(self, config):
+        torch.manual_seed(0)
+        inputs = torch.randn(64, 4, dtype=torch.float64)
+        targets = (inputs.sum(dim=1) > 0).long()
+        return Data(train=(inputs, targets), val=(inputs, targets))
+
+    def model(self, config):
+        return torch.nn.Linear(4, 2)
+
+    def metrics(self, outputs, targets):
+        calls.append(None)
+        time.sleep(0.02)
+        while len(calls) > 30 and not Path(__file__).with_name("go").exists():
+            time.sleep(0.02)
+        return {"accuracy": (outputs.argmax(1) == targets).double()}
+"""
+
+WAIT_SECONDS = 300.0
+"""Limit for what takes seconds on an idle machine."""
+
+
+@dataclass
+class Cluster:
+    """Grid, database and fake SLURM in one folder."""
+
+    folder: Path
+    environment: dict[str, str]
+    drivers: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    @property
+    def state(self) -> Path:
+        return Path(self.environment["FAKE_SLURM"])
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(self._command(*words), cwd=self.folder, env=self.environment, text=True,
+                              capture_output=True, timeout=WAIT_SECONDS, check=False)  # fmt: skip
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        driver = subprocess.Popen(self._command(*words), cwd=self.folder, env=self.environment, text=True,
+                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+        self.drivers.append(driver)
+        return driver
+
+    def _command(self, *words: str) -> list[str]:
+        return [sys.executable, "-P", "-m", "labbench", "run", "grid.toml", *words]
+
+    def go(self) -> None:
+        """Let the task train more than 30 epochs."""
+        (self.folder / "go").touch()
+
+    def runs(self) -> list[RunRecord]:
+        """Return all runs; none while the database is being created."""
+        try:
+            with Reader(self.folder / "runs.db") as reader:
+                return reader.by_keys(list(reader.keys()))
+        except LabbenchError:
+            return []
+
+    def wait(self, condition: Callable[[list[RunRecord]], bool]) -> list[RunRecord]:
+        deadline = time.monotonic() + WAIT_SECONDS
+        while not condition(runs := self.runs()):
+            assert time.monotonic() < deadline, [(run.shown_status, run.boundary, run.error) for run in runs]
+            time.sleep(0.1)
+        return runs
+
+    def steps(self, metric: str) -> dict[str, list[int]]:
+        """Return the steps of a metric by run."""
+        with Reader(self.folder / "runs.db") as reader:
+            steps: dict[str, list[int]] = {}
+            for row in reader.points(metrics=[metric]):
+                steps.setdefault(row.run, []).append(row.step)
+            return steps
+
+    def points(self) -> dict[tuple[str, str, int], float]:
+        """Return all points by name of the run, metric and step, except measured times."""
+        with Reader(self.folder / "runs.db") as reader:
+            return {
+                (row.name, row.metric, row.step): row.value
+                for row in reader.points()
+                if not row.metric.startswith("time/")
+            }
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    environment = {**os.environ, **fake_slurm.install(tmp_path / "slurm")}
+    environment.pop("LABBENCH_DB", None)
+    (tmp_path / "task.py").write_text(TASK)
+    (tmp_path / "grid.toml").write_text(GRID.format(task="task.py", epochs=60))
+    cluster = Cluster(tmp_path, environment)
+    yield cluster
+    for driver in cluster.drivers:
+        driver.kill()
+        driver.communicate()
+    fake_slurm.stop_all(cluster.state)
+
+
+def test_a_killed_driver_leaves_its_jobs_and_no_other_trains_their_runs(cluster: Cluster) -> None:
+    driver = cluster.start("--executor", "slurm")
+    cluster.wait(lambda runs: len(runs) == 4 and all(run.boundary for run in runs))
+    driver.kill()
+    driver.communicate()
+    held = cluster.runs()
+    assert {run.shown_status for run in held} == {"running (no driver)"}
+    assert {run.cluster for run in held} == {"fake"}
+    local = cluster.run("--workers", "1")
+    assert local.returncode == 0
+    assert "4 runs are training in jobs without a driver" in local.stderr
+    assert [run.attempt for run in cluster.runs()] == [1] * 4
+    (cluster.state / "down").touch()  # a scheduler that cannot be asked
+    assert cluster.run("--workers", "1").returncode == 0
+    assert {run.shown_status for run in cluster.runs()} == {"running (no driver)"}
+    (cluster.state / "down").unlink()
+    cluster.go()
+    again = cluster.run("--executor", "slurm")
+    assert again.returncode == 0, again.stderr
+    assert {(run.status, run.attempt) for run in cluster.runs()} == {("finished", 1)}
+    assert set(map(tuple, cluster.steps("train/loss").values())) == {tuple(range(60))}
+
+
+def test_preempted_and_killed_jobs_continue_and_equal_worker_processes(cluster: Cluster) -> None:
+    driver = cluster.start("--executor", "slurm")
+    cluster.wait(lambda runs: len(runs) == 4 and all(run.boundary for run in runs))
+    first, second = sorted({run.job_id for run in cluster.runs()})
+    signal_job(cluster, first, signal.SIGUSR2)  # before a preemption, as submitit asks SLURM for
+    (cluster.state / f"{second}.end").write_text("NODE_FAIL")
+    signal_job(cluster, second, signal.SIGKILL)
+    cluster.go()
+    _, errors = driver.communicate(timeout=WAIT_SECONDS)
+    assert driver.returncode == 0, errors
+    assert {(run.status, run.attempt) for run in cluster.runs()} == {("finished", 1)}
+    through_slurm = cluster.points()
+    (cluster.folder / "runs.db").rename(cluster.folder / "slurm.db")
+    assert cluster.run("--workers", "1").returncode == 0
+    assert through_slurm.keys() == cluster.points().keys()
+    assert through_slurm == pytest.approx(cluster.points(), rel=1e-10)
+
+
+def signal_job(cluster: Cluster, job: str | None, number: int) -> None:
+    """Send a signal to the step of a job, as SLURM does, not to its shell."""
+    shell = psutil.Process(int((cluster.state / f"{job}.pid").read_text()))
+    for process in shell.children(recursive=True):
+        process.send_signal(number)
+
+
+def test_a_folder_that_is_not_shared_is_found_before_the_first_job(cluster: Cluster) -> None:
+    cluster.environment["FAKE_SLURM_UNSHARED"] = "1"
+    result = cluster.run("--executor", "slurm")
+    assert result.returncode == 2
+    assert "do not see" in result.stderr
+    assert "--db" in result.stderr
+    assert not list(cluster.state.glob("*.state"))
+
+
+def test_a_partition_that_sbatch_refuses_is_reported_without_a_traceback(cluster: Cluster) -> None:
+    (cluster.state / "down").touch()
+    result = cluster.run("--executor", "slurm")
+    assert result.returncode == 1
+    assert "the jobs could not be submitted" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert {run.status for run in cluster.runs()} == {"queued"}
