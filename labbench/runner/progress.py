@@ -16,13 +16,15 @@ from labbench.executors.command import BACKGROUND_ENDED
 from labbench.files import database_command
 from labbench.grid import Grid
 from labbench.metrics import Goal, default_goal, is_quality, metric_rank
-from labbench.records import EngineNote, Event, Failed, Finished, Points, RunRecord, Started
+from labbench.records import EngineNote, Event, Failed, Finished, Points, RunRecord, Started, Submitted
 from labbench.runner.driver import Stage
 from labbench.runner.search.rung_progress import RungProgress
 from labbench.text import clean, fit_to_width, format_count, format_duration, format_number, progress_bar
 
 DRAW_SECONDS = 0.1
 LINE_SECONDS = 5.0
+MAX_NODES = 3
+"""Most nodes of a cluster in the line."""
 MAX_CAUSE = 200
 """Most characters of a line of output in a report."""
 _NUMBER = re.compile(r"\d[\d.,]*(e[+-]?\d+)?")
@@ -38,6 +40,8 @@ class GridProgress:
         self.before = len(runs) - len(due)
         """Number of runs that need no training in this call."""
         self.running: set[str] = set()
+        self.places: dict[str, str] = {}
+        """Node and device of each run that a cluster trains, "" before its start."""
         self.engine_notes: Counter[str] = Counter()
         """Number of runs by message about their engine."""
         self.ends: dict[str, str] = {}
@@ -78,8 +82,12 @@ class GridProgress:
         if self.rung is not None:
             self.rung.take(event)
         match event:
-            case Started(run=run):
+            case Submitted(run=run):
+                self.places[run] = ""
+            case Started(run=run, host=host, device=device):
                 self.running.add(run)
+                if run in self.places:
+                    self.places[run] = f"{host} {device}"
                 if self.ends.pop(run, None) is not None:  # a retry
                     self._step[run] = 0
             case Points(run=run):
@@ -126,6 +134,11 @@ class GridProgress:
         return self._goals.get(metric) or default_goal(metric)
 
     @property
+    def nodes(self) -> list[str]:
+        """Nodes and devices of a cluster on which runs are running."""
+        return sorted({self.places[run] for run in self.running & self.places.keys()})
+
+    @property
     def ended(self) -> int:
         return len(self.ends)
 
@@ -158,7 +171,8 @@ def progress_line(progress: GridProgress, *, rate: float, left: float | None) ->
     second, `left` in seconds.
     """
     runs = f"{progress.ended}/{progress.total} runs" if progress.rung is None else progress.rung.describe()
-    parts = [runs, f"{len(progress.running)} running"]
+    nodes = [*map(clean, progress.nodes[:MAX_NODES]), *["…"] * (len(progress.nodes) > MAX_NODES)]
+    parts = [runs, f"{len(progress.running)} running" + (f" on {', '.join(nodes)}" if nodes else "")]
     parts += [f"{count} {status}" for status in ("failed", "diverged") if (count := progress.count(status))]
     if progress.steps:  # commands report none
         parts.append(f"{rate:,.0f} run-steps/s")

@@ -11,7 +11,7 @@ import pytest
 from labbench.grid import Grid, expand, read_grid
 from labbench.params.builtin import BUILTIN
 from labbench.params.param import TRAINING
-from labbench.records import Failed, Finished, Points, RunRecord, Started
+from labbench.records import Failed, Finished, Points, RunRecord, Started, Submitted
 from labbench.runner.progress import GridProgress, TerminalProgress, progress_line
 
 
@@ -97,3 +97,11 @@ def test_a_closed_terminal_does_not_end_the_training(grid: Grid, runs: list[RunR
     progress.begin(grid, runs, runs)
     progress.tick()
     progress.end()
+
+
+def test_the_line_names_the_nodes_of_a_cluster(grid: Grid, runs: list[RunRecord]) -> None:
+    progress = GridProgress(grid, runs, runs)
+    progress.take(Submitted("k0", 1, "slurm", "c", "7"))
+    progress.take(Started("k0", 1, "node1", 1, "cuda:0"))
+    progress.take(Started("k1", 1, "here", 1, "cpu"))
+    assert progress_line(progress, rate=0.0, left=None) == "0/4 runs · 2 running on node1 cuda:0"
