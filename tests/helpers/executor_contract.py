@@ -239,7 +239,10 @@ class ExecutorContract:
             [replace(record, config={**record.config, "epochs": epochs})], task=stack.task, stop=None, runtime=runtime
         )
         expected = points_of(train_attempt(whole, "cpu", StopRequests()))
-        assert {point: n for point, n in points_of(events).items() if point[0] == run} == expected
+        reported = Counter({point: n for point, n in points_of(events).items() if point[0] == run})
+        missing, extra = expected - reported, reported - expected
+        assert not missing, f"{sum(missing.values())} points are missing: {sorted(missing)[:5]}"
+        assert not extra, f"{sum(extra.values())} points are reported twice or wrong: {sorted(extra)[:5]}"
 
     def test_one_run_is_stopped_and_the_others_continue(self, make_executor: MakeExecutor, tmp_path: Path) -> None:
         long, *short = stacks_of(tmp_path, "good", "x", "y", epochs=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -23,7 +24,12 @@ from labbench.store.reader import Reader
 pytest.importorskip("torch")
 pytest.importorskip("ray")
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # Ray leaves files and processes open
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),  # Ray leaves files and processes open
+    pytest.mark.skipif(
+        not os.environ.get("LABBENCH_CLUSTER_TESTS"), reason="takes minutes: set LABBENCH_CLUSTER_TESTS=1 to run it"
+    ),
+]
 
 WAIT_SECONDS = 400.0
 """Limit for what takes seconds on an idle machine."""

@@ -1,7 +1,8 @@
-"""The contract of executors: jobs of submitit's local executor, and of a SLURM whose commands are fakes."""
+"""The contract of executors: jobs of a SLURM whose commands are fakes that run jobs as processes."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,12 +41,6 @@ def make(tmp_path: Path, options: SlurmOptions) -> Executor:
     return RecordingExecutor(JobSettings(options, tmp_path / "runs.db.files" / "slurm-jobs", "cpu"))
 
 
-class TestLocalJobs(ExecutorContract):
-    @pytest.fixture
-    def make_executor(self, tmp_path: Path) -> MakeExecutor:
-        return lambda: make(tmp_path, SlurmOptions(cluster="local", array=2))
-
-
 class TestFakeSlurm(ExecutorContract):
     @pytest.fixture
     def make_executor(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeExecutor]:
@@ -53,3 +48,11 @@ class TestFakeSlurm(ExecutorContract):
             monkeypatch.setenv(name, value)
         yield lambda: make(tmp_path, SlurmOptions(array=2))
         fake_slurm.stop_all(tmp_path / "slurm" / "state")
+
+    @pytest.mark.skipif(
+        not os.environ.get("LABBENCH_CLUSTER_TESTS"), reason="takes minutes: set LABBENCH_CLUSTER_TESTS=1 to run it"
+    )
+    def test_an_interrupt_stops_runs_at_a_boundary_from_which_they_resume(
+        self, make_executor: MakeExecutor, tmp_path: Path
+    ) -> None:
+        super().test_an_interrupt_stops_runs_at_a_boundary_from_which_they_resume(make_executor, tmp_path)
