@@ -10,6 +10,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -128,34 +129,60 @@ def format_number(value: float | None) -> str:
     return f"{value:.{decimals}f}"
 
 
-def format_delta(value: float | None, reference: float | None, goal: Goal) -> str:
+@dataclass(frozen=True, slots=True)
+class NumberFormat:
+    """Format that the measured values of a column share, so that they can be compared by eye.
+
+    All have the decimals that the smallest one needs for three significant digits. If one is below 0.0001 or has a
+    million or more, all are in scientific notation. Whole numbers alone have no decimals; zero is always `0`.
+    """
+
+    smallest: float = math.inf
+    """Smallest size of the values that are not zero."""
+    largest: float = 0.0
+    are_whole: bool = True
+
+    def including(self, values: Iterable[float | None]) -> NumberFormat:
+        """Return the format of these values and the earlier ones."""
+        sizes = [abs(value) for value in values if value and math.isfinite(value)]
+        if not sizes:
+            return self
+        return NumberFormat(
+            min(self.smallest, *sizes),
+            max(self.largest, *sizes),
+            self.are_whole and all(size == int(size) for size in sizes),
+        )
+
+    def format(self, value: float | None) -> str:
+        """Return a value as text; "" for None."""
+        if not value or not math.isfinite(value) or (self.are_whole and self.largest < 1e6):
+            return format_number(value)
+        smallest = self.largest / 100 if self.smallest < _NEGLIGIBLE * self.largest else self.smallest
+        if smallest < 1e-4 or self.largest >= 1e6:
+            return _format_scientific(value)
+        power = math.floor(math.log10(smallest))
+        return f"{value:.{max(0, 3 - power) if power >= 0 else max(4, 2 - power)}f}"
+
+
+_NEGLIGIBLE = 1e-9
+"""Fraction of the largest value below which a value is a rounding error, not a reason for more decimals."""
+
+
+def format_delta(value: float | None, reference: float | None, goal: Goal, numbers: NumberFormat | None = None) -> str:
     """Return the difference from a reference with ▲ (better) or ▼ (worse); "" if either value is missing."""
     if value is None or reference is None:
         return ""
     if value == reference:
         return "= 0"
     is_better = (value < reference) == (goal == "min")
-    return f"{'▲' if is_better else '▼'} {'+' if value > reference else '−'}{format_number(abs(value - reference))}"
+    size = abs(value - reference)
+    difference = format_number(size) if numbers is None else numbers.format(size)
+    return f"{'▲' if is_better else '▼'} {'+' if value > reference else '−'}{difference}"
 
 
 def format_numbers(values: Sequence[float | None]) -> list[str]:
-    """Return measured values of one column in one format, so that they can be compared by eye; "" for None.
-
-    All have the decimals that the smallest one needs for three significant digits. If one is below 0.001 or has a
-    million or more, all are in scientific notation. Whole numbers alone have no decimals.
-    """
-    finite = [value for value in values if value is not None and math.isfinite(value)]
-    sizes = [abs(value) for value in finite if value]
-    if not sizes or all(value == int(value) for value in finite) or len(finite) == 1:
-        return [format_number(value) for value in values]
-    if min(sizes) < 0.001 or max(sizes) >= 1e6:
-        return [_format_scientific(value) if value in finite and value else format_number(value) for value in values]
-    power = math.floor(math.log10(min(sizes)))
-    decimals = max(0, 3 - power) if power >= 0 else max(4, 2 - power)
-    return [
-        "" if value is None else f"{value:.{decimals}f}" if math.isfinite(value) else format_number(value)
-        for value in values
-    ]
+    """Return measured values of one column in one format; "" for None."""
+    return list(map(NumberFormat().including(values).format, values))
 
 
 def _format_scientific(value: float) -> str:

@@ -31,12 +31,13 @@ def draw_bars(lines: Sequence[Line], view: ChartView, width: int, height: int) -
     means = {name: _mean(members) for name, members in groups.items()}
     order = sorted(groups, key=lambda name: _rank(means[name], view))
     bars = _BarChart(lines, view, width, height, max(text.cell_width(name) for name in order) if view.names else 0)
+    values = text.format_numbers([means[name] for name in order])
     if bars.bar_width < 4:
         bars.canvas.put(0, height // 2, "too small", LABEL)
         return bars.canvas
     hidden = max(0, len(order) - height + 1) if len(order) > height else 0
     for row, name in enumerate(order[: len(order) - hidden]):
-        bars.draw_row(row, name, groups[name], means[name])
+        bars.draw_row(row, name, groups[name], means[name], values[row])
         if row == 0 and len(order) > 1 and math.isfinite(means[name]):
             bars.canvas.put(bars.left + bars.bar_width, row, "★", BEST)
     if hidden:
@@ -56,14 +57,15 @@ class _BarChart:
         values = [value for line in lines if math.isfinite(value := float(line.series.y[0]))]
         self.low, self.high = min([0.0, *values]), max([0.0, *values])
 
-    def draw_row(self, row: int, name: str, members: Sequence[Line], mean: float) -> None:
+    def draw_row(self, row: int, name: str, members: Sequence[Line], mean: float, value: str) -> None:
+        """Draw a group with its mean, a number and its text."""
         highlighted = [line for line in members if line.key == self.highlighted]
         first, is_bright = (highlighted or members)[0], bool(highlighted)
         text_ink = TEXT if is_bright else LABEL
         self.canvas.put(0, row, f" {first.glyph} ", line_ink(first.slot, BRIGHT if is_bright else LINE))
         label = text.fit_to_width(name, self.label_width)
         self.canvas.put(3, row, label, text_ink, widths=text.cell_widths(label))
-        self.canvas.put(self.left + self.bar_width + 1, row, text.format_number(mean), text_ink)
+        self.canvas.put(self.left + self.bar_width + 1, row, value, text_ink)
         if math.isfinite(mean):
             ink = line_ink(first.slot, LINE if len(members) == 1 else BAND)
             self.canvas.put(self.left, row, _bar(_share(mean, self.low, self.high), self.bar_width), ink)

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from labbench.charts.glyphs import SLOT_COUNT
+from labbench.tui.columns.column_layout import ColumnLayout
 from labbench.tui.edits import Edit
 from labbench.tui.queries import Query
-from labbench.tui.widgets.column_layout import ColumnLayout
 
 
 class Marks(dict[str, int]):

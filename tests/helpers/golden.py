@@ -134,8 +134,14 @@ def screen(pilot: Pilot[None]) -> str:
 
 
 def row_of(screen: str, words: str) -> str:
-    """Return the first line of the table that contains the words."""
-    return next(line for line in (line.split("││")[0] for line in screen.splitlines()) if words in line)
+    """Return the first line of the table that contains the words, with settings in columns as the name of the run."""
+    lines = (with_name(line.split("││")[0]) for line in screen.splitlines())
+    return next(line for line in lines if words in line)
+
+
+def with_name(row: str) -> str:
+    """Return a row of the table with its columns optimizer, lr and seed as the name of the run."""
+    return re.sub(r"(adam|sgd) +(\d\S*) +(\d)(?= |$)", r"\1 lr=\2 s\3", row)
 
 
 def line_of(screen: str, words: str) -> str:
@@ -146,7 +152,7 @@ def line_of(screen: str, words: str) -> str:
 def rows_of(screen: str) -> list[str]:
     """Return the rows of the table, without borders and sparklines."""
     lines = [line.split("││")[0] for line in screen.splitlines() if "││" in line]
-    return [line.strip("│ ▁▂▃▄▅▆▇█") for line in lines[1:] if re.search(r"\w", line)]
+    return [with_name(line.strip("│ ▁▂▃▄▅▆▇█")) for line in lines[2:] if re.search(r"\w", line)]
 
 
 def golden_name(name: str, size: tuple[int, int]) -> str:

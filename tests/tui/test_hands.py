@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -120,7 +121,7 @@ def test_the_value_at_a_step_is_a_column_in_three_keys(database: Path) -> None:
         await press(pilot, "at")
         await type_in(pilot, "100")
         now = await press(pilot, "enter")
-        assert "val/loss @100" in now
+        assert re.search(r"optimizer .* at 100 ", now)
         with Reader(database) as reader:
             [run] = reader.runs("name='adam lr=1 s1'")
             value = float(reader.series(run.key, "val/loss", last_step=100)[1][-1])
@@ -190,7 +191,7 @@ def test_the_table_is_exported_with_all_digits_and_the_charts_as_a_picture(datab
     titles, first, *_ = read_csv(next(tmp_path.glob("*-runs.csv")))
     with Reader(database) as reader:
         [run] = reader.runs("name='adam lr=1 s1'")
-    assert float(first[titles.index("best")]) == run.summary["val/loss"].min
+    assert float(first[titles.index("best val/loss")]) == run.summary["val/loss"].min
     assert next(tmp_path.glob("*charts.svg")).read_text().startswith("<svg")
 
 

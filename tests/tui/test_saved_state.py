@@ -46,7 +46,7 @@ async def arrange(pilot: Pilot[None]) -> None:
     """Set a filter, a sort order, a mark, a baseline, a hidden column and a logarithmic axis."""
     await press(pilot, "f")
     await type_in(pilot, "optimizer=sgd")
-    await press(pilot, "enter", "right", "right", "right", "|", "o")
+    await press(pilot, "enter", *["right"] * 5, "|", "o")
     await type_in(pilot, "name")
     await press(pilot, "enter", "g", "space", "j", "p", "y")
 
@@ -62,7 +62,7 @@ def test_the_next_session_starts_with_the_state_of_the_last(database: Path) -> N
         assert row_of(now, "sgd lr=0.001 s0").startswith("│ ●")
         assert row_of(now, "sgd lr=0.001 s1").startswith("│»")
         assert "Δ best" in now
-        assert " step " not in now
+        assert "best step" not in now
         assert "log y" in now
         assert pilot.app.session.highlighted == pilot.app.session.baseline
 

@@ -32,12 +32,12 @@ def run_labels(runs: Sequence[RunRecord]) -> dict[str, str]:
     if not all(short.values()):
         short = {key: " ".join(name) for key, name in words.items()}
     keys = distinguishing_keys([run.config for run in runs])
-    unmentioned = [key for key in keys if not _is_in_names(runs, key)][:_MAX_DETAILS]
+    unmentioned = [key for key in keys if not is_in_names(runs, key)][:_MAX_DETAILS]
     for run in runs:
         details = " ".join(
             f"{text.clean(key)}={text.format_setting(run.config.get(key))}"
             for key in unmentioned
-            if not _mentions(run.name, key, run.config.get(key))
+            if not mentions(run.name, key, run.config.get(key))
         )
         short[run.key] = f"{short[run.key]} {details}".strip()
     short = _abbreviate(_without_seeds(runs, short))
@@ -66,21 +66,25 @@ def _abbreviate(labels: Mapping[str, str]) -> dict[str, str]:
     return {key: label if counts[label] == 1 else labels[key] for key, label in shortened.items()}
 
 
-def _is_in_names(runs: Sequence[RunRecord], key: str) -> bool:
+def is_in_names(runs: Sequence[RunRecord], key: str) -> bool:
     """Return True if every run's name mentions its value of the key, or omits a value such as False or 0."""
     return all(
-        value in _OMITTED_VALUES or _mentions(run.name, key, value) for run in runs for value in [run.config.get(key)]
+        value in _OMITTED_VALUES or mentions(run.name, key, value) for run in runs for value in [run.config.get(key)]
     )
 
 
-def _mentions(name: str, key: str, value: Any) -> bool:
+def mentions(name: str, key: str, value: Any) -> bool:
+    """Return True if a word of a run's name is the value of a config key, with or without the key."""
     words = name.split()
     spelled = {text.format_setting(value), json.dumps(value, separators=(",", ":"))}
+    if any(" " in spelling and f"={spelling}" in name for spelling in spelled):
+        return True
     if value is True:
         return any(word in (key, "bn") or key.endswith(word) for word in words)
     if key == "seed" and f"s{value}" in words:
         return True
-    return any(word.rpartition("=")[2] in spelled for word in words)
+    is_number = isinstance(value, int | float)  # which needs its key: it may be anything else
+    return any(word.rpartition("=")[2] in spelled and ("=" in word or not is_number) for word in words)
 
 
 def group_labels(runs: Sequence[RunRecord], names: Mapping[str, str]) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
 from typing import ClassVar
 
 from textual import on
@@ -13,14 +14,16 @@ from textual.binding import Binding, BindingType
 from textual.containers import Container
 from textual.content import Content
 
-from labbench.metrics import Goal, charted_metrics
+from labbench.metrics import Goal, charted_metrics, ranking_metrics
 from labbench.records import RunRecord
+from labbench.store.reader import Reader
 from labbench.tui import queries
 from labbench.tui.charts.panel import ChartPanel
 from labbench.tui.clipboard import TableRows
 from labbench.tui.screens.charting import ChartScreen
 from labbench.tui.screens.compare_table import column_titles, comparison_rows
 from labbench.tui.screens.run import RunScreen
+from labbench.tui.seed_noise import SeedNoise, read_seed_noise
 from labbench.tui.session import Session
 from labbench.tui.widgets.text_grid import TextGrid
 
@@ -39,6 +42,7 @@ class ComparedRuns:
 
     runs: Sequence[RunRecord] = ()
     metrics: Mapping[str, Goal] = field(default_factory=dict)
+    noise: SeedNoise = field(default_factory=SeedNoise)
 
 
 class CompareScreen(ChartScreen[ComparedRuns]):
@@ -77,7 +81,7 @@ class CompareScreen(ChartScreen[ComparedRuns]):
             [session.highlighted] if session.highlighted else []
         )
         keys = list(dict.fromkeys([*([session.baseline] if session.baseline else []), *marked]))
-        return lambda: ComparedRuns(*queries.read_runs(session.path, keys))
+        return lambda: _read_compared_runs(session.path, keys)
 
     def show(self, answer: ComparedRuns) -> None:
         self._compared = answer
@@ -95,9 +99,10 @@ class CompareScreen(ChartScreen[ComparedRuns]):
         if marked > len(runs):
             count = f"compare {len(runs)} of {marked} marked runs"
         self._sheet.border_title = Content(f"{count}: all settings" if self._shows_all_settings else count)
-        self._sheet.border_subtitle = Content("= same as the first run   ▲ better   ▼ worse" if len(runs) > 1 else "")
+        self._sheet.border_subtitle = Content(_describe_signs(self._compared) if len(runs) > 1 else "")
         if runs:
-            rows = comparison_rows(runs, self._compared.metrics, everything=self._shows_all_settings or len(runs) == 1)
+            everything, compared = self._shows_all_settings or len(runs) == 1, self._compared
+            rows = comparison_rows(runs, compared.metrics, compared.noise, everything=everything)
             self._sheet.show(column_titles(runs, self.session.marks), rows)
             self._sheet.styles.height = len(rows) + 3  # the chart takes the rest
         else:
@@ -178,3 +183,18 @@ class CompareScreen(ChartScreen[ComparedRuns]):
             self.action_chart_alone()
         else:
             self.app.switch_mode("grid" if self.session.compared else "runs")
+
+
+def _read_compared_runs(path: Path, keys: Sequence[str]) -> ComparedRuns:
+    runs, metrics = queries.read_runs(path, keys)
+    if len(runs) < 2:
+        return ComparedRuns(runs, metrics)
+    with Reader(path) as reader:
+        return ComparedRuns(runs, metrics, read_seed_noise(reader, runs, ranking_metrics(metrics)))
+
+
+def _describe_signs(compared: ComparedRuns) -> str:
+    """Return the meaning of the signs and colours of the comparison."""
+    has_noise = bool(compared.noise.deviations)
+    colours = "coloured: more than seeds explain" if has_noise else "not coloured: one seed each, noise unknown"
+    return f"= as the first   ▲ better   ▼ worse   {colours}"

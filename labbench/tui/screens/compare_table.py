@@ -10,6 +10,7 @@ from labbench.metrics import Goal, ranking_metrics
 from labbench.records import RunRecord
 from labbench.text import format_setting_cell
 from labbench.tui.charts.labels import run_labels
+from labbench.tui.seed_noise import SeedNoise
 from labbench.tui.widgets.text_grid import GridCell, GridRow
 
 COMPUTE_SECONDS_METRIC = "time/compute_s"
@@ -22,10 +23,16 @@ def column_titles(runs: Sequence[RunRecord], marks: Mapping[str, int]) -> list[G
     return [GridCell(), *(GridCell(f"{SERIES_GLYPHS[marks.get(run.key, 0)]} {names[run.key]}") for run in runs)]
 
 
-def comparison_rows(runs: Sequence[RunRecord], goals: Mapping[str, Goal], *, everything: bool) -> list[GridRow]:
+def comparison_rows(
+    runs: Sequence[RunRecord], goals: Mapping[str, Goal], noise: SeedNoise, *, everything: bool
+) -> list[GridRow]:
     """Return the rows of the comparison, with the first run as the reference.
 
-    `everything` includes settings that are the same for all runs.
+    Args:
+        runs: The runs.
+        goals: Goals of the metrics.
+        noise: Spread over seeds; only larger differences are coloured.
+        everything: True to include settings that are the same for all runs.
     """
     rows = [GridRow(GridCell("status", "secondary"), [_status(run) for run in runs])]
     keys = list(dict.fromkeys(key for run in runs for key in run.config))
@@ -35,16 +42,18 @@ def comparison_rows(runs: Sequence[RunRecord], goals: Mapping[str, Goal], *, eve
         rows.append(GridRow(GridCell("no setting differs", "secondary"), [GridCell() for _ in runs]))
     rows.append(GridRow(GridCell("best", "primary", bold=True)))
     rows += [
-        _metric_row(runs, name, goals[name])
+        _metric_row(runs, name, goals[name], noise)
         for name in ranking_metrics(goals)
         if any(name in run.summary for run in runs)
     ]
     rows.append(GridRow(GridCell("time", "primary", bold=True)))
-    rows.append(_number_row("compute time, seconds", runs, [_last(run, COMPUTE_SECONDS_METRIC) for run in runs], "min"))
-    rows.append(
-        GridRow(GridCell("wall time", "secondary"), [GridCell(text.format_duration(run.seconds)) for run in runs])
-    )
+    rows.append(_duration_row("compute time", [_last(run, COMPUTE_SECONDS_METRIC) for run in runs]))
+    rows.append(_duration_row("wall time", [run.seconds for run in runs]))
     return rows
+
+
+def _duration_row(label: str, seconds: Sequence[float | None]) -> GridRow:
+    return GridRow(GridCell(label, "secondary"), [GridCell(text.format_duration(value)) for value in seconds])
 
 
 def _status(run: RunRecord) -> GridCell:
@@ -59,21 +68,27 @@ def _setting_row(runs: Sequence[RunRecord], key: str) -> GridRow:
     return GridRow(GridCell(text.clean(key), "secondary"), cells)
 
 
-def _metric_row(runs: Sequence[RunRecord], metric: str, goal: Goal) -> GridRow:
-    return _number_row(text.clean(metric), runs, [run.best(metric, goal) for run in runs], goal)
-
-
-def _number_row(label: str, runs: Sequence[RunRecord], values: Sequence[float | None], goal: Goal) -> GridRow:
-    """Return a row of values with their differences from the first run and a star at the best."""
+def _metric_row(runs: Sequence[RunRecord], metric: str, goal: Goal, noise: SeedNoise) -> GridRow:
+    """Return a row of best values with their differences from the first run and a star at the best."""
+    values = [run.best(metric, goal) for run in runs]
+    numbers = text.NumberFormat().including(values)
     best = (min if goal == "min" else max)([value for value in values if value is not None], default=None)
-    numbers = text.align_decimal_points([text.format_number(value) for value in values])
     cells = []
-    for index, (value, number) in enumerate(zip(values, numbers, strict=True)):
-        delta = text.format_delta(value, values[0], goal) if index else ""
-        star = "★" if value is not None and value == best and len(runs) > 1 else " "
-        colour = {"▲": "success", "▼": "error"}.get(delta[:1], "foreground")
-        cells.append(GridCell(f"{star}{number} {delta}".rstrip() if value is not None else "", colour))
-    return GridRow(GridCell(label, "secondary"), cells)
+    for run, value, number in zip(
+        runs, values, text.align_decimal_points([numbers.format(value) for value in values]), strict=True
+    ):
+        if value is None:
+            cells.append(GridCell())
+            continue
+        delta = text.format_delta(value, values[0], goal, numbers) if run is not runs[0] else ""
+        is_clear = values[0] is not None and noise.is_exceeded(metric, runs[0].key, run.key, value - values[0])
+        star = "★" if value == best and len(runs) > 1 else " "
+        colour = _DELTA_COLOURS.get(delta[:1], "foreground") if is_clear else "foreground"
+        cells.append(GridCell(f"{star}{number} {delta}".rstrip(), colour))
+    return GridRow(GridCell(text.clean(metric), "secondary"), cells)
+
+
+_DELTA_COLOURS = {"▲": "success", "▼": "error"}
 
 
 def _last(run: RunRecord, metric: str) -> float | None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
 from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Container
+from textual.containers import Container, Vertical
 from textual.content import Content
 from textual.message import Message
 from textual.widgets import Static
@@ -17,10 +17,13 @@ from textual.worker import get_current_worker
 from labbench import text
 from labbench.charts.glyphs import STATUS_GLYPHS
 from labbench.files import database_command
-from labbench.metrics import ranking_metrics
+from labbench.metrics import Goal, ranking_metrics
+from labbench.records import RunRecord
 from labbench.store.reader import Reader
+from labbench.tui import queries
 from labbench.tui.clipboard import TableRows
 from labbench.tui.screens.base import stop_if_cancelled
+from labbench.tui.screens.cell_panel import MAX_CELL_RUNS, CellPanel, describe_effects
 from labbench.tui.screens.editing import EditScreen
 from labbench.tui.screens.grid_queries import (
     GridState,
@@ -64,6 +67,13 @@ class GridScreen(EditScreen[GridState]):
             self.shares, self.cache_key = shares, cache_key
             super().__init__()
 
+    class CellRead(Message):
+        """The runs of a cell were read, with the goals of their metrics."""
+
+        def __init__(self, title: str, metric: str, runs: tuple[Sequence[RunRecord], Mapping[str, Goal]]) -> None:
+            self.title, self.metric, self.runs = title, metric, runs
+            super().__init__()
+
     def __init__(self, session: Session) -> None:
         super().__init__(session)
         self._state = GridState()
@@ -75,10 +85,12 @@ class GridScreen(EditScreen[GridState]):
     def compose_body(self) -> ComposeResult:
         yield Static(id="grid-progress", markup=False)
         with Container(id="grid"):
-            yield TextGrid(id="heat", empty=self._empty_message)
-            yield Static(id="grid-effects", markup=False)
-            yield TextGrid(id="failures", empty="no failures, no running runs")
-            yield Static(id="traceback", markup=False)
+            with Vertical(id="grid-left"):
+                yield TextGrid(id="heat", empty=self._empty_message)
+                yield Static(id="grid-effects", markup=False)
+                yield TextGrid(id="failures", empty="no failures, no running runs")
+                yield Static(id="traceback", markup=False)
+            yield CellPanel(self.session.path)
 
     @property
     def _empty_message(self) -> str:
@@ -109,15 +121,16 @@ class GridScreen(EditScreen[GridState]):
         self._show_progress()
         heat = answer.heat
         if heat is not None:
-            self._map.border_title = self._map_title(heat)
+            self._map.border_title = _map_title(heat, answer, self.session.query.expression)
             titles, rows = heat.titles_and_rows()
-            self._map.styles.height = len(rows) + 3 if self._state.failed or self._state.live else None
             self._map.show(titles, rows)
         else:
             no_keys = "no config key differs between these runs, or no metric was logged"
             self._map.empty = no_keys if answer.runs else self._empty_message
             self._map.show([], [])
         self._show_failures()
+        self._place_panel()
+        self._read_cell()
         key = (
             self.session.query.expression,
             answer.experiment,
@@ -128,17 +141,29 @@ class GridScreen(EditScreen[GridState]):
             self._importance_key = key
             self._read_importance(heat.metric, key)
 
-    def _map_title(self, heat: MetricHeatMap) -> Content:
-        """Return metric, keys, experiment (of several) and filter of the heat map."""
-        keys, state = " by ".join(map(text.clean, heat.keys[:2])), self._state
-        parts = [(f"best {text.clean(heat.metric)}", "bold"), (f"  {keys}, mean over the other keys", "$secondary")]
-        if len(state.experiments) > 1:
-            number = state.experiments.index(state.experiment or "") + 1
-            parts.append((f"  {text.clean(state.experiment or '')}", "$primary"))
-            parts.append((f" ({number} of {len(state.experiments)} experiments, E changes)", "$secondary"))
-        if expression := self.session.query.expression.strip():
-            parts.append((f"  filter {text.clean(expression)}", "$secondary"))
-        return Content.assemble(*parts)
+    def on_resize(self) -> None:
+        self.call_after_refresh(self._place_panel)
+
+    def _place_panel(self) -> None:
+        """Place the panel of the highlighted cell beside the map, or below it, where there is room."""
+        self.query_one(CellPanel).place(self._map, self._list, has_cell=self._state.heat is not None)
+
+    @on(TextGrid.Moved)
+    def _read_cell(self) -> None:
+        """Read the runs of the highlighted cell for the panel."""
+        row, heat = self._map.current, self._state.heat
+        if heat is not None and row is not None and row.cells:
+            self._read_runs(heat.describe(row, self._map.column), self._runs_of_cell()[:MAX_CELL_RUNS], heat.metric)
+
+    @work(thread=True, exclusive=True, group="cell", description="read the runs of a cell")
+    def _read_runs(self, title: str, keys: Sequence[str], metric: str) -> None:
+        self.post_result(lambda: self.CellRead(title, metric, queries.read_runs(self.session.path, keys)))
+
+    @on(CellRead)
+    def _show_cell(self, event: CellRead) -> None:
+        runs, goals = event.runs
+        if event.metric in goals:
+            self.query_one(CellPanel).show(event.title, runs, event.metric, goals)
 
     def _show_progress(self) -> None:
         """Show the runs left at each rung of a search, and speed and utilization while runs are training."""
@@ -195,13 +220,9 @@ class GridScreen(EditScreen[GridState]):
     def _show_importance(self, event: ImportanceRead) -> None:
         if event.cache_key != self._importance_key:
             return
-        parts: list[tuple[str, str]] = [("marginal effects  ", "$secondary")]
-        for name, share in event.shares:
-            parts += [(f" {text.clean(name)} ", "$foreground"), (text.progress_bar(share, 10).rstrip(), "$primary")]
-            parts.append((f" {share:.0%} ", "$foreground"))
-        parts.append(("  of the variance; the rest is interactions and seeds", "$secondary"))
-        line = Content.assemble(*parts) if event.shares else Content("")
+        line = describe_effects(event.shares)
         self.query_one("#grid-effects", Static).update(line)
+        self.query_one(CellPanel).show_effects(event.shares)
 
     def selected_keys(self) -> Sequence[str]:
         row = self._list.current
@@ -273,3 +294,16 @@ class GridScreen(EditScreen[GridState]):
 
     def step_back(self) -> None:
         self.app.switch_mode("runs")
+
+
+def _map_title(heat: MetricHeatMap, state: GridState, expression: str) -> Content:
+    """Return metric, keys, experiment (of several) and filter of the heat map."""
+    keys = " by ".join(map(text.clean, heat.keys[:2]))
+    parts = [(f"best {text.clean(heat.metric)}", "bold")]
+    if len(state.experiments) > 1:
+        number = state.experiments.index(state.experiment or "") + 1
+        parts.append((f"  {text.clean(state.experiment or '')}", "$primary"))
+        parts.append((f" ({number} of {len(state.experiments)} experiments, E changes)", "$secondary"))
+    if expression.strip():
+        parts.append((f"  filter {text.clean(expression.strip())}", "$secondary"))
+    return Content.assemble(*parts, (f"  {keys}, mean over the other keys", "$secondary"))

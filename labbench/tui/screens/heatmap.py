@@ -34,6 +34,7 @@ class MetricHeatMap:
             cell: sample_stats([run[3] for run in runs if run[2] != "diverged"]) for cell, runs in self._cells.items()
         }
         self._means = {cell: mean.mean for cell, mean in means.items() if mean is not None}
+        self._format = text.NumberFormat().including(self._means.values())
         self._best = (min if goal == "min" else max)(self._means.values(), default=math.nan)
         self._scale = _rank_scale(list(self._means.values()))
         self._rows, self._columns, self._multiples = (
@@ -71,7 +72,14 @@ class MetricHeatMap:
             share = 1.0 - share
         is_best = mean == self._best and len(self._means) > 1
         suffix = ("★" if is_best else "") + (f" ✗{diverged}" if diverged else "")
-        return GridCell(f"{text.format_number(mean)}{suffix}", bold=is_best, heat=_contrast(share))
+        return GridCell(f"{self._format.format(mean)}{suffix}", bold=is_best, heat=_contrast(share))
+
+    def describe(self, row: GridRow, column: int) -> str:
+        """Return the settings of a cell as text, such as `adam · lr 0.01`."""
+        value, multiple = json.loads(row.key)
+        values = [value, self._columns[column], multiple][: len(self.keys)]
+        named = [f"{text.clean(key)} {_format_setting(value)}" for key, value in zip(self.keys, values, strict=True)]
+        return " · ".join(named)
 
     def runs_at(self, row: GridRow, column: int) -> list[str]:
         """Return the keys of the runs in one cell."""

@@ -26,7 +26,7 @@ def facts(detail: RunDetail, width: int) -> Content:
         _section("", _identity(run)),
         _section("note", [_plain_line(line) for line in (run.note or "").splitlines()]),
         _section("error", _error(run)),
-        _section("metrics", _metrics(detail)),
+        _section("metrics", _metrics(detail, width)),
         _section("config", _config(run, width)),
         _section("pictures", _pictures(detail)),
         _section("origin", _origin(detail)),
@@ -81,37 +81,49 @@ def _error(run: RunRecord) -> list[Content]:
     return [*lines, *(_plain_line(line) for line in (run.traceback or "").splitlines())]
 
 
-def _metrics(detail: RunDetail) -> list[Content]:
-    """Return last and best value of each metric and the step of the best; progress metrics come last."""
+def _metrics(detail: RunDetail, width: int) -> list[Content]:
+    """Return last and best value of each metric and the step of the best; progress metrics come last.
+
+    Names are cut to the room that the numbers leave in `width` cells.
+    """
     summary = detail.record.summary
     names = [name for name in summary if not name.startswith("system/")]
     names.sort(key=lambda name: (is_axis(name), metric_rank(name)))
     if not names:
         return []
     bests = {name: summary[name].best(detail.goals.get(name) or default_goal(name)) for name in names}
-    lasts = text.align_decimal_points([text.format_number(summary[name].last) for name in names])
-    values = text.align_decimal_points([text.format_number(bests[name][0]) for name in names])
-    width = min(24, max(text.cell_width(text.clean(name)) for name in names))
-    head = f"{'':{width}}  {'last':>{len(lasts[0])}}  {'best':>{len(values[0])}}  at step"
+    pairs = [text.format_numbers([summary[name].last, bests[name][0]]) for name in names]
+    lasts, values = (text.align_decimal_points(column) for column in zip(*pairs, strict=True))
+    steps = ["" if bests[name][1] is None else str(bests[name][1]) for name in names]
+    step_width = max(map(len, ["at step", *steps]))
+    widest = min(_MAX_METRIC_WIDTH, max(text.cell_width(text.clean(name)) for name in names))
+    room = width - len(lasts[0]) - len(values[0]) - step_width - 6
+    name_width = max(_MIN_METRIC_WIDTH, min(widest, room)) if width else widest
+    head = f"{'':{name_width}}  {'last':>{len(lasts[0])}}  {'best':>{len(values[0])}}  {'at step':>{step_width}}"
     lines = [Content.styled(head, "$secondary")]
-    for name, last, value in zip(names, lasts, values, strict=True):
-        step = bests[name][1]
-        count = summary[name].n_nonfinite
-        warning = f"   {count} non-finite, first at step {summary[name].first_nonfinite_step}" if count else ""
-        numbers = f"  {last:>4}  {value:>4}  {'' if step is None else step:>7}"
-        title = text.fit_to_width(text.clean(name), width)
-        lines.append(Content.assemble((title, "$secondary"), (numbers, "$foreground"), (warning, "$warning")))
+    for name, last, value, step in zip(names, lasts, values, steps, strict=True):
+        title = text.fit_to_width(text.clean(name), name_width)
+        numbers = f"  {last:>4}  {value:>4}  {step:>{step_width}}"
+        lines.append(Content.assemble((title, "$secondary"), (numbers, "$foreground")))
+        if count := summary[name].n_nonfinite:
+            first = summary[name].first_nonfinite_step
+            lines.append(Content.styled(f"  {count} non-finite, first at step {first}", "$warning"))
     return lines
 
 
+_MIN_METRIC_WIDTH, _MAX_METRIC_WIDTH = 10, 24
+
+
 def _config(run: RunRecord, width: int) -> list[Content]:
-    """Return keys and values, in two columns if they fit."""
+    """Return keys and values, in two columns if they fit; long values come last."""
     pairs = [_fact_line(key, format_setting_cell(value)) for key, value in run.config.items()]
     if width < 64 or len(pairs) < 8:
         return pairs
+    long_pairs = [pair for pair in pairs if pair.cell_length > width // 2 - 2]
+    pairs = [pair for pair in pairs if pair not in long_pairs]
     half = (len(pairs) + 1) // 2
     left = [line.truncate(width // 2 - 2, ellipsis=True, pad=True) for line in pairs[:half]]
-    return [Content.assemble(*parts) for parts in _side_by_side(left, pairs[half:])]
+    return [*(Content.assemble(*parts) for parts in _side_by_side(left, pairs[half:])), *long_pairs]
 
 
 def _side_by_side(left: Sequence[Content], right: Sequence[Content]) -> Iterable[tuple[Content, ...]]:

@@ -15,11 +15,11 @@ from labbench.tui import queries, run_values
 from labbench.tui.actions.table_actions import TableActions
 from labbench.tui.charts.panel import ChartPanel
 from labbench.tui.charts.series_cache import SparklineCache
+from labbench.tui.columns.run_columns import SPARK_CELLS
 from labbench.tui.queries import Query, Snapshot
 from labbench.tui.screens.charting import ChartScreen
 from labbench.tui.session import Session
 from labbench.tui.vocabulary import read_vocabulary
-from labbench.tui.widgets.columns import SPARK_CELLS
 from labbench.tui.widgets.filter_bar import FilterBar
 from labbench.tui.widgets.run_table import RunsTable
 

@@ -22,13 +22,17 @@ from labbench.tui.actions.query_actions import QUERY_BINDINGS, QueryActions
 from labbench.tui.actions.table_actions import TABLE_BINDINGS, TableActions
 from labbench.tui.charts.panel import ChartPanel
 from labbench.tui.clipboard import TableRows
+from labbench.tui.columns.column_layout import ColumnLayout
+from labbench.tui.columns.run_column import RunColumn
+from labbench.tui.columns.run_columns import ColumnContext, exported_rows, run_columns
+from labbench.tui.columns.short_names import fit_names
 from labbench.tui.queries import Query, Snapshot
 from labbench.tui.screens.run_table_screen import RunTableScreen
 from labbench.tui.session import Session
-from labbench.tui.widgets.columns import ColumnContext, exported_rows, run_columns
 from labbench.tui.widgets.filter_bar import FilterBar
 from labbench.tui.widgets.key_bar import ConstantLine
 from labbench.tui.widgets.picker import Picker
+from labbench.tui.widgets.run_row import LEAD_CELLS
 from labbench.tui.widgets.run_table import RunsTable
 from labbench.tui.widgets.top_bar import describe_query
 
@@ -127,30 +131,18 @@ class RunsScreen(RunTableScreen):
         table.empty = _empty_message(query, total, session.path)
         self.show_table()
 
+    @on(RunsTable.Resized)
     def show_table(self) -> None:
         """Show the snapshot in the table, in the chosen columns."""
         snapshot = self.snapshot
         if snapshot is None:
             return
         self.table.values_at.update(snapshot.values_at)
-        records = {record.key: record for record in snapshot.records}
-        keys = snapshot.config_keys
-        context = ColumnContext(
-            differing=[key for key in keys.differing if key not in snapshot.query.group],
-            other_keys=[key for key in keys.names if key not in keys.differing],
-            metric=snapshot.query.metric,
-            metrics=snapshot.metrics,
-            group_keys=snapshot.query.group,
-            has_tags=snapshot.has_tags,
-            has_notes=any(record.note for record in snapshot.records),
-            has_sources=any(record.source for record in snapshot.records),
-            baseline=records.get(self.session.baseline or ""),
-            sparklines=self.sparkline_cache.sparklines,
-            values_at=self.table.values_at,
-            steps=snapshot.query.values_at,
-        )
-        self._query_actions.columns = columns = self.session.layout.arrange(run_columns(context))
-        visible_columns = [column for column in columns if self.session.layout.is_shown(column)]
+        context = _column_context(snapshot, self.session, self.sparkline_cache.sparklines, self.table.values_at)
+        width, layout = self.table.scrollable_content_region.width - LEAD_CELLS, self.session.layout
+        columns = layout.arrange(_fit_columns(snapshot, run_columns(context), layout, width))
+        self._query_actions.columns = columns
+        visible_columns = [column for column in columns if layout.is_shown(column)]
         self.table.show_runs(snapshot.rows, snapshot.records, visible_columns, snapshot.groups)
         self.draw_curves()
 
@@ -295,11 +287,43 @@ class RunsScreen(RunTableScreen):
         keys = self.snapshot.config_keys.varying if self.snapshot is not None else ()
         command = clipboard.training_command(run, self.session.path, recorded_command, keys)
         return [
-            (column.cell(run), f"cell of {column.title}"),
+            (column.cell(run), f"cell of {column.full_title}"),
             (command, "command that trains it again"),
             (run.key, "key"),
             (run.name, "name"),
         ]
+
+
+def _column_context(
+    snapshot: Snapshot, session: Session, sparklines: Mapping[str, str], values_at: run_values.ValuesAt
+) -> ColumnContext:
+    """Return the data that determine the columns of a snapshot."""
+    records = {record.key: record for record in snapshot.records}
+    keys = snapshot.config_keys
+    return ColumnContext(
+        differing=[key for key in keys.differing if key not in snapshot.query.group],
+        other_keys=[key for key in keys.names if key not in keys.differing],
+        metric=snapshot.query.metric,
+        metrics=snapshot.metrics,
+        group_keys=snapshot.query.group,
+        has_tags=snapshot.has_tags,
+        has_notes=any(record.note for record in snapshot.records),
+        has_sources=any(record.source for record in snapshot.records),
+        baseline=records.get(session.baseline or ""),
+        sparklines=sparklines,
+        values_at=values_at,
+        steps=snapshot.query.values_at,
+    )
+
+
+def _fit_columns(
+    snapshot: Snapshot, columns: Sequence[RunColumn], layout: ColumnLayout, width: int
+) -> Sequence[RunColumn]:
+    """Return the columns for a table of `width` cells; groups have names."""
+    if snapshot.query.group:
+        return columns
+    keys = set(snapshot.keys)
+    return fit_names(columns, [record for record in snapshot.records if record.key in keys], layout, width)
 
 
 def _empty_message(query: Query, total: int, database: Path) -> str:

@@ -13,8 +13,8 @@ from textual.screen import ModalScreen
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
-from labbench.tui.widgets.column_layout import ColumnLayout
-from labbench.tui.widgets.columns import RunColumn
+from labbench.tui.columns.column_layout import ColumnLayout
+from labbench.tui.columns.run_column import RunColumn
 from labbench.tui.widgets.prompt import LineInput
 
 MIN_COLUMN_WIDTH, MAX_COLUMN_WIDTH = 3, 120
@@ -86,7 +86,7 @@ class ColumnsDialog(ModalScreen[ColumnLayout | None]):
 
     def _fill(self) -> None:
         words = self.query_one(Input).value.lower().split()
-        fitting = [column for column in self._columns if all(word in column.title.lower() for word in words)]
+        fitting = [column for column in self._columns if all(word in column.full_title.lower() for word in words)]
         options = [Option(self._line(column), id=str(self._columns.index(column))) for column in fitting]
         self._list.set_options(options)
         ids = [column.id for column in fitting]
@@ -96,7 +96,9 @@ class ColumnsDialog(ModalScreen[ColumnLayout | None]):
         is_shown = column.id in self._shown_ids
         width = f"  {self._widths[column.id]} wide" if column.id in self._widths else ""
         colour = "$foreground" if is_shown else "$secondary"
-        return Content.assemble(("✓ " if is_shown else "  ", "$success"), (column.title, colour), (width, "$secondary"))
+        return Content.assemble(
+            ("✓ " if is_shown else "  ", "$success"), (column.full_title, colour), (width, "$secondary")
+        )
 
     def _current(self) -> RunColumn | None:
         index = self._list.highlighted

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, groupby
 
 from rich.segment import Segment
 from rich.style import Style
@@ -15,14 +16,18 @@ from labbench import text
 from labbench.charts.glyphs import OTHER_GLYPH, OTHER_SLOT, SERIES_GLYPHS, SPINNER_GLYPHS, STATUS_GLYPHS
 from labbench.metrics import Goal
 from labbench.records import RunRecord, Status
+from labbench.tui.columns.run_column import RunColumn
 from labbench.tui.groups import RunGroup
 from labbench.tui.theme import has_few_colours, series_colours
-from labbench.tui.widgets.columns import RunColumn
 
 LEAD_CELLS = 5
 """Width of mark and status before the name, in cells."""
-_GOAL_ARROWS: Mapping[Goal, str] = {"min": "↓", "max": "↑", "none": " "}
-"""Arrow beside the title of a metric: the direction of better values."""
+GAP_CELLS = 2
+"""Gap between two columns, in cells."""
+HEADING_ROWS = 2
+"""Rows of the heading: metrics, then titles."""
+_GOAL_ARROWS: Mapping[Goal, str] = {"min": " ↓", "max": " ↑", "none": ""}
+"""Arrow beside a metric: the direction of better values."""
 _STATUS_PRIORITY: tuple[Status, ...] = (
     "running", "failed", "lost", "diverged", "stopped", "queued", "finished", "pruned",
 )  # fmt: skip
@@ -55,6 +60,30 @@ class RowLayout:
     columns: Sequence[RunColumn]
     name_width: int
 
+    @classmethod
+    def fit(cls, columns: Sequence[RunColumn], width: int, *, is_grouped: bool) -> RowLayout:
+        """Return the layout for a table of `width` cells: the name has at most half of it, and the room left over."""
+        if not columns:
+            return cls(columns, 0)
+        needed, limit = columns[0].width + (2 if is_grouped else 0), max(12, width // 2)
+        # one cell more for the arrow behind the title of the last column
+        ends = accumulate((GAP_CELLS + column.width for column in columns[1:]), initial=LEAD_CELLS + limit + 1)
+        return cls(columns, min(needed, limit + width - max((end for end in ends if end <= width), default=width)))
+
+    @property
+    def frozen_width(self) -> int:
+        """Width of the cells that stay in view: mark, status and name."""
+        return LEAD_CELLS + self.name_width
+
+    def end_of_whole_columns(self, end: int) -> int:
+        """Return `end`, a cell of a row, or the start of a column of numbers that it cuts: they would read wrong."""
+        start = self.frozen_width
+        for column in self.columns[1:]:
+            if start < end < start + GAP_CELLS + column.width and column.numeric:
+                return start
+            start += GAP_CELLS + column.width
+        return end
+
 
 class RowPainter:
     """Painter of rows in the colours of the widget's current theme."""
@@ -67,14 +96,27 @@ class RowPainter:
         """Clear cached styles: the theme or another style of the widget has changed."""
         self._styles.clear()
 
+    def metrics_heading(self, layout: RowLayout) -> Strip:
+        """Return the row above the titles: each metric with its direction, over all its columns side by side."""
+        style = self.style("secondary", bold=True)
+        segments = [Segment(" " * (LEAD_CELLS + layout.name_width + 2), style + Style.from_meta({"column": 0}))]
+        for metric, columns in groupby(enumerate(layout.columns[1:], start=1), lambda item: item[1].metric):
+            numbered = list(columns)
+            goals: list[Goal] = [column.goal for _, column in numbered if column.goal != "none"]
+            arrow = _GOAL_ARROWS[goals[0]] if goals else ""
+            width = sum(column.width + 2 for _, column in numbered) - 2
+            name = text.fit_to_width(f"{text.clean(metric)}{arrow}", width) if metric else " " * width
+            segments.append(Segment(f"{name}  ", style + Style.from_meta({"column": numbered[0][0]})))
+        return Strip(segments)
+
     def heading(self, layout: RowLayout, sorted_by: tuple[str | None, bool], current: int) -> Strip:
         """Return the row of titles, with an arrow at the sort column; `meta` holds column indices for clicks."""
         sort, descending = sorted_by
         segments = [Segment(" " * LEAD_CELLS, self.style("secondary"))]
         for index, column in enumerate(layout.columns):
             is_sorted = sort is not None and column.sort == sort
-            arrow = ("▼" if descending else "▲") if is_sorted else _GOAL_ARROWS[column.goal]
-            title = text.fit_to_width(column.title, layout.name_width) if index == 0 else column.heading()
+            arrow = ("▼" if descending else "▲") if is_sorted else " "
+            title = text.fit_to_width(column.title, layout.name_width) if index == 0 else column.fit_title()
             style = self.style("primary" if is_sorted else "secondary", bold=True)
             if index == current:
                 style += Style(underline=True)

@@ -16,13 +16,12 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from labbench.records import RunRecord
+from labbench.tui.columns.run_column import RunColumn
 from labbench.tui.groups import RunGroup
-from labbench.tui.widgets.columns import RunColumn
-from labbench.tui.widgets.run_row import LEAD_CELLS, RowLayout, RowPainter, RowState
+from labbench.tui.widgets.run_row import GAP_CELLS, HEADING_ROWS, LEAD_CELLS, RowLayout, RowPainter, RowState
 
 _PREFETCH_ROWS = 40
 """Rows requested beyond the visible ones, so that small steps need no reading."""
-GAP_CELLS = 2
 
 
 class RunRows(ScrollView, can_focus=True):
@@ -34,6 +33,9 @@ class RunRows(ScrollView, can_focus=True):
         def __init__(self, key: str) -> None:
             self.key = key
             super().__init__()
+
+    class Resized(Message):
+        """The table has another size."""
 
     class RowsNeeded(Message):
         """Rows without records scrolled into view."""
@@ -84,11 +86,12 @@ class RunRows(ScrollView, can_focus=True):
         """Show rows in this order; records missing in `records` are requested when they scroll into view."""
         line = self._row_by_key.get(self.cursor or "", 0) - self.scroll_offset.y
         before = self._row_by_key.get(self.cursor or "", 0)
+        is_growing = self._row_by_key.keys() <= set(keys)
         self.keys, self._row_by_key = keys, {key: row for row, key in enumerate(keys)}
         self._records = {record.key: record for record in records}
         self.groups = groups or {}
         self._requested = []
-        self._set_columns(columns)
+        self._set_columns(columns, keep_widths=is_growing)
         if self.cursor not in self._row_by_key:  # the run is gone: highlight the row at its position
             self.cursor = keys[min(before, len(keys) - 1)] if keys else None
             self._post_highlighted()
@@ -96,14 +99,14 @@ class RunRows(ScrollView, can_focus=True):
         if self.cursor is not None:
             self._scroll_to_row(self._row_by_key[self.cursor] - line)
 
-    def _set_columns(self, columns: Sequence[RunColumn]) -> None:
-        """Replace the columns; present ones keep their width, and the cursor stays in its column."""
-        previous = {(column.id, column.title): column for column in self.columns}
+    def _set_columns(self, columns: Sequence[RunColumn], *, keep_widths: bool) -> None:
+        """Replace the columns; the cursor stays in its column. Other runs than before have widths of their own."""
+        previous = {column.id: column for column in self.columns if keep_widths}
         current = self.columns[self.column].id if self.columns else "name"
         for column in columns:
-            if (column.id, column.title) in previous:
-                column.widen_to(previous[column.id, column.title])
-            column.widen_for(map(column.group_cell, self.groups.values()))
+            if column.id in previous and column.metric == previous[column.id].metric:
+                column.widen_to(previous[column.id])
+            column.widen_for((), self.groups.values())
         self.columns = columns
         self.column = next((index for index, column in enumerate(columns) if column.id == current), 0)
 
@@ -123,12 +126,12 @@ class RunRows(ScrollView, can_focus=True):
             self._strips.pop((key, True), None)
             self._strips.pop((key, False), None)
             if key in self._row_by_key:
-                self.refresh_line(self._row_by_key[key] + 1)
+                self.refresh_line(self._row_by_key[key] + HEADING_ROWS)
 
     def advance_spinner(self) -> None:
         """Advance the glyphs of running runs by one frame."""
         self.turn += 1
-        for line, key in enumerate(self._visible_keys(), start=1 + self.scroll_offset.y):
+        for line, key in enumerate(self._visible_keys(), start=HEADING_ROWS + self.scroll_offset.y):
             record = self._records.get(key)
             if record is not None and record.status == "running":
                 self.refresh_line(line)
@@ -161,7 +164,7 @@ class RunRows(ScrollView, can_focus=True):
 
     @property
     def _page(self) -> int:
-        return max(1, self.scrollable_content_region.height - 1)
+        return max(1, self.scrollable_content_region.height - HEADING_ROWS)
 
     def _scroll_to_row(self, top: int) -> None:
         if top != self.scroll_offset.y:
@@ -175,31 +178,25 @@ class RunRows(ScrollView, can_focus=True):
 
     def on_resize(self) -> None:
         self._relayout()
+        self.post_message(self.Resized())
 
     def _relayout(self) -> None:
+        rows = [record for key, record in self._records.items() if key in self._row_by_key]
         for column in self.columns:
-            column.widen_for(map(column.cell, self._records.values()))
+            column.widen_for(rows)
         width = self._frozen_width + sum(GAP_CELLS + column.width for column in self.columns[1:])
-        self.virtual_size = Size(width, len(self.keys) + 1)
+        self.virtual_size = Size(width, len(self.keys) + HEADING_ROWS)
         self._show_position()
         self._strips.clear()
         self.refresh()
 
     @property
-    def _name_width(self) -> int:
-        """Width of the name: at most half of the table."""
-        if not self.columns:
-            return 0
-        indented = self.columns[0].width + (2 if self.groups else 0)
-        return min(indented, max(12, self.scrollable_content_region.width // 2))
-
-    @property
     def _row_layout(self) -> RowLayout:
-        return RowLayout(self.columns, self._name_width)
+        return RowLayout.fit(self.columns, self.scrollable_content_region.width, is_grouped=bool(self.groups))
 
     @property
     def _frozen_width(self) -> int:
-        return LEAD_CELLS + self._name_width
+        return self._row_layout.frozen_width
 
     def _visible_keys(self) -> Sequence[str]:
         top = self.scroll_offset.y
@@ -222,8 +219,10 @@ class RunRows(ScrollView, can_focus=True):
         if not self.keys:
             return self._painter.message(self.empty.splitlines(), y, self._page, width)
         if y == 0:
+            return self._visible_part(self._painter.metrics_heading(self._row_layout), width)
+        if y < HEADING_ROWS:
             return self._visible_part(self._painter.heading(self._row_layout, self.sorted_by, self.column), width)
-        row = self.scroll_offset.y + y - 1
+        row = self.scroll_offset.y + y - HEADING_ROWS
         if row >= len(self.keys):
             return Strip.blank(width, self._painter.style("foreground"))
         key = self.keys[row]
@@ -268,8 +267,8 @@ class RunRows(ScrollView, can_focus=True):
 
     def _visible_part(self, strip: Strip, width: int, *, highlighted: bool = False) -> Strip:
         """Return the visible part of a row: the frozen cells, then the cells at the scroll position."""
-        frozen = self._frozen_width
-        start = frozen + self.scroll_offset.x
-        rest = strip.crop(start, start + max(0, width - frozen))
+        layout, scrolled = self._row_layout, self.scroll_offset.x
+        start, end_of_view = layout.frozen_width + scrolled, layout.end_of_whole_columns(scrolled + width)
+        cells = [strip.crop(0, layout.frozen_width), strip.crop(start, max(start, end_of_view))]
         end = self._painter.style("foreground", lit=0.22 if highlighted else 0.0)
-        return Strip.join([strip.crop(0, frozen), rest]).adjust_cell_length(width, end)
+        return Strip.join(cells).adjust_cell_length(width, end)

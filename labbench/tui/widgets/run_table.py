@@ -9,8 +9,9 @@ from textual import events
 from textual.binding import Binding, BindingType
 from textual.message import Message
 
-from labbench.tui.widgets.columns import RunColumn
-from labbench.tui.widgets.run_rows import GAP_CELLS, RunRows
+from labbench.tui.columns.run_column import RunColumn
+from labbench.tui.widgets.run_row import GAP_CELLS, HEADING_ROWS
+from labbench.tui.widgets.run_rows import RunRows
 
 
 class RunsTable(RunRows):
@@ -92,8 +93,8 @@ class RunsTable(RunRows):
         if row == before:
             return
         self.cursor = self.keys[row]
-        self.refresh_line(before + 1)
-        self.refresh_line(row + 1)
+        self.refresh_line(before + HEADING_ROWS)
+        self.refresh_line(row + HEADING_ROWS)
         top = self.scroll_offset.y
         self._scroll_to_row(min(max(top, row - self._page + 1), row))
         self._post_highlighted()
@@ -116,12 +117,12 @@ class RunsTable(RunRows):
         offset = event.get_content_offset(self)
         if offset is None:
             return
-        if offset.y == 0:
+        if offset.y < HEADING_ROWS:
             column = event.style.meta.get("column")
             if column is not None:
                 self._go_to_column(column)
                 self.post_message(self.HeadingClicked(self.columns[column]))
         else:
-            self._move_cursor_to(self.scroll_offset.y + offset.y - 1)
+            self._move_cursor_to(self.scroll_offset.y + offset.y - HEADING_ROWS)
             if event.chain == 2:
                 self.post_message(self.RunOpened())

@@ -119,6 +119,11 @@ class TextGrid(ScrollView, can_focus=True):
         return replace(row, cells=cells)
 
     @property
+    def content_width(self) -> int:
+        """Width in cells in which all columns are visible, with the border and the scroll bar."""
+        return sum(self._widths) + _GAP_CELLS * len(self._widths) + 3
+
+    @property
     def current(self) -> GridRow | None:
         """Row of the cursor."""
         return self.rows[self.row] if self.row < len(self.rows) else None

@@ -297,9 +297,10 @@ def test_the_status_glyph_marks_the_end_of_a_run(database: Path) -> None:
         await press(pilot, "o")
         await type_in(pilot, "name")
         await press(pilot, "enter", "g")
-        while (
-            "▸ sgd lr=0.01 s0" not in (now := screen(pilot)) and "▲ sgd lr=0.01 s0" not in now.rpartition("by epoch")[2]
-        ):
+        for _ in range(12):  # to the run, by its entry in the legend
+            now = screen(pilot)
+            if "▸ sgd lr=0.01 s0" in now or "▲ sgd lr=0.01 s0" in now.rpartition("by epoch")[2]:
+                break
             await press(pilot, "j")
         assert "□" in "\n".join(line.rpartition("││")[2] for line in now.splitlines())
 

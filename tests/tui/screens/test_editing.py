@@ -108,7 +108,7 @@ def test_a_failed_run_is_retried_and_a_queued_run_is_stopped(database: Path) -> 
 
 def test_a_cell_and_the_training_command_are_copied_to_the_clipboard(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
-        await press(pilot, "right", "right")
+        await press(pilot, *["right"] * 4)
         await choose(pilot, "Y", "cell of best")
         assert pilot.app.clipboard == "0.0545"
         await choose(pilot, "Y", "command")

@@ -38,15 +38,17 @@ def test_the_view_is_exported_as_csv_text_and_picture(database: Path) -> None:
     use(database, look)
     with (database.parent / "runs-runs.csv").open(newline="") as file:
         rows = list(csv.reader(file))
-    assert rows[0][:3] == ["name", "val/loss", "best"]
+    assert rows[0][:5] == ["optimizer", "lr", "seed", "last val/loss", "best val/loss"]
     assert len(rows) == 13
-    assert [rows[1][0], float(rows[1][1]), float(rows[1][2])] == [
-        "adam lr=1 s1",
+    assert [*rows[1][:3], float(rows[1][3]), float(rows[1][4])] == [
+        "adam",
+        "1.0",
+        "1",
         pytest.approx(0.0929, abs=5e-5),
         pytest.approx(0.0545, abs=5e-5),
     ]
-    assert len(rows[1][1]) > 10
-    assert "adam lr=1 s1" in (database.parent / "runs-runs.txt").read_text()
+    assert len(rows[1][3]) > 10
+    assert "val/accuracy" in (database.parent / "runs-runs.txt").read_text()
     assert (database.parent / "runs-runs.svg").read_text().startswith("<svg")
 
 

@@ -65,6 +65,32 @@ def test_a_heat_map_shows_one_experiment_and_the_filter(tmp_path: Path) -> None:
     use(database, look)
 
 
+def test_the_runs_of_the_highlighted_cell_are_shown_with_their_curves_and_the_effects(database: Path) -> None:
+    async def look(pilot: Pilot[None]) -> None:
+        now = await press(pilot, "3", "right", "down", "up")
+        assert "optimizer adam · lr 0.01  2 runs  best val/loss 0.0621 ± 0.0014" in now
+        assert re.search(r"● s0  0\.0611", now)
+        assert re.search(r"◆ s1  0\.0631", now)
+        assert re.search(r"─ val/loss +by epoch|─ val/loss  log y", now)
+        assert re.search(r"optimizer +\d+% ", now)
+        now = await press(pilot, "right")
+        assert re.search(r"optimizer adam · lr 1  2 runs", now)
+        assert "✗ diverged" in now
+
+    use(database, look)
+
+
+def test_failures_are_those_of_the_filter(database: Path) -> None:
+    async def look(pilot: Pilot[None]) -> None:
+        await press(pilot, "f")
+        await type_in(pilot, "optimizer=adam")
+        now = await press(pilot, "enter", "3")
+        assert "1 failed or stopped" in now
+        assert "ValueError" not in now
+
+    use(database, look)
+
+
 def test_enter_on_a_cell_opens_its_runs(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         await press(pilot, "3", "right")

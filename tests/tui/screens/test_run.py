@@ -14,7 +14,7 @@ import labbench
 from helpers.golden import SIZES, SMALL, compare, golden_name, press, settle, type_in, use, wait_for_words
 from helpers.store_samples import start
 from helpers.tui_samples import write_portraits
-from labbench.records import Finished, Log, RunRecord, Started
+from labbench.records import Finished, Log, MetricSummary, RunRecord, Started
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer
 from labbench.tui.screens.run_facts import facts
@@ -52,6 +52,19 @@ def with_fixed_key_and_times(screen: str, database: Path) -> str:
 def test_the_run_from_which_a_run_continued_is_named() -> None:
     run = RunRecord(1, "k3f9a2b1", "longer", "e", "running", {}, continued_from="x7h2m4pq", continued_step=400)
     assert "continued from   x7h2m4pq at step 400" in facts(RunDetail(run), 60).plain
+
+
+@pytest.mark.parametrize("width", [38, 46, 52, 80])
+def test_the_metrics_fit_the_width_of_the_facts(width: int) -> None:
+    summary = {
+        name: MetricSummary(20, 1, 7, last, 400, best, 380, 2.3, 10)
+        for name, last, best in (("val/accuracy_per_class", 0.9963, 0.9926), ("train/loss", 0.0101, 0.004431))
+    }
+    lines = facts(RunDetail(RunRecord(1, "k", "r", "e", "finished", {}, summary=summary)), width).plain.splitlines()
+    table = lines[lines.index("metrics") + 1 :]
+    assert max(map(len, table)) <= width
+    assert [line.split()[-3:] for line in table if "loss" in line] == [["0.01010", "0.00443", "380"]]
+    assert "  1 non-finite, first at step 7" in table
 
 
 def test_output_is_followed_and_searched(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from dataclasses import replace
 from labbench.metrics import metric_rank
 from labbench.records import MetricSummary, RunRecord
 from labbench.text import format_delta
-from labbench.tui.widgets.column_layout import ColumnLayout
-from labbench.tui.widgets.columns import ColumnContext, RunColumn, run_columns
+from labbench.tui.columns.column_layout import ColumnLayout
+from labbench.tui.columns.run_columns import ColumnContext, RunColumn, run_columns
 
 RUN = RunRecord(
     id=1,
@@ -30,18 +30,25 @@ def shown_columns(contents: ColumnContext, layout: ColumnLayout | None = None) -
     return [column for column in layout.arrange(run_columns(contents)) if layout.is_shown(column)]
 
 
+def with_rate(lr: str) -> RunRecord:
+    return replace(RUN, config={"lr": lr})
+
+
 def cells(run: RunRecord) -> dict[str, str]:
-    return {column.title: column.cell(run) for column in shown_columns(CONTEXT)}
+    columns = shown_columns(CONTEXT)
+    for column in columns:
+        column.widen_for([run])
+    return {column.full_title: column.cell(run) for column in columns}
 
 
 def test_a_row_has_the_chart_metric_and_the_settings_that_differ() -> None:
     started = time.time() - 7300
     assert cells(replace(RUN, started=started, finished=started + 125)) == {
         "name": "adam lr=0.01",
-        "val/loss": "0.0812",
-        "best": "0.0791",
-        "step": "170",
-        "curve": "",
+        "last val/loss": "0.0812",
+        "best val/loss": "0.0791",
+        "best step val/loss": "170",
+        "curve val/loss": "",
         "lr": "0.01",
         "batchnorm": "✓",
         "optimizer": "adam",
@@ -59,13 +66,18 @@ def test_missing_values_are_blank() -> None:
 def test_a_metric_without_finite_values_is_nan_and_has_no_best() -> None:
     summary = {"val/loss": MetricSummary(2, 2, 0, float("nan"), 1, None, None, None, None)}
     row = cells(replace(RUN, summary=summary))
-    assert (row["val/loss"], row["best"], row["step"]) == ("nan", "", "")
+    assert [row[f"{title} val/loss"] for title in ("last", "best", "best step")] == ["nan", "", ""]
 
 
 def test_other_metrics_have_best_columns_and_axes_have_none() -> None:
     metrics = {"epoch": "max", "train/loss": "min", "val/accuracy": "max", "val/loss": "min", "time/compute_s": "max"}
-    titles = [column.title for column in shown_columns(ColumnContext(metric="val/loss", metrics=metrics))]
-    assert titles == ["name", "val/loss", "best", "step", "curve", "val/accuracy", "train/loss", "took", "age"]
+    columns = shown_columns(ColumnContext(metric="val/loss", metrics=metrics))
+    assert [column.full_title for column in columns] == [
+        "name",
+        *("last val/loss", "best val/loss", "best step val/loss", "curve val/loss"),
+        *("best val/accuracy", "best train/loss"),
+        *("took", "age"),
+    ]
 
 
 def test_metrics_are_ranked_by_what_they_say_of_a_run() -> None:
@@ -75,22 +87,30 @@ def test_metrics_are_ranked_by_what_they_say_of_a_run() -> None:
 
 def test_a_column_grows_to_fit_its_cells_and_never_shrinks() -> None:
     column = RunColumn("lr", "lr", "lr", lambda run: str(run.config["lr"]))
-    column.widen_for(["0.1", "10"])
+    column.widen_for([with_rate("0.1"), with_rate("10")])
     assert [column.fit_cell(cell) for cell in ("0.1", "10")] == [" 0.1", "10  "]
-    column.widen_for(["0.001"])
+    column.widen_for([with_rate("0.001")])
     assert column.width == 6
-    column.widen_for(["1"])
+    column.widen_for([with_rate("1")])
     assert column.width == 6
-    assert column.heading() == "    lr"
+    assert column.fit_title() == "    lr"
     column.fixed_width = 3
-    assert (column.fit_cell("0.001"), column.heading()) == ("0.…", " lr")
+    assert (column.fit_cell("0.001"), column.fit_title()) == ("0.…", " lr")
+
+
+def test_measured_values_of_a_column_share_a_format() -> None:
+    summary = RUN.summary["val/loss"]
+    runs = [replace(RUN, summary={"val/loss": replace(summary, last=last)}) for last in (0.5, 0.000461, 0.0)]
+    [column] = [column for column in shown_columns(CONTEXT) if column.id == "metric:last"]
+    column.widen_for(runs)
+    assert [column.cell(run) for run in runs] == ["0.500000", "0.000461", "0"]
 
 
 def test_a_column_of_text_is_left_aligned() -> None:
     column = RunColumn("optimizer", "optimizer", "optimizer", lambda run: run.config["optimizer"], words=True)
-    column.widen_for(["adam"])
+    column.widen_for([RUN])
     assert column.fit_cell("adam") == "adam     "
-    assert column.heading() == "optimizer"
+    assert column.fit_title() == "optimizer"
 
 
 def test_columns_keep_the_chosen_order_and_new_ones_follow_their_neighbours() -> None:
@@ -102,7 +122,7 @@ def test_columns_keep_the_chosen_order_and_new_ones_follow_their_neighbours() ->
         widths={"age": 9},
     )
     columns = shown_columns(context, layout)
-    assert [column.title for column in columns] == ["name", "age", "key", "lr", "best", "seed", "val/loss", "took"]
+    assert [column.title for column in columns] == ["name", "age", "key", "lr", "best", "seed", "last", "took"]
     assert columns[1].width == 9
     more = [column.id for column in shown_columns(replace(context, differing=["lr", "dropout", "seed"]), layout)]
     assert more[more.index("config:lr") + 1] == "config:dropout"
@@ -113,7 +133,7 @@ def test_with_a_baseline_every_run_shows_its_difference() -> None:
     [column] = [column for column in columns if column.id == "metric:delta"]
     worse = MetricSummary(20, 0, None, 0.0812, 200, 0.1002, 170, 2.3, 10)
     assert column.cell(RUN) == "base"
-    assert column.cell(replace(RUN, key="other", summary={"val/loss": worse})) == "▼ +0.0211"
+    assert column.cell(replace(RUN, key="other", summary={"val/loss": worse})) == "▼ +0.02110"
     assert column.cell(replace(RUN, key="other", summary={})) == ""
     assert [format_delta(1.0, 2.0, "min"), format_delta(1.0, 2.0, "max"), format_delta(2.0, 2.0, "max")] == [
         "▲ −1",

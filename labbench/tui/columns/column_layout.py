@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from labbench.tui.widgets.columns import RunColumn
+    from labbench.tui.columns.run_column import RunColumn
 
 
 @dataclass(frozen=True, slots=True)

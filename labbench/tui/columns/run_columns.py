@@ -1,113 +1,26 @@
-"""Columns of the runs table: their order, titles, widths and the text of their cells."""
+"""Columns of the runs table, in order: name, the metric on the chart, settings, other metrics, times."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from labbench import text
 from labbench.metrics import Goal, charted_metrics, default_goal
 from labbench.records import RunRecord
-from labbench.text import format_setting_cell
+from labbench.text import NumberFormat, format_setting_cell
+from labbench.tui.columns.run_column import RunColumn
 from labbench.tui.groups import RunGroup
 
-_MAX_WIDTH = 28
-
-
 _MAX_NAME_WIDTH = 48
-
-
+_MAX_HEADING_WIDTH = 18
+"""Maximum width that the name of a metric gives to a column."""
 _MAX_BEST_COLUMNS = 8
 """Maximum number of metrics with a column by default."""
-
-
 SPARK_CELLS = 10
 """Width of a sparkline, in cells."""
-
-
-@dataclass(slots=True)
-class RunColumn:
-    """Column of the runs table: title, sort expression, and the text of its cells.
-
-    A column is as wide as its widest cell so far: it grows but never shrinks during scrolling.
-    """
-
-    id: str
-    """`name`, `config:lr`, `best:val/loss`, or `metric:best` for the metric on the chart."""
-    title: str
-    sort: str | None
-    """Sort expression: `name`, a config key, `best(val/loss)`; None if the column cannot be sorted."""
-    cell: Callable[[RunRecord], str]
-    group_cell: Callable[[RunGroup], str] = lambda group: ""
-    value: Callable[[RunRecord], Any] | None = None
-    """Exact value of a run, for files; None to write the text of the cell."""
-    group_value: Callable[[RunGroup], Any] | None = None
-    numeric: bool = True
-    """True if cells are aligned at the decimal point and the title to the right; otherwise both are left-aligned."""
-    words: bool = False
-    """The first cell that is not a number turns the column into a column of text."""
-    descending_first: bool = False
-    """True if the first sort by this column is descending."""
-    goal: Goal = "none"
-    """Goal of the metric that the column holds."""
-    best_of: str | None = None
-    """Metric whose best values the column holds."""
-    is_quiet: bool = False
-    """True if drawn in a faint colour."""
-    optional: bool = False
-    """True if hidden unless chosen in the columns dialog."""
-    max_width: int = _MAX_WIDTH
-    before_point: int = 0
-    after_point: int = 0
-    longest: int = 0
-    fixed_width: int | None = None
-    """Width set by the user."""
-
-    def widen_for(self, cells: Iterable[str]) -> None:
-        """Widen the column to fit these cells."""
-        for cell in cells:
-            if self.words and cell and cell[0] not in "-0123456789":
-                self.numeric = False
-            if self.numeric:
-                whole, rest = text.split_at_decimal_point(cell)
-                self.before_point = max(self.before_point, len(whole))
-                self.after_point = max(self.after_point, len(rest))
-            self.longest = max(self.longest, text.cell_width(cell))
-
-    def widen_to(self, other: RunColumn) -> None:
-        """Widen the column to at least the width of another."""
-        self.before_point = max(self.before_point, other.before_point)
-        self.after_point = max(self.after_point, other.after_point)
-        self.longest = max(self.longest, other.longest)
-
-    @property
-    def width(self) -> int:
-        """Width in cells, without the gap to the next column."""
-        if self.fixed_width is not None:
-            return self.fixed_width
-        content = max(self.longest, self.before_point + self.after_point)
-        return max(min(text.cell_width(self.title), self.max_width), min(content, self.max_width))
-
-    def fit_cell(self, cell: str) -> str:
-        """Return a cell's text padded or truncated to the column's width."""
-        if not self.numeric:
-            return text.fit_to_width(cell, self.width)
-        whole, rest = text.split_at_decimal_point(cell)
-        return text.fit_to_width(whole + rest.ljust(self.after_point), self.width, right=True)
-
-    def exported(self, run: RunRecord) -> Any:
-        """Return the value of a run with all digits."""
-        return self.cell(run) if self.value is None else self.value(run)
-
-    def exported_group(self, group: RunGroup) -> Any:
-        """Return the value of a group with all digits."""
-        return self.group_cell(group) if self.group_value is None else self.group_value(group)
-
-    def heading(self) -> str:
-        """Return the title padded or truncated to the column's width."""
-        return text.fit_to_width(self.title, self.width, right=self.numeric)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +52,7 @@ def exported_rows(
 ) -> list[list[Any]]:
     """Return rows of runs and groups, given as keys and ids, with exact values; titles first."""
     records = {run.key: run for run in runs}
-    lines = [[column.title for column in columns]]
+    lines = [[column.full_title for column in columns]]
     for key in rows:
         if key in groups:
             lines.append([column.exported_group(groups[key]) for column in columns])
@@ -174,7 +87,7 @@ def run_columns(context: ColumnContext) -> list[RunColumn]:
     columns += [_setting_column(key, optional=True) for key in context.other_keys]
     other_metrics = [name for name in charted_metrics(metrics) if name != metric]
     for rank, name in enumerate(name for name in other_metrics if metrics[name] != "none"):
-        columns.append(_best_column(name, metrics[name], title=text.clean(name), optional=rank >= _MAX_BEST_COLUMNS))
+        columns.append(_best_column(name, metrics[name], optional=rank >= _MAX_BEST_COLUMNS))
     columns += [_last_column(name, metrics[name]) for name in metrics if name != metric]
     columns.append(RunColumn("took", "took", "seconds", lambda run: text.format_duration(run.seconds), value=_seconds))
     columns.append(RunColumn("age", "age", "started", _age_cell, descending_first=True))
@@ -192,20 +105,19 @@ def run_columns(context: ColumnContext) -> list[RunColumn]:
 def _metric_columns(metric: str, goal: Goal, context: ColumnContext) -> list[RunColumn]:
     """Return the columns of the metric on the chart: last, best, spread or difference, step of the best, curve."""
     last = _last_column(metric, goal)
-    last.id, last.title, last.optional = "metric:last", text.clean(metric), False
+    last.id, last.optional, last.min_width = "metric:last", False, 0
     if goal == "none":
-        return [last, _spark_column(context.sparklines)]
-    best = _best_column(metric, goal, title="best")
-    best.id = "metric:best"
+        return [last, _spark_column(metric, context.sparklines)]
+    best = _best_column(metric, goal)
+    best.id, best.min_width = "metric:best", 0
     columns = [last, best]
     if context.group_keys:
-        spread = _mean_cell(f"best({metric})", "spread")
-        exact = _mean_value(f"best({metric})", "spread")
-        columns.append(RunColumn("metric:spread", "±", None, lambda run: "", spread, group_value=exact))
+        spread = _mean_value(f"best({metric})", "spread")
+        columns.append(RunColumn("metric:spread", "±", None, group_value=spread, numbers=NumberFormat(), metric=metric))
     if context.baseline is not None:
         columns.append(_delta_column(metric, goal, context.baseline))
-    columns.append(RunColumn("metric:step", "step", None, _best_step_cell(metric, goal)))
-    columns.append(_spark_column(context.sparklines))
+    columns.append(RunColumn("metric:step", "best step", None, _best_step_cell(metric, goal), metric=metric))
+    columns.append(_spark_column(metric, context.sparklines))
     return columns
 
 
@@ -213,27 +125,29 @@ def _step_column(metric: str, step: int, values_at: Mapping[tuple[str, int, str]
     def value(run: RunRecord) -> float | None:
         return values_at.get((metric, step, run.key))
 
-    title = f"{text.clean(metric)} @{step}"
-    return RunColumn(f"at:{metric}:{step}", title, None, lambda run: text.format_number(value(run)), value=value)
+    return RunColumn(f"at:{metric}:{step}", f"at {step}", None, value=value, numbers=NumberFormat(), metric=metric)
 
 
-def _spark_column(sparks: Mapping[str, str]) -> RunColumn:
+def _spark_column(metric: str, sparks: Mapping[str, str]) -> RunColumn:
     def cell(run: RunRecord) -> str:
         return sparks.get(run.key, "")
 
-    return RunColumn("metric:spark", "curve", None, cell, numeric=False, is_quiet=True, longest=SPARK_CELLS)
+    return RunColumn(
+        "metric:spark", "curve", None, cell, metric=metric, numeric=False, is_quiet=True, longest=SPARK_CELLS
+    )
 
 
-def _best_column(metric: str, goal: Goal, *, title: str, optional: bool = False) -> RunColumn:
+def _best_column(metric: str, goal: Goal, *, optional: bool = False) -> RunColumn:
     sort = f"best({metric})"
     return RunColumn(
         f"best:{metric}",
-        title,
+        "best",
         sort,
-        lambda run: text.format_number(run.best(metric, goal)),
-        _mean_cell(sort, "mean"),
-        lambda run: run.best(metric, goal),
-        _mean_value(sort, "mean"),
+        value=lambda run: run.best(metric, goal),
+        group_value=_mean_value(sort, "mean"),
+        numbers=NumberFormat(),
+        metric=metric,
+        min_width=_heading_width(metric),
         descending_first=goal == "max",
         goal=goal,
         best_of=metric,
@@ -241,19 +155,22 @@ def _best_column(metric: str, goal: Goal, *, title: str, optional: bool = False)
     )
 
 
-def _last_column(metric: str, goal: Goal) -> RunColumn:
-    def cell(run: RunRecord) -> str:
-        summary = run.summary.get(metric)
-        return "" if summary is None else text.format_number(summary.last)
+def _heading_width(metric: str) -> int:
+    """Return the width of a column that alone is below its metric."""
+    return min(text.cell_width(text.clean(metric)) + 2, _MAX_HEADING_WIDTH)
 
+
+def _last_column(metric: str, goal: Goal) -> RunColumn:
+    sort = f"last({metric})"
     return RunColumn(
         f"last:{metric}",
-        f"last {text.clean(metric)}",
-        f"last({metric})",
-        cell,
-        _mean_cell(f"last({metric})", "mean"),
-        lambda run: run.summary[metric].last if metric in run.summary else None,
-        _mean_value(f"last({metric})", "mean"),
+        "last",
+        sort,
+        value=lambda run: run.summary[metric].last if metric in run.summary else None,
+        group_value=_mean_value(sort, "mean"),
+        numbers=NumberFormat(),
+        metric=metric,
+        min_width=_heading_width(metric),
         descending_first=goal == "max",
         goal=goal,
         optional=True,
@@ -262,28 +179,19 @@ def _last_column(metric: str, goal: Goal) -> RunColumn:
 
 def _delta_column(metric: str, goal: Goal, baseline: RunRecord) -> RunColumn:
     reference = baseline.best(metric, goal)
+    numbers = NumberFormat().including([reference and reference / 10])  # one digit more than the values
 
     def cell(run: RunRecord) -> str:
         if run.key == baseline.key:
             return "base"
-        return text.format_delta(run.best(metric, goal), reference, goal)
+        return text.format_delta(run.best(metric, goal), reference, goal, numbers)
 
-    return RunColumn("metric:delta", "Δ best", None, cell, numeric=False)
+    return RunColumn("metric:delta", "Δ best", None, cell, metric=metric, numeric=False)
 
 
 def _mean_value(heading: str, part: str) -> Callable[[RunGroup], Any]:
     """Return a function for the mean or spread of a group with all digits."""
     return lambda group: getattr(group.means[heading], part) if heading in group.means else None
-
-
-def _mean_cell(heading: str, part: str) -> Callable[[RunGroup], str]:
-    """Return a function for the mean or spread of a group, by sort expression."""
-
-    def cell(group: RunGroup) -> str:
-        mean = group.means.get(heading)
-        return "" if mean is None else text.format_number(getattr(mean, part))
-
-    return cell
 
 
 def _best_step_cell(metric: str, goal: Goal) -> Callable[[RunRecord], str]:
