@@ -98,6 +98,7 @@ def test_a_deleted_run_frees_its_colour(database: Path) -> None:
         await press(pilot, "D", "y")
         assert "deleted adam lr=0.01 s0" in await wait_for_words(pilot, "deleted")
         assert pilot.app.session.marks == {}
+        await wait_for_words(pilot, "1–11 of 11")  # the table without the run
         assert row_of(await press(pilot, "space"), "adam lr=0.01 s1").startswith("│ ● ✓")
 
     use(database, look)
