@@ -145,19 +145,18 @@ def run(
 
     Records all metrics in the database. Several grids are trained one after another. The same command again trains
     only the runs that are missing. With -- and a command instead of grids, records a run of it: labbench run --help --
+    \f
+    Raises:
+        InputError: A grid or an option is invalid, or a device is not there.
+        UsageError: `--address` without `--executor ray`.
     """
     from labbench.runner.expanded_grid import load_grid
-    from labbench.runner.run_grid import TrainingOptions, choose_devices, require_gpus
+    from labbench.runner.run_grid import TrainingOptions
 
     expanded = [load_grid(path, overrides=overrides, only=only or "", limit=limit, yes=yes, db=db) for path in grids]
     print_warnings(expanded)
-    if address is not None and executor != "ray":
-        raise click.UsageError("--address needs --executor ray")
     options = TrainingOptions(device, workers, rerun, retry_failed, keep_code, full, executor, address)
-    devices = [choose_devices(grid, options) for grid in expanded]
-    if executor == "local" and not dry_run:  # a preview may run on a machine without the GPUs
-        for grid in expanded:
-            require_gpus(grid)
+    devices = _choose_devices(expanded, options, is_preview=dry_run)
     if dry_run:
         from labbench.cli.run_preview import print_preview
 
@@ -235,3 +234,16 @@ def run_detached(db: Path) -> None:
             start_new_session=True,
         )
     click.echo(f"training in process {process.pid}; to follow it: tail -f {log}", err=True)
+
+
+def _choose_devices(grids: Sequence[ExpandedGrid], options: TrainingOptions, *, is_preview: bool) -> list[list[str]]:
+    """Return the devices for each grid; a preview may run on a machine without the GPUs."""
+    from labbench.runner.run_grid import choose_devices, require_gpus
+
+    if options.address is not None and options.executor != "ray":
+        raise click.UsageError("--address needs --executor ray")
+    devices = [choose_devices(grid, options) for grid in grids]
+    if options.executor == "local" and not is_preview:
+        for grid in grids:
+            require_gpus(grid)
+    return devices

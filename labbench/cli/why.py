@@ -106,10 +106,8 @@ def why(
         answer, costs = _explain(reader, selection, metric, goal, target)
         if html_file is not None:
             _write_page(reader, html_file, answer, costs, selection)
-        if as_json:
-            click.echo(json.dumps(answer.as_document() | {"efficiency": costs and costs.as_document()}))
-        elif table_format != "text":
-            _print_tables(answer, costs, table_format)
+        if as_json or table_format != "text":
+            _print_document(answer, costs, "json" if as_json else table_format)
         elif html_file is None:
             click.echo("\n".join(_answer_lines(answer, costs)))
             _print_curves(reader, answer, selection, run_filter, options)
@@ -209,6 +207,14 @@ def _answer_lines(answer: Answer, costs: Efficiency | None) -> list[str]:
     for table in others:
         lines += text_block(table, columns)
     return lines
+
+
+def _print_document(answer: Answer, costs: Efficiency | None, document_format: str) -> None:
+    """Print the answer as JSON, or its tables as markup."""
+    if document_format == "json":
+        click.echo(json.dumps(answer.as_document() | {"efficiency": costs and costs.as_document()}))
+    else:
+        _print_tables(answer, costs, document_format)
 
 
 def _print_tables(answer: Answer, costs: Efficiency | None, table_format: str) -> None:

@@ -64,10 +64,7 @@ def run_command(run: RunRecord, command: Command, device: str, stop_requests: St
                 yield None
             status = script.exit_status
             if status in (-signal.SIGTERM, 128 + signal.SIGTERM):  # a scheduler may have sent it to the driver, too
-                deadline = time.monotonic() + STOP_SECONDS
-                while time.monotonic() < deadline and not stop_requests.is_requested(run.key):
-                    yield None
-                    time.sleep(POLL_SECONDS)
+                yield from _await_stop_request(run, stop_requests)
             left_over = script.wait_for_background()
     except (OSError, ValueError) as error:  # ValueError: a zero byte in a word
         yield Failed(run.key, run.attempt, "user", start_error(error, words[0], folder))
@@ -84,6 +81,14 @@ def run_command(run: RunRecord, command: Command, device: str, stop_requests: St
     else:
         message = f"{command.words[0]}: {describe_status(status or 0)}"
         yield Failed(run.key, run.attempt, "user", message, "\n".join(script.output.last_lines()))
+
+
+def _await_stop_request(run: RunRecord, stop_requests: StopRequests) -> Iterator[None]:
+    """Wait for a stop request that may be on its way; yield None meanwhile."""
+    deadline = time.monotonic() + STOP_SECONDS
+    while time.monotonic() < deadline and not stop_requests.is_requested(run.key):
+        yield None
+        time.sleep(POLL_SECONDS)
 
 
 def template_values(run: RunRecord, command: Command) -> dict[str, object]:

@@ -35,7 +35,7 @@ def require_cluster(expanded: ExpandedGrid, executor: ExecutorName) -> None:
         )
     require_torch()
     if executor == "slurm":
-        from labbench.executors.slurm.submission import require_slurm
+        from labbench.executors.slurm.job_array import require_slurm
 
         require_slurm(expanded.grid.resources.slurm)
     else:
@@ -93,7 +93,7 @@ def open_slurm_executor(expanded: ExpandedGrid, db: Path, device: str, attached:
         InputError: The nodes do not see the folder of the database.
     """
     from labbench.executors.slurm.executor import JobSettings, SlurmExecutor
-    from labbench.executors.slurm.submission import probe_shared_folder
+    from labbench.executors.slurm.job_array import probe_shared_folder
 
     resources = expanded.grid.resources
     folder = files_folder(db) / JOBS_FOLDER

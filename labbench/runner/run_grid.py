@@ -74,7 +74,7 @@ class TrainingOptions:
     full: bool = False
     """Train every run to its end, without the grid's `[search]`."""
     executor: ExecutorName = "local"
-    """Where stacks train: processes of this machine, jobs of SLURM, or tasks of Ray."""
+    """Executor of the stacks: processes of this machine, jobs of SLURM, or tasks of Ray."""
     address: str | None = None
     """Address of a running Ray cluster, HOST:PORT or auto; None: a local one is started."""
 

@@ -15,7 +15,7 @@ from array import array
 from typing import Any
 
 from labbench.errors import StoreError
-from labbench.store.sharing.changes import PointColumns
+from labbench.store.sharing.changes import MirroredPoints
 
 MAX_FRAME = 64 << 20
 """Maximum size of a frame in bytes."""
@@ -44,7 +44,7 @@ class FrameConnection:
         """Send a JSON document. Raises ConnectionCut if the other end is closed."""
         self._write(b"J", json.dumps(message, ensure_ascii=True, allow_nan=False).encode())
 
-    def send_points(self, points: PointColumns) -> None:
+    def send_points(self, points: MirroredPoints) -> None:
         """Send points. Raises ConnectionCut if the other end is closed."""
         self._write(b"P", b"".join(_little_endian(column) for column in (points.steps, points.times, points.values)))
 
@@ -65,7 +65,7 @@ class FrameConnection:
         del self._buffer[: start + len(MARKER)]
 
     def receive(self) -> Any:
-        """Return a JSON document, or `PointColumns`.
+        """Return a JSON document, or `MirroredPoints`.
 
         Raises:
             ConnectionCut: If the other end closes the connection or sends nothing for too long.
@@ -84,7 +84,7 @@ class FrameConnection:
             raise StoreError("the other end sent points that are not complete")
         size = length // 3
         columns = [content[start : start + size] for start in range(0, length, size)] if length else [b"", b"", b""]
-        return PointColumns(_array("q", columns[0]), _array("q", columns[1]), _array("d", columns[2]))
+        return MirroredPoints(_array("q", columns[0]), _array("q", columns[1]), _array("d", columns[2]))
 
     def _read(self, size: int) -> bytes:
         while len(self._buffer) < size:

@@ -14,7 +14,7 @@ from labbench.metrics import GOALS
 from labbench.records import require_key
 from labbench.sharing.frames import ConnectionCut
 from labbench.sharing.remote import Conversation, RemoteDatabase, connect
-from labbench.store.sharing.changes import RUN_COLUMNS, PointColumns, PrintedText, RunState, SeriesState
+from labbench.store.sharing.changes import RUN_COLUMNS, MirroredPoints, MirroredText, RunState, SeriesState
 from labbench.store.sharing.mirror import HeldRun, MirrorWriter, SeriesPart
 
 RUNS_PER_QUESTION = 50
@@ -159,11 +159,11 @@ class Mirror:
                     parts, n_points = [], 0
         self._writer.add(parts)
 
-    def _receive_series(self) -> Iterator[tuple[PointColumns, bool]]:
+    def _receive_series(self) -> Iterator[tuple[MirroredPoints, bool]]:
         """Yield the points of a series, and True with the first ones if they take the place of all that is held."""
         is_first = self._conversation.receive() is not True
         while (points := self._conversation.receive()) is not None:
-            if not isinstance(points, PointColumns):
+            if not isinstance(points, MirroredPoints):
                 raise StoreError("the other end sent something else than points")
             self._n_points += len(points.steps)
             yield points, is_first
@@ -179,7 +179,7 @@ class Mirror:
         self._conversation.ask("texts", runs=wanted)
         for key, run in changed.items():
             append = self._conversation.receive() is True
-            texts: list[PrintedText] = []
+            texts: list[MirroredText] = []
             while (answer := self._conversation.receive()) is not None:
                 texts += [_printed_text(row) for row in answer]
             self._writer.set_texts(run, texts, int(states[key].columns["attempt"]), append=append)
@@ -208,11 +208,11 @@ def _run_state(answer: Any, key: str) -> RunState:
         )
 
 
-def _printed_text(row: Any) -> PrintedText:
+def _printed_text(row: Any) -> MirroredText:
     """Return a printed text in an answer. Raises StoreError if it has another form."""
     with _checking_answers():
         text_id, attempt, seconds, stream, text = row
-        return PrintedText(
+        return MirroredText(
             _integer(text_id), _integer(attempt), float(seconds), None if stream is None else _text(stream), _text(text)
         )
 

@@ -13,6 +13,7 @@ from labbench.errors import InputError
 from labbench.files import database_command
 
 if TYPE_CHECKING:
+    from labbench.tui.app import LabbenchApp
     from labbench.tui.terminal_background import BackgroundQuestion
 
 BUILTIN_VIEWS = ("runs", "chart", "compare", "grid", "why")
@@ -43,16 +44,9 @@ def run_app(
         Reader(path).close()
     theme = read_theme(os.environ)
     question = None if theme else _ask_background()
-    # OpenBLAS would start a thread per core and reserve memory for each; the TUI uses no linear algebra
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    gc.disable()  # garbage collection during the imports would free nothing
-    from labbench.tui.app import LabbenchApp  # Textual takes 0.2 s to import
-
-    gc.freeze()  # later collections skip the modules: the first paint comes 30 ms earlier
-    gc.enable()
-
+    app_class = _import_app()
     is_light, typed = question.read_answer() if question is not None else (None, b"")
-    app = LabbenchApp(
+    app = app_class(
         path,
         view=view or "runs",
         saved_state=None if is_temporary else saved_state,
@@ -64,6 +58,18 @@ def run_app(
     app.run()
     if app.return_code:
         raise SystemExit(app.return_code)
+
+
+def _import_app() -> type[LabbenchApp]:
+    """Import the application, which takes 0.2 s for Textual."""
+    # OpenBLAS would start a thread per core and reserve memory for each; the TUI uses no linear algebra
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    gc.disable()  # garbage collection during the imports would free nothing
+    from labbench.tui.app import LabbenchApp
+
+    gc.freeze()  # later collections skip the modules: the first paint comes 30 ms earlier
+    gc.enable()
+    return LabbenchApp
 
 
 def _ask_background() -> BackgroundQuestion | None:

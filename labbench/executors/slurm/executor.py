@@ -12,9 +12,9 @@ from pathlib import Path
 from labbench.errors import LabbenchError
 from labbench.executors import Executor
 from labbench.executors.slurm.job import SlurmJob
+from labbench.executors.slurm.job_array import Submitter
 from labbench.executors.slurm.job_folder import JobFolder, SubmittedJob
 from labbench.executors.slurm.scheduler import JobState, LocalScheduler, Scheduler, SlurmScheduler
-from labbench.executors.slurm.submission import Submitter
 from labbench.executors.watched_stack import WatchedStack
 from labbench.records import Event, Finished, SlurmOptions, Stack, Submitted
 

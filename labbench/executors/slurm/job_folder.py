@@ -17,7 +17,7 @@ from pathlib import Path
 from labbench.errors import LabbenchError
 from labbench.executors.attempt import sub_stack
 from labbench.executors.event_codec import decode_event, decode_stack, encode_stack
-from labbench.executors.slurm.event_file import EventFileWriter, read_records
+from labbench.executors.slurm.event_log import EventFileWriter, read_records
 from labbench.files import write_atomically
 from labbench.records import Event, Stack
 from labbench.train.active_runs import ActiveRuns

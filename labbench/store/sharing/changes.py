@@ -68,7 +68,7 @@ class RunState:
     """Number and last id of the printed texts."""
 
 
-class PrintedText(NamedTuple):
+class MirroredText(NamedTuple):
     """Printed text of a run."""
 
     id: int
@@ -81,7 +81,7 @@ class PrintedText(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class PointColumns:
+class MirroredPoints:
     """Points of a series in the order of the steps, shape (N,) each."""
 
     steps: array[int]
@@ -198,18 +198,18 @@ class Changes:
         row = self._connection.read(lambda connection: connection.execute(query, parameters).fetchone())
         return row is not None and bool(row[0] == held.n)
 
-    def points(self, key: str, metric: str, after: int | None, revision: int) -> PointColumns | None:
+    def points(self, key: str, metric: str, after: int | None, revision: int) -> MirroredPoints | None:
         """Return up to `POINTS_PER_READ` points of a series after a step; None if it has another revision."""
         query = f"""
             SELECT step, time_ms, value FROM points WHERE {_SERIES} AND step > ? ORDER BY step LIMIT {POINTS_PER_READ}
         """
         first = -(2**63) if after is None else after  # no point has this step
 
-        def read(connection: sqlite3.Connection) -> PointColumns | None:
+        def read(connection: sqlite3.Connection) -> MirroredPoints | None:
             if connection.execute(f"SELECT {_REVISION}", (key, metric)).fetchone() != (revision,):
                 return None
             rows = _check_points(connection.execute(query, (key, metric, first)))
-            return PointColumns(
+            return MirroredPoints(
                 array("q", [step for step, _, _ in rows]),
                 array("q", [time for _, time, _ in rows]),
                 array("d", [math.nan if value is None else value for _, _, value in rows]),
@@ -227,7 +227,7 @@ class Changes:
         row = self._connection.read(lambda connection: connection.execute(query, parameters).fetchone())
         return bool(row == (count, time))
 
-    def texts(self, key: str, after: int) -> list[PrintedText]:
+    def texts(self, key: str, after: int) -> list[MirroredText]:
         """Return up to 500 printed texts after an id."""
         query = f"""
             SELECT id, attempt, time, stream, text FROM logs
@@ -235,4 +235,4 @@ class Changes:
         """
         rows = self._connection.read(lambda connection: connection.execute(query, (key, after)).fetchall())
         _check_texts([row[3:] for row in rows])
-        return [PrintedText(*row) for row in rows]
+        return [MirroredText(*row) for row in rows]

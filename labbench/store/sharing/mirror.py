@@ -18,7 +18,7 @@ from labbench.store.recording.queue import SqlValue, add_tags, ensure_experiment
 from labbench.store.row_checks import read_json_object
 from labbench.store.series import overview
 from labbench.store.series.points import add_points
-from labbench.store.sharing.changes import RUN_COLUMNS, PointColumns, PrintedText, RunState, SeriesState, check_runs
+from labbench.store.sharing.changes import RUN_COLUMNS, MirroredPoints, MirroredText, RunState, SeriesState, check_runs
 from labbench.store.writer import Writer
 
 _INCOMPLETE = -1
@@ -47,7 +47,7 @@ class SeriesPart:
     metric: str
     revision: int
     """Revision of the series in the source."""
-    points: PointColumns
+    points: MirroredPoints
     is_first: bool
     """True if the points take the place of all that the mirror holds."""
 
@@ -91,7 +91,7 @@ class MirrorWriter(Writer):
                 query = "INSERT OR REPLACE INTO mirrored_series (run_id, metric_id, remote_revision) VALUES (?, ?, ?)"
                 connection.execute(query, (*series, part.revision))
 
-    def set_texts(self, run: HeldRun, texts: Sequence[PrintedText], attempt: int, *, append: bool) -> None:
+    def set_texts(self, run: HeldRun, texts: Sequence[MirroredText], attempt: int, *, append: bool) -> None:
         """Add printed texts behind those that are mirrored for good, or, without `append`, in place of all texts.
 
         `attempt` is the last attempt of the run: in an earlier one, no text changes any more.
