@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import ClassVar
 
 from textual import on, work
@@ -86,16 +87,11 @@ class GridScreen(EditScreen[GridState]):
         yield Static(id="grid-progress", markup=False)
         with Container(id="grid"):
             with Vertical(id="grid-left"):
-                yield TextGrid(id="heat", empty=self._empty_message)
+                yield TextGrid(id="heat", empty=_empty_message(self.session.path))
                 yield Static(id="grid-effects", markup=False)
                 yield TextGrid(id="failures", empty="no failures, no running runs")
                 yield Static(id="traceback", markup=False)
             yield CellPanel(self.session.path)
-
-    @property
-    def _empty_message(self) -> str:
-        command = f"{text.clean(database_command(self.session.path))} run experiments/quickstart.toml"
-        return f"no runs yet\n\n{command}\ntrains a first grid, which appears here"
 
     def on_mount(self) -> None:
         self._map, self._list = self.query_one("#heat", TextGrid), self.query_one("#failures", TextGrid)
@@ -126,7 +122,7 @@ class GridScreen(EditScreen[GridState]):
             self._map.show(titles, rows)
         else:
             no_keys = "no config key differs between these runs, or no metric was logged"
-            self._map.empty = no_keys if answer.runs else self._empty_message
+            self._map.empty = no_keys if answer.runs else _empty_message(self.session.path)
             self._map.show([], [])
         self._show_failures()
         self._place_panel()
@@ -294,6 +290,12 @@ class GridScreen(EditScreen[GridState]):
 
     def step_back(self) -> None:
         self.app.switch_mode("runs")
+
+
+def _empty_message(path: Path) -> str:
+    """Return the message of a database without runs."""
+    command = f"{text.clean(database_command(path))} run experiments/quickstart.toml"
+    return f"no runs yet\n\n{command}\ntrains a first grid, which appears here"
 
 
 def _map_title(heat: MetricHeatMap, state: GridState, expression: str) -> Content:
