@@ -41,7 +41,10 @@ def _trigger_sql() -> str:
         CREATE TEMP TABLE changed_runs (id INTEGER PRIMARY KEY);
         {"".join(triggers)}
         CREATE TEMP TRIGGER removed_runs AFTER DELETE ON main.runs
-        BEGIN INSERT INTO removed_runs (revision, key) VALUES ({NEXT_REVISION}, old.key); END;
+        BEGIN
+            INSERT INTO removed_runs (revision, key)
+            VALUES (max({NEXT_REVISION}, 1 + coalesce(old.revision, 0)), old.key);
+        END;
     """
 
 

@@ -24,6 +24,7 @@ from labbench.cli.options import ExpandedPath
 from labbench.cli.run_report import print_report
 from labbench.cli.run_tables import TextColumn, fit_columns
 from labbench.records import Finished, NewRun, Points, Runtime, Started, Submission
+from labbench.runner.run_grid import Outcome
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer
 from labbench.tracking.start import start as start_run
@@ -378,9 +379,9 @@ def test_experiments_of_other_tasks_do_not_change_the_answers(
 
     def report() -> str:
         with Reader(db) as reader:
-            runs = tuple(reader.runs("experiment=demo"))
+            runs = reader.runs("experiment=demo")
         grid = SimpleNamespace(grid=SimpleNamespace(name="demo", metrics={}, runtime=Runtime()))
-        outcome = SimpleNamespace(runs=runs, trained=0, elsewhere=0, interrupted=False, search=None)
+        outcome = Outcome(runs, 0, {}, 0, interrupted=False)
         print_report(grid, outcome, db, with_table=True)  # type: ignore[arg-type]
         return capsys.readouterr().out
 

@@ -20,7 +20,8 @@ from labbench.metrics import Goal, default_goal
 from labbench.store.reader import Reader
 
 FOLDER = Path(__file__).parents[2] / "experiments"
-NAMES = {path.stem for path in FOLDER.glob("*.toml") if read_grid(path).task}
+GRIDS = {path.stem: read_grid(path) for path in FOLDER.glob("*.toml")}
+NAMES = {name for name, grid in GRIDS.items() if grid.task and grid.search is None}
 
 
 def results(db: Path, *options: str) -> subprocess.CompletedProcess[str]:

@@ -102,8 +102,11 @@ def test_a_renamed_experiment_raises_the_revisions_of_its_runs(path: Path) -> No
 
 
 def test_a_removed_run_leaves_its_key_with_a_higher_revision(path: Path) -> None:
+    """Also if the removed run has the highest revision, and the clock has not advanced since."""
     with Writer(path) as writer:
         first, second = queue(writer, 2)
+        with closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute("UPDATE runs SET revision = revision + 10000000 WHERE key = ?", (second.key,))
         newest = max(revisions(path).values())
         writer.remove([second.key])
         with closing(sqlite3.connect(path)) as connection:
