@@ -85,13 +85,14 @@ class RunScreen(ChartScreen["RunDetail | None"]):
             return
         self.query_one("#facts").border_title = Content(text.clean(answer.record.name) or answer.record.key)
         self._show_facts()
+        self.call_after_refresh(self._show_facts)  # the width may not be final yet
         self.query_one(PortraitView).show(answer.portrait, answer.images)
         self.query_one(LogView).show(answer.output)
         self.set_class(not answer.output, "-silent")
         self._show_chart()
 
     def on_resize(self) -> None:
-        self._show_facts()
+        self.call_after_refresh(self._show_facts)
 
     def _show_facts(self) -> None:
         if self._detail is not None:
