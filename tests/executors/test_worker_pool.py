@@ -151,30 +151,3 @@ def test_only_the_failing_run_fails_and_the_others_have_the_curves_of_a_stack_wi
     together, without = curves(runs), curves([run for run in runs if run.key != "run2"])
     for key, curve in without.items():
         assert together[key] == pytest.approx(curve, rel=1e-10)
-
-
-GREEDY = """
-import torch
-from torch import nn
-from labbench.params import Param
-from labbench.train.data import Data
-
-class Greedy(nn.Module):
-    def __init__(self, greed):
-        super().__init__()
-        self.linear, self.greed = nn.Linear(4, 2), greed
-
-    def forward(self, inputs):
-        torch.empty(self.greed)  # more memory than exists, in one of the runs
-        return self.linear(inputs)
-
-class Task:
-    params = {"greed": Param("int", 1)}
-
-    def data(self, config):
-        inputs = torch.randn(64, 4)
-        return Data(train=(inputs, (inputs[:, 0] > 0).long()), val=(inputs, (inputs[:, 0] > 0).long()))
-
-    def model(self, config):
-        return Greedy(config["greed"])
-"""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from labbench import text
@@ -138,43 +138,37 @@ def _spark_column(metric: str, sparks: Mapping[str, str]) -> RunColumn:
 
 
 def _best_column(metric: str, goal: Goal, *, optional: bool = False) -> RunColumn:
-    sort = f"best({metric})"
+    column = _metric_column("best", metric, goal, lambda run: run.best(metric, goal))
+    return replace(column, best_of=metric, optional=optional)
+
+
+def _last_column(metric: str, goal: Goal) -> RunColumn:
+    column = _metric_column(
+        "last", metric, goal, lambda run: run.summary[metric].last if metric in run.summary else None
+    )
+    return replace(column, optional=True)
+
+
+def _metric_column(heading: str, metric: str, goal: Goal, value: Callable[[RunRecord], float | None]) -> RunColumn:
+    """Return the column of a value of a metric, which sorts by `heading(metric)`."""
+    sort = f"{heading}({metric})"
     return RunColumn(
-        f"best:{metric}",
-        "best",
+        f"{heading}:{metric}",
+        heading,
         sort,
-        value=lambda run: run.best(metric, goal),
+        value=value,
         group_value=_mean_value(sort, "mean"),
         numbers=NumberFormat(),
         metric=metric,
         min_width=_heading_width(metric),
         descending_first=goal == "max",
         goal=goal,
-        best_of=metric,
-        optional=optional,
     )
 
 
 def _heading_width(metric: str) -> int:
     """Return the width of a column that alone is below its metric."""
     return min(text.cell_width(text.clean(metric)) + 2, _MAX_HEADING_WIDTH)
-
-
-def _last_column(metric: str, goal: Goal) -> RunColumn:
-    sort = f"last({metric})"
-    return RunColumn(
-        f"last:{metric}",
-        "last",
-        sort,
-        value=lambda run: run.summary[metric].last if metric in run.summary else None,
-        group_value=_mean_value(sort, "mean"),
-        numbers=NumberFormat(),
-        metric=metric,
-        min_width=_heading_width(metric),
-        descending_first=goal == "max",
-        goal=goal,
-        optional=True,
-    )
 
 
 def _delta_column(metric: str, goal: Goal, baseline: RunRecord) -> RunColumn:
