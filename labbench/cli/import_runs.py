@@ -14,7 +14,8 @@ import click
 from labbench.cli.help import examples
 from labbench.cli.options import FILE_PATH, PATH, Command, database
 from labbench.cli.output import echo
-from labbench.errors import InputError, StoreError
+from labbench.errors import InputError, StoreError, did_you_mean
+from labbench.files import expand_home
 from labbench.text import clean, format_count
 
 if TYPE_CHECKING:
@@ -28,27 +29,42 @@ MAX_PACK_GB = 10.0
 
 
 class ImportGroup(click.Group):
-    """Group of the formats, in which the name of a pack stands for the command that imports it."""
+    """Group of the formats, in which a path stands for the command of its format."""
 
     def resolve_command(
         self, context: click.Context, words: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Return the command of the first word, and the words after it."""
-        return super().resolve_command(context, ["pack", *words] if words[0].endswith(PACK_SUFFIX) else words)
+        """Return the command of the first word, or of the format of the path that it is, and the words after it.
+
+        Raises:
+            InputError: Nothing is at the path, and a format has a similar name.
+        """
+        if words[0] not in self.commands:
+            words = [self._format_of(words[0]), *words]
+        return super().resolve_command(context, words)
+
+    def _format_of(self, word: str) -> str:
+        from labbench.importing.formats import format_of
+
+        source = format_of(expand_home(word))
+        if source is None and word.isalpha() and (hint := did_you_mean(word, self.commands)):
+            raise InputError(f"`{word}` is neither a format nor a file or folder{hint}")
+        return source or "auto"
 
 
 @click.group(
     "import",
     cls=ImportGroup,
     epilog=examples(
-        "labbench import tensorboard runs/", "labbench import labbench /mnt/other/runs.db", "labbench import a.labbench"
+        "labbench import lightning_logs/", "labbench import /mnt/other/runs.db", "labbench import tensorboard runs/"
     ),
 )
 @database
 def import_(db: Path) -> None:
     """Import runs of other programs, or from another database.
 
-    Importing the same source again adds only what is new.
+    A path without a format is imported by the format of its files. Importing the same source again adds only what is
+    new.
     """
 
 
@@ -229,6 +245,8 @@ def import_auto(db: Path, paths: tuple[Path, ...], **options: Any) -> None:
     """
     from labbench.importing.formats import reader_of, recognise
 
+    if missing := [path for path in paths if not path.exists()]:
+        raise InputError(f"{missing[0]}: no such file or folder")
     sources = [(source, path) for path in paths for source in recognise(path)]
     if not sources:
         raise InputError("no files of a known format; --help of the command `import` lists the formats")

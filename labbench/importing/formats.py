@@ -8,6 +8,8 @@ from fnmatch import fnmatch
 from importlib import import_module
 from pathlib import Path
 
+from labbench.errors import InputError
+from labbench.importing.file_types.foreign_database import open_foreign
 from labbench.importing.source_run import FoundRun
 
 _PATTERNS = {
@@ -20,7 +22,32 @@ _PATTERNS = {
 }
 """File names of each format, which is also the name of its module, except for packs."""
 
+_SUFFIXES = {".labbench": "pack", ".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl"}
+"""Formats of single files by their names' endings."""
+
+_TABLES = {
+    "labbench": ("runs", "key", "experiment_id", "config"),
+    "mlflow": ("runs", "run_uuid", "experiment_id"),
+    "trackio": ("metrics", "run_name", "step", "metrics"),
+}
+"""Table and columns by which a database of each format is known."""
+
 _MAX_FILES = 100_000
+
+
+def format_of(path: Path) -> str | None:
+    """Return the format of a file, "auto" for anything else that exists, None if nothing is there."""
+    if not path.is_file():
+        return "auto" if path.exists() else None
+    return _SUFFIXES.get(path.suffix) or _format_of_database(path) or "auto"
+
+
+def _format_of_database(path: Path) -> str | None:
+    try:
+        with open_foreign(path) as database:
+            return next((name for name, columns in _TABLES.items() if database.has_columns(*columns)), None)
+    except InputError:  # no database
+        return None
 
 
 def recognise(path: Path) -> list[str]:

@@ -155,3 +155,26 @@ def test_formats_in_a_folder_are_recognised(labbench: Labbench, tmp_path: Path) 
     }
     (tmp_path / "other").mkdir()
     assert labbench("import", "auto", "other").exit_code == 2
+
+
+def test_a_path_without_a_format_is_imported_by_the_format_of_its_files(labbench: Labbench, tmp_path: Path) -> None:
+    write_event_file(tmp_path / "logs" / "tb", [("loss", 0, 0.5)])
+    (tmp_path / "table.csv").write_text("step,loss\n0,1.0\n")
+    (tmp_path / "lines.jsonl").write_text('{"step": 0, "loss": 1.0}\n')
+    with Writer(tmp_path / "other.db") as writer:
+        start(writer, [new_run(name="theirs")])
+    for path in ("logs", "table.csv", "lines.jsonl", "other.db"):
+        assert "imported 1 new run" in labbench("import", path).stdout, path
+    assert labbench("pack", "theirs", "-o", "theirs.labbench", "--db", "other.db").exit_code == 0
+    assert labbench("import", "theirs.labbench").stdout == "imported 0 new runs, updated 0, 1 already present\n"
+    assert set(read_all(tmp_path)) == {"tb", "table", "lines", "theirs"}
+
+
+def test_a_word_that_is_neither_a_format_nor_a_path_is_answered_with_the_nearest_format(
+    labbench: Labbench, tmp_path: Path
+) -> None:
+    typo, missing = labbench("import", "tensorbord"), labbench("import", "nowhere/")
+    assert (typo.exit_code, missing.exit_code) == (2, 2)
+    assert typo.stderr.strip().endswith("did you mean `tensorboard`?")
+    assert missing.stderr == "labbench: nowhere: no such file or folder\n"
+    assert not (tmp_path / "runs.db").exists()
