@@ -21,6 +21,7 @@ from labbench.cli.database import backup, doctor, vacuum
 from labbench.cli.help import examples, help_
 from labbench.cli.import_runs import import_
 from labbench.cli.options import database
+from labbench.cli.setup import new
 from labbench.errors import GridError, InputError, LabbenchError
 from labbench.text import clean
 
@@ -120,6 +121,7 @@ def main(context: click.Context, db: Path) -> None:
 
 
 for command in (
+    new.new,
     run.run,
     tui.tui,
     runs.ls,

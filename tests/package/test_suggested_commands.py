@@ -23,6 +23,9 @@ _COMMAND = re.compile(rf"\blabbench ({'|'.join(sorted(main.commands.keys() - set
 NO_SUGGESTIONS = {
     "train/load_model.py": "explains which files `labbench run` makes trusted",
     "records/stack.py": "is the start of the command that a grid's run records",
+    "scaffolding/command_grid.py": "names a statement of Python, `from labbench import wandb`",
+    "scaffolding/skeletons.py": "imports from labbench in Python",
+    "scaffolding/task_grid.py": "writes comments into a grid file, which serves any database",
     "grid/read.py": "explains that `labbench stop` also ends commands, before any database is known",
 }
 """Modules whose messages name a command without suggesting it."""
