@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from labbench.charts.axes import MIN_HEIGHT, MIN_WIDTH, Frame, axis_range, draw_axes, make_frame, scale_value
-from labbench.charts.bands import SPREADS, Bands, group_bands
 from labbench.charts.bars import draw_bars, is_logged_once
 from labbench.charts.braille import Canvas, InkRun
 from labbench.charts.glyphs import OTHER_SLOT, STATUS_GLYPHS
+from labbench.charts.groups import SPREADS, Bands, group_bands
 from labbench.charts.legend import (
     LegendEntry,
     LineEnd,

@@ -18,7 +18,7 @@ from labbench.errors import InputError
 from labbench.text import no_color_requested
 
 if TYPE_CHECKING:
-    from labbench.charts.bands import SpreadKind
+    from labbench.charts.groups import SpreadKind
     from labbench.charts.plotext_chart import PlotCanvas
     from labbench.reports.figures import FigureStyle
     from labbench.reports.metric_curves import MetricSelection, PlotOptions

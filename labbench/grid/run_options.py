@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from labbench.grid.checks import BadValueError, convert_value, quote_value
+from labbench.grid.durations import parse_duration
 from labbench.grid.source import GridSource, ValueParser
 from labbench.metrics import GOALS, Goal, default_goal
 from labbench.params.param import Param
@@ -18,19 +18,6 @@ def _parse_steps(value: Any) -> Any:
     if isinstance(value, str) and value != "auto":
         raise BadValueError(f'must be a number of steps or "auto", not {quote_value(value)}')
     return value if value == "auto" else convert_value(Param("int", None, low=1), value)
-
-
-def parse_duration(value: Any) -> Any:
-    """Parse a duration in seconds: "2h", "90m", "1h30m", "30s", or a number.
-
-    Raises:
-        BadValueError: It is none of these, or not above 0.
-    """
-    if isinstance(value, str):
-        if not re.fullmatch(r"(\d+(\.\d+)?[dhms])+", value):
-            raise BadValueError(f'must be a time such as "2h", "90m" or "30s", not {quote_value(value)}')
-        value = sum(float(part[:-1]) * _UNITS[part[-1]] for part in re.findall(r"[\d.]+[dhms]", value))
-    return convert_value(Param("float", None, above=0), value)
 
 
 def _parse_gpus(value: Any) -> Any:
@@ -47,8 +34,6 @@ def _parse_commands(value: Any) -> Any:
         raise BadValueError(f'must be a list of shell commands such as ["module load cuda"], not {quote_value(value)}')
     return tuple(value)
 
-
-_UNITS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 
 _GOAL = Param("str", None, choices=("min", "max"))
 

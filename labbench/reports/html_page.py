@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from labbench.analysis import Answer
 from labbench.analysis.answer import ParameterAnswer
 from labbench.analysis.setup_costs import Efficiency
-from labbench.charts.bands import make_band
+from labbench.charts.groups import make_band
 from labbench.charts.series import Floats
 from labbench.configs import canonical_json, distinguishing_keys
 from labbench.metrics import Goal

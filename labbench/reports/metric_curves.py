@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from labbench.charts.bands import make_band
+from labbench.charts.groups import make_band
 from labbench.charts.plotext_chart import NamedSeries, PlotCanvas, draw_curves
 from labbench.charts.series import Floats, join_by_step
 from labbench.charts.smoothing import ema

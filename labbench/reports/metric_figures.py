@@ -12,7 +12,7 @@ from labbench.analysis.effects import two_way_table
 from labbench.analysis.noise import learn_noise
 from labbench.analysis.selection import select_runs
 from labbench.analysis.table import observe, tabulate
-from labbench.charts.bands import SpreadKind, group_bands
+from labbench.charts.groups import SpreadKind, group_bands
 from labbench.charts.plotext_chart import NamedSeries
 from labbench.charts.series import gaps_as_nan
 from labbench.errors import InputError, did_you_mean

@@ -27,7 +27,7 @@ from labbench import text
 from labbench.errors import LabbenchError
 from labbench.tui import clipboard, queries
 from labbench.tui.key_queue import KeyQueue
-from labbench.tui.line_filters import AsciiFilter, ColourlessFilter, needs_ascii
+from labbench.tui.limited_terminals import AsciiFilter, ColourlessFilter, needs_ascii
 from labbench.tui.saved_state import SavedState, save_theme
 from labbench.tui.screens.base import DataScreen
 from labbench.tui.screens.runs import RunsScreen

@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labbench.charts import bands, series
+from labbench.charts import groups, series
 
 finite = st.floats(-1e6, 1e6, width=32)
 gappy = st.one_of(finite, st.sampled_from([math.nan, math.inf, -math.inf]))
@@ -114,7 +114,7 @@ def test_a_join_with_one_point_is_proportional_and_with_none_is_nan() -> None:
 def test_a_band_is_the_mean_and_spread_of_the_runs_with_a_value() -> None:
     x = np.arange(4.0)
     runs = [(x, array([1, 2, 3, 4])), (x[:3], array([3, 4, math.nan])), (x[:2], array([2, 6]))]
-    band = bands.make_band(runs, x)
+    band = groups.make_band(runs, x)
     np.testing.assert_array_equal(band.n, [3, 3, 1, 1])
     np.testing.assert_allclose(band.mean, [2, 4, 3, 4])
     np.testing.assert_allclose(band.deviation, [1, 2, 0, 0])
@@ -123,7 +123,7 @@ def test_a_band_is_the_mean_and_spread_of_the_runs_with_a_value() -> None:
 
 
 def test_a_band_of_nothing_is_all_nan() -> None:
-    band = bands.make_band([], np.arange(3.0))
+    band = groups.make_band([], np.arange(3.0))
     assert np.isnan(band.mean).all()
     assert (band.n == 0).all()
 

@@ -19,7 +19,7 @@ from textual.strip import Strip
 
 from labbench.portraits.file import Portrait
 from labbench.text import clean
-from labbench.tui.line_filters import needs_ascii
+from labbench.tui.limited_terminals import needs_ascii
 
 if TYPE_CHECKING:
     from labbench.portraits.logged_images import LoggedImage

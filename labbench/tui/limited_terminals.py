@@ -1,4 +1,4 @@
-"""Line filters of the app: ASCII for terminals without UTF-8, no colours with NO_COLOR."""
+"""Line filters for limited terminals: ASCII for terminals without UTF-8, no colours with NO_COLOR."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from labbench.charts.bands import SpreadKind, group_bands
+from labbench.charts.groups import SpreadKind, group_bands
 
 NAN = float("nan")
 

@@ -10,7 +10,7 @@ from textual.pilot import Pilot
 from helpers.golden import SMALL, press, screen, use
 from helpers.tui_samples import grid_of_runs
 from labbench.charts.glyphs import SERIES_GLYPHS, STATUS_GLYPHS
-from labbench.tui.line_filters import AsciiFilter, needs_ascii, to_ascii
+from labbench.tui.limited_terminals import AsciiFilter, needs_ascii, to_ascii
 
 
 def test_every_glyph_has_an_ascii_substitute() -> None:
