@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from labbench.records import Points, RunRecord
+from labbench.train.divergence import first_non_finite
 from labbench.train.host_copies import SyncPoint, to_host
 
 Mask: TypeAlias = NDArray[np.bool_]
@@ -108,8 +109,8 @@ class MetricBuffer:
         self._losses += values
         self._times += times
         self._epoch_losses += values
-        if self.diverged_at is None and not np.isfinite(losses).all():
-            self.diverged_at = self.step + int(np.isfinite(losses).argmin())
+        if self.diverged_at is None and (index := first_non_finite(losses)) is not None:
+            self.diverged_at = self.step + index
         self.step += len(values)
 
     def pop_epoch_loss(self) -> float:

@@ -20,6 +20,7 @@ from labbench.train.data.dataset import SplitName
 from labbench.train.data.samples import concatenate, map_tensors
 from labbench.train.diagnostics.portrait import PortraitWriter
 from labbench.train.diagnostics.probe import NetworkProbe
+from labbench.train.divergence import divergence_reason
 from labbench.train.engine.initial_weights import head_metadata
 from labbench.train.engine.stepper import TrainingState, Workload
 from labbench.train.grouping.arrange import ReadyStack
@@ -151,12 +152,12 @@ class StackTrainer:
         )
         for index, (run, reason) in enumerate(zip(self.runs, reasons, strict=True)):
             diverged, leave_reason = run.metric_buffer.diverged_at, run.reason_to_leave(self.stop_requests)
-            if diverged is not None or reason:
+            end_reason = reason if diverged is None else divergence_reason(diverged)
+            if end_reason:
                 self.keep_model(index)
                 if self.portraits is not None:
                     self.portraits.write(run.record.key, run.epoch, self.stepper.weights(index), run.config)
-                divergence = f"non-finite train/loss at step {diverged}"
-                yield from self.end_run(run, "finished" if reason else "diverged", reason or divergence)
+                yield from self.end_run(run, "finished" if diverged is None else "diverged", end_reason)
                 continue
             if self.files is not None and (is_checkpoint_due or leave_reason):
                 state = self.stepper.state(index)

@@ -10,31 +10,16 @@ from itertools import islice
 from labbench.executors.attempt import sub_stack
 from labbench.executors.captured_output import CapturedFile
 from labbench.executors.slurm.job_folder import JobFolder, Position
+from labbench.executors.slurm.resubmission import MAX_FRUITLESS_STARTS, cause_of_end, continues_in_another_job
 from labbench.executors.slurm.scheduler import JobState
 from labbench.executors.watched_stack import WatchedStack, failure
-from labbench.records import Event, Failed, FailureKind, Finished, Received, Stack
+from labbench.records import Event, Failed, Finished, Received, Stack
 
 SETTLE_SECONDS = 2.0
 """Seconds without an event after the end of a job, in which the last ones may still arrive."""
 
 MAX_BATCH = 10_000
 """Maximum number of events that are recorded in one transaction."""
-
-MAX_FRUITLESS_STARTS = 3
-"""Number of jobs of a stack that may end by their node or a preemption without any progress."""
-
-_CAUSES: Mapping[str, tuple[FailureKind, str]] = {
-    "OUT_OF_MEMORY": ("oom", "SLURM ended the job, which used more memory than it had requested"),
-    "TIMEOUT": ("timeout", "the job exceeded the time limit of [resources.slurm]"),
-    "DEADLINE": ("timeout", "the job exceeded its deadline"),
-    "NODE_FAIL": ("node", "the node of the job failed"),
-    "BOOT_FAIL": ("node", "the node of the job did not start"),
-    "PREEMPTED": ("node", "the job was preempted"),
-}
-"""Kind and message of the failure that the final state of a job means."""
-
-_RESUBMITTED = frozenset(["TIMEOUT", "NODE_FAIL", "BOOT_FAIL", "PREEMPTED"])
-"""Final states after which the runs continue in another job, which do not blame the runs."""
 
 
 @dataclass
@@ -93,9 +78,9 @@ class SlurmJob:
             return [], [], 0
         if state.name == "CANCELLED":
             return [Finished(run.key, run.attempt, "queued", "the job was cancelled") for run in runs], [], 0
-        kind, message = _CAUSES.get(state.name, ("crash", f"the job {self.job_id} has ended ({state.name})"))
+        kind, message = cause_of_end(state.name, self.job_id)
         lines = self.last_lines()
-        if state.name in _RESUBMITTED or self.folder.is_preempted():
+        if continues_in_another_job(state.name, is_preempted=self.folder.is_preempted()):
             fruitless = 0 if self.has_progressed else self.fruitless + 1
             if fruitless < MAX_FRUITLESS_STARTS:
                 return [], [sub_stack(self.watched.stack, runs)], fruitless
