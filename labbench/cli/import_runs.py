@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from labbench.importing.source_run import FoundRun
     from labbench.store.maintenance.merge import MergeResult
 
-PACK_SUFFIX = ".labbench"
 MAX_PACK_GB = 10.0
 """Default limit on the size of the unpacked files."""
 
@@ -260,7 +259,10 @@ def import_auto(db: Path, paths: tuple[Path, ...], **options: Any) -> None:
 
 def _import_found_packs(db: Path, path: Path, options: SourceOptions) -> None:
     """Import the packs at or beneath a path."""
-    packs = [path] if path.is_file() else sorted(path.rglob(f"*{PACK_SUFFIX}"))
+    from labbench.importing.formats import format_of_name
+
+    files = [path] if path.is_file() else sorted(path.rglob("*"))
+    packs = [file for file in files if format_of_name(file.name) == "pack"]
     if options.dry_run:
         echo(f"would import {', '.join(map(str, packs))}")
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatch
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -20,9 +21,9 @@ _PATTERNS = {
     "mlflow": ["mlflow.db", "meta.yaml"],
     "pack": ["*.labbench"],
 }
-"""File names of each format, which is also the name of its module, except for packs."""
+"""File names of each format, which is also the name of its module, except for packs; the first match counts."""
 
-_SUFFIXES = {".labbench": "pack", ".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl"}
+_SUFFIXES = {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl"}
 """Formats of single files by their names' endings."""
 
 _TABLES = {
@@ -39,6 +40,8 @@ def format_of(path: Path) -> str | None:
     """Return the format of a file, "auto" for anything else that exists, None if nothing is there."""
     if not path.is_file():
         return "auto" if path.exists() else None
+    if format_of_name(path.name) == "pack":
+        return "pack"
     return _SUFFIXES.get(path.suffix) or _format_of_database(path) or "auto"
 
 
@@ -53,11 +56,13 @@ def _format_of_database(path: Path) -> str | None:
 def recognise(path: Path) -> list[str]:
     """Return the formats of the files at or beneath a path, in the order of `_PATTERNS`."""
     names = {name for _, name in zip(range(_MAX_FILES), _file_names(path), strict=False)}
-    return [
-        source
-        for source, patterns in _PATTERNS.items()
-        if any(fnmatch(name, pattern) for name in names for pattern in patterns)
-    ]
+    recognised = {format_of_name(name) for name in names}
+    return [source for source in _PATTERNS if source in recognised]
+
+
+def format_of_name(name: str) -> str | None:
+    """Return the format of a file by its name; event files that labbench exports end in .labbench, but are no packs."""
+    return next((source for source, patterns in _PATTERNS.items() if any(map(partial(fnmatch, name), patterns))), None)
 
 
 def _file_names(path: Path) -> Iterator[str]:

@@ -170,6 +170,18 @@ def test_a_path_without_a_format_is_imported_by_the_format_of_its_files(labbench
     assert set(read_all(tmp_path)) == {"tb", "table", "lines", "theirs"}
 
 
+def test_event_files_that_labbench_has_exported_are_no_packs(labbench: Labbench, tmp_path: Path) -> None:
+    with Writer(tmp_path / "other.db") as writer:
+        start(writer, [new_run(name="theirs")])
+    assert labbench("export", "--format", "tensorboard", "-o", "logs", "--db", "other.db").exit_code == 0
+    [file] = (tmp_path / "logs").rglob("*.labbench")
+    for path in ("logs", str(file)):
+        result = labbench("import", path)
+        assert result.exit_code == 0, result.output
+    assert labbench("pack", "theirs", "-o", "logs/theirs.labbench", "--db", "other.db").exit_code == 0
+    assert "1 new run" in labbench("import", "logs").stdout
+
+
 def test_a_word_that_is_neither_a_format_nor_a_path_is_answered_with_the_nearest_format(
     labbench: Labbench, tmp_path: Path
 ) -> None:
