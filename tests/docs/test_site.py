@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
@@ -61,3 +62,32 @@ def test_the_generated_pages_have_every_public_name(generator: ModuleType) -> No
     for name in labbench.__all__:
         assert f"## `labbench.{name}`\n" in page or name == "__version__"
     assert "### `Reader.runs`" in page
+
+
+# Messages of the FAQ.
+
+
+def package_texts() -> list[str]:
+    """Return the texts in the code of the package, with a zero character for each part that varies."""
+    texts = []
+    for module in Path(labbench.__file__).parent.rglob("*.py"):
+        nodes = list(ast.walk(ast.parse(module.read_text(encoding="utf-8"))))
+        docstrings = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+        for node in nodes:
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+                texts.append(node.value)
+            elif isinstance(node, ast.JoinedStr):
+                texts.append("".join(part.value if isinstance(part, ast.Constant) else "\0" for part in node.values))
+    return texts
+
+
+def test_every_message_of_the_faq_is_in_the_program() -> None:
+    page = (ROOT / "docs" / "faq.md").read_text(encoding="utf-8").partition("## Messages")[2]
+    messages = [row.partition(" | ")[0].strip("| ") for row in page.splitlines() if row.startswith("| `")]
+    assert len(messages) > 60
+    texts = package_texts()
+    for message in messages:
+        parts = [re.escape(part) for part in message.strip("`").split("…")]
+        pattern = re.compile(".*".join(parts), re.DOTALL)
+        assert max(map(len, parts)) >= 6, message
+        assert any(pattern.search(text) for text in texts), message

@@ -27,7 +27,7 @@ EMPTY_FOLDER = "<!-- starts in an empty folder -->"
 
 LANGUAGES = ("bash", "python", "toml", "sql", "json", "yaml", "text")
 _BLOCK = re.compile(
-    r"(?:^ *<!-- (?P<comment>.+?) -->\n)?^(?P<indent> *)```(?P<language>\w*)\n(?P<text>.*?)^(?P=indent)```$",
+    r"(?:^ *<!-- (?P<comment>[^\n]+?) -->\n)?^(?P<indent> *)```(?P<language>\w*)\n(?P<text>.*?)^(?P=indent)```$",
     re.MULTILINE | re.DOTALL,
 )
 

@@ -62,6 +62,8 @@ class PageSession:
         monkeypatch.setattr("labbench.tui.require_terminal", lambda path: None)
         monkeypatch.setattr(LabbenchApp, "run", open_and_quit)
         shutil.copytree(ROOT / "experiments", folder / "experiments")
+        for writer in ("wandb", "mlflow"):  # files that these programs have written
+            shutil.copytree(ROOT / "tests" / "writers" / writer / "files", folder, dirs_exist_ok=True)
 
     def run(self, block: Block) -> None:
         """Run a block. Raises AssertionError if it does not do what the page says."""
