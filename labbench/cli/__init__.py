@@ -21,7 +21,7 @@ from labbench.cli.database import backup, doctor, vacuum
 from labbench.cli.help import examples, help_
 from labbench.cli.import_runs import import_
 from labbench.cli.options import database
-from labbench.cli.setup import new
+from labbench.cli.setup import new, welcome
 from labbench.errors import GridError, InputError, LabbenchError
 from labbench.text import clean
 
@@ -100,7 +100,8 @@ class InputCommandError(CommandError):
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=examples(
         "labbench demo",
-        "labbench run experiments/quickstart.toml",
+        "labbench new --task digits",
+        "labbench run grid.toml",
         "labbench ls 'optimizer=adam lr<=0.01'",
         "labbench help filters",
     ),
@@ -111,10 +112,13 @@ class InputCommandError(CommandError):
 def main(context: click.Context, db: Path) -> None:
     """Train grids of PyTorch experiments and explore them in the terminal.
 
-    Without a command, open the terminal interface; with stdout on a pipe, print the table of runs.
+    Without a command, open the terminal interface; with stdout on a pipe, print the table of runs. Without a database,
+    offer what to begin with.
     """
     if context.invoked_subcommand is None:
-        if sys.stdout.isatty():
+        if not db.exists():
+            welcome.begin(context, db)
+        elif sys.stdout.isatty():
             context.invoke(tui.tui, db=db)
         else:
             context.invoke(runs.ls, db=db)

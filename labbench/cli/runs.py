@@ -87,7 +87,8 @@ def no_runs_message(db: Path) -> str:
     """Return the message for a database without runs."""
     from labbench.store.connection import incomplete_copy_hint
 
-    return f"no runs yet: {database_command(db)} run experiments/quickstart.toml{incomplete_copy_hint(db)}"
+    command = database_command(db)
+    return f"no runs yet: `{command} new` writes a first grid, `{command} run GRID` trains it{incomplete_copy_hint(db)}"
 
 
 def sort_order(sort: str | None, goals: Mapping[str, Goal]) -> tuple[str | None, bool]:

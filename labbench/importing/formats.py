@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from fnmatch import fnmatch
 from functools import partial
 from importlib import import_module
+from itertools import islice
 from pathlib import Path
 
 from labbench.errors import InputError
@@ -34,6 +35,10 @@ _TABLES = {
 """Table and columns by which a database of each format is known."""
 
 _MAX_FILES = 100_000
+_MAX_FILES_AT_START = 20_000
+"""Files that are looked at to tell what a folder holds, which must not take long."""
+
+_FOLDERS_WITHOUT_LOGS = ("node_modules", "site-packages", "venv", "env", "__pycache__")
 
 
 def format_of(path: Path) -> str | None:
@@ -55,7 +60,10 @@ def _format_of_database(path: Path) -> str | None:
 
 def recognise(path: Path) -> list[str]:
     """Return the formats of the files at or beneath a path, in the order of `_PATTERNS`."""
-    names = {name for _, name in zip(range(_MAX_FILES), _file_names(path), strict=False)}
+    return _formats_of(set(islice(_file_names(path), _MAX_FILES)))
+
+
+def _formats_of(names: Set[str]) -> list[str]:
     recognised = {format_of_name(name) for name in names}
     return [source for source in _PATTERNS if source in recognised]
 
@@ -63,6 +71,28 @@ def recognise(path: Path) -> list[str]:
 def format_of_name(name: str) -> str | None:
     """Return the format of a file by its name; event files that labbench exports end in .labbench, but are no packs."""
     return next((source for source, patterns in _PATTERNS.items() if any(map(partial(fnmatch, name), patterns))), None)
+
+
+def find_logs(folder: Path) -> dict[Path, list[str]]:
+    """Return the files and folders in a folder that hold runs of other programs, with their formats.
+
+    Hidden folders, virtual environments and the files of databases are skipped.
+    """
+    logs: dict[Path, list[str]] = {}
+    n_left = _MAX_FILES_AT_START
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or path.name.endswith(".files") or path.name in _FOLDERS_WITHOUT_LOGS:
+            continue
+        names = list(islice(_file_names(path), n_left))
+        n_left -= len(names)
+        if formats := _formats_of(set(names)):
+            logs[path] = formats
+    return logs
+
+
+def find_databases(folder: Path) -> list[Path]:
+    """Return the labbench databases among the files of a folder whose names end in .db."""
+    return [path for path in sorted(folder.glob("*.db")) if path.is_file() and _format_of_database(path) == "labbench"]
 
 
 def _file_names(path: Path) -> Iterator[str]:
