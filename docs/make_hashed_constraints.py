@@ -1,9 +1,15 @@
 """Write constraints-hashed.txt from reports of pip, which name all packages with the SHA-256 of their files:
 
-    pip install --dry-run --ignore-installed --report report.json -c constraints.txt ".[dev]"
-    python docs/make_hashed_constraints.py report.json
+    pip install --dry-run --ignore-installed --report packages.json -c constraints.txt ".[dev]"
+    python docs/make_hashed_constraints.py packages.json
+    grep -o '^[^ #]*==[^ ]*' constraints-hashed.txt > pinned.txt
+    for version in 3.11 3.12 3.13; do
+        pip install --dry-run --ignore-installed --no-deps --python-version $version --target unused \\
+            --report $version.json -r pinned.txt
+    done
+    python docs/make_hashed_constraints.py 3.11.json 3.12.json 3.13.json
 
-Several reports, made with several versions of Python, give the hashes for all of them.
+The first report resolves the packages; the others add the files for each version of Python.
 """
 
 from __future__ import annotations
@@ -19,7 +25,8 @@ ROOT = Path(__file__).parents[1]
 EXCLUDED = re.compile(r"torch|nvidia-.*|triton|labbench-ml|cuda-.*")
 
 HEADER = """\
-# The packages of the extra "dev" and all that they require, with the SHA-256 of their wheels for x86-64 Linux:
+# The packages of the extra "dev" and all that they require, with the SHA-256 of their files for x86-64
+# Linux and Python 3.11 to 3.13:
 #     pip install --require-hashes --no-deps -r constraints-hashed.txt
 # Without torch and its CUDA packages: which build of torch is installed (CPU, CUDA, ROCm) depends on the machine and on
 # its package index, and the builds of one version have different hashes. nvidia-ml-py, which has one build, is in.
