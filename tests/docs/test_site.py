@@ -8,6 +8,7 @@ import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
+from xml.etree import ElementTree
 
 import click
 import pytest
@@ -21,16 +22,21 @@ from labbench.params.builtin import BUILTIN
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module")
-def generator() -> ModuleType:
-    """Return the program that generates pages of the reference."""
-    spec = spec_from_file_location("reference_pages", ROOT / "docs" / "reference_pages.py")
+def load(name: str) -> ModuleType:
+    """Load a program of the folder docs."""
+    spec = spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = module_from_spec(spec)
-    sys.modules["reference_pages"] = module
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def generator() -> ModuleType:
+    """Return the program that generates pages of the reference."""
+    return load("reference_pages")
 
 
 def test_every_page_is_in_the_navigation(generator: ModuleType) -> None:
@@ -62,6 +68,18 @@ def test_the_generated_pages_have_every_public_name(generator: ModuleType) -> No
     for name in labbench.__all__:
         assert f"## `labbench.{name}`\n" in page or name == "__version__"
     assert "### `Reader.runs`" in page
+
+
+def test_the_recording_shows_commands_and_their_output_in_order() -> None:
+    recording = load("recording")
+    assert 'name = "first"' in recording.first_grid()
+    lines = [recording.Line(0.5, "$ labbench ls 'lr<1'", is_command=True), recording.Line(1.0, "█ 3 runs")]
+    picture = ElementTree.fromstring(recording.draw(lines))
+    assert [text.text for text in picture.iter("{http://www.w3.org/2000/svg}text")] == [line.text for line in lines]
+    tracked = ElementTree.parse(ROOT / "docs" / "recording.svg").getroot()
+    assert [command for command, _ in recording.COMMANDS] == [
+        text.text[2:] for text in tracked.iter("{http://www.w3.org/2000/svg}text") if text.text.startswith("$ ")
+    ]
 
 
 # Messages of the FAQ.

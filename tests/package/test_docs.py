@@ -42,7 +42,9 @@ def commands(page: Path) -> Iterator[list[str]]:
     inline = re.findall(r"`((?:\.venv/bin/)?labbench(?: [^`\n]+)?)`", text)
     not_run = [line for block in blocks("bash", pages=[page]) if block.not_run for line in block.text.splitlines()]
     for command in [*inline, *not_run]:
-        program, *words = shlex.split(re.sub(r" \[.+?\](\.\.\.)?", "", command))  # without optional arguments
+        program, *words = shlex.split(
+            re.sub(r" \[.+?\](\.\.\.)?", "", command), comments=True
+        )  # without optional arguments
         if program.removeprefix(".venv/bin/") == "labbench" and "..." not in words:
             yield words
 
