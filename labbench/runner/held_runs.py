@@ -79,7 +79,7 @@ def release_ended_jobs(writer: Writer, files: Path, runs: Sequence[RunRecord]) -
             ended.append(held)
     jobs, adopted = attach_to_jobs(writer, ended, None)
     for job in jobs:
-        while events := list(job.receive()):
+        for events in job.receive_all():
             writer.write(events)
     writer.requeue([run.key for run in adopted])
     return bool(adopted)

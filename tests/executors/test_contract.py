@@ -16,10 +16,10 @@ class TestThisProcess(ExecutorContract):
 
     @pytest.fixture
     def make_executor(self) -> MakeExecutor:
-        return lambda: InProcessExecutor("cpu")
+        return lambda *, timeout=None: InProcessExecutor("cpu")
 
 
 class TestWorkerProcesses(ExecutorContract):
     @pytest.fixture
     def make_executor(self) -> MakeExecutor:
-        return lambda: WorkerExecutor(["cpu", "cpu"])
+        return lambda *, timeout=None: WorkerExecutor(["cpu", "cpu"], timeout=timeout)

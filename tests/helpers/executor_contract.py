@@ -6,11 +6,11 @@ A test file subclasses `ExecutorContract` with a fixture `make_executor`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import Protocol
 
 from labbench.executors import Executor
 from labbench.executors.attempt import train_attempt
@@ -18,7 +18,13 @@ from labbench.records import Boundary, Event, Failed, Finished, Points, RunRecor
 from labbench.runner.planner import make_stack
 from labbench.train.active_runs import StopRequests
 
-MakeExecutor: TypeAlias = Callable[[], Executor]
+
+class MakeExecutor(Protocol):
+    """Function that returns a new executor."""
+
+    def __call__(self, *, timeout: float | None = None) -> Executor:
+        """`timeout` is the time limit of one attempt of a run in seconds."""
+
 
 UNRULY = """
 import ctypes, gc, os, struct, sys, time
@@ -286,3 +292,12 @@ class ExecutorContract:
         failure = last["run1"]
         assert isinstance(failure, Failed)
         assert failure.kind == "crash"
+
+    def test_a_run_that_hangs_is_ended_at_its_timeout(self, make_executor: MakeExecutor, tmp_path: Path) -> None:
+        if not self.survives_crashes:
+            return
+        with closing(make_executor(timeout=3.0)) as executor:
+            [failure] = ends(executor.execute(stacks_of(tmp_path, "hang"))).values()
+        assert isinstance(failure, Failed)
+        assert failure.kind == "timeout"
+        assert "3 s" in failure.message

@@ -92,6 +92,9 @@ def run_once(script: str, job: str) -> str:
     process = subprocess.Popen(["/bin/bash", script], env=environment, start_new_session=True)
     write(job, "pid", str(process.pid))
     write(job, "state", "RUNNING")
+    if read(job, "cancelled"):  # while it started
+        write(job, "end", "CANCELLED")
+        end_group(process.pid)
     status = process.wait()
     end_group(process.pid)
     if read(job, "requeue"):
@@ -147,6 +150,7 @@ def sacct(words: list[str]) -> int:
 
 def scancel(words: list[str]) -> int:
     for job in jobs_of(words):
+        write(job, "cancelled", "1")
         if read(job, "state") == "PENDING":
             write(job, "state", "CANCELLED")
         elif read(job, "state") == "RUNNING":

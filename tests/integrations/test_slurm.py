@@ -68,10 +68,6 @@ class Task:
         return {"accuracy": (outputs.argmax(1) == targets).double()}
 """
 
-requires_time = pytest.mark.skipif(
-    not os.environ.get("LABBENCH_CLUSTER_TESTS"), reason="takes minutes: set LABBENCH_CLUSTER_TESTS=1 to run it"
-)
-
 WAIT_SECONDS = 300.0
 """Limit for what takes seconds on an idle machine."""
 
@@ -175,7 +171,6 @@ def test_a_killed_driver_leaves_its_jobs_and_no_other_trains_their_runs(cluster:
     assert set(map(tuple, cluster.steps("train/loss").values())) == {tuple(range(60))}
 
 
-@requires_time
 def test_preempted_and_killed_jobs_continue_and_equal_worker_processes(cluster: Cluster) -> None:
     driver = cluster.start("--executor", "slurm")
     cluster.wait(lambda runs: len(runs) == 4 and all(run.boundary for run in runs))

@@ -14,8 +14,8 @@ from labbench.executors import Executor
 from labbench.executors.slurm.job import SlurmJob
 from labbench.executors.slurm.job_array import Submitter
 from labbench.executors.slurm.job_folder import JobFolder, SubmittedJob
-from labbench.executors.slurm.scheduler import JobState, LocalScheduler, Scheduler, SlurmScheduler
-from labbench.executors.watched_stack import WatchedStack
+from labbench.executors.slurm.scheduler import LocalScheduler, Scheduler, SlurmScheduler
+from labbench.executors.watched_stack import WatchedStack, failure
 from labbench.records import Event, Finished, SlurmOptions, Stack, Submitted
 
 POLL_SECONDS = 0.2
@@ -23,6 +23,9 @@ POLL_SECONDS = 0.2
 
 QUERY_SECONDS = 15.0
 """Seconds between two queries of the scheduler."""
+
+INTERRUPTED_QUERY_SECONDS = 2.0
+"""The same after Ctrl-C, when somebody waits for the end."""
 
 MAX_ARRAY = 1000
 """Maximum number of jobs that are submitted at once."""
@@ -58,7 +61,8 @@ class SlurmExecutor(Executor):
         self._resubmissions: list[tuple[Stack, int]] = []
         self._interrupted = False
         self._next_query = time.monotonic() + QUERY_SECONDS
-        self._states: dict[str, JobState] = {}
+        self._done: list[JobFolder] = []
+        """Folders of jobs whose runs have all ended."""
 
     def capacity(self) -> int:
         return self._settings.options.array
@@ -69,6 +73,7 @@ class SlurmExecutor(Executor):
             yield from self._submit(self._take(pending))
             if not self._jobs:
                 return
+            self._submitter.run_debug_jobs()
             is_idle = True
             for job in [*self._jobs]:
                 before = job.position
@@ -90,9 +95,8 @@ class SlurmExecutor(Executor):
         self._interrupted = True
         for job in self._jobs:
             job.folder.request_stop(job.watched.active.keys)
-        waiting = [job.job_id for job in self._jobs if not job.folder.has_started()]
-        self._scheduler.cancel(waiting)
-        self._states |= dict.fromkeys(waiting, JobState("CANCELLED"))
+        # a job that starts after its request was written trains nothing
+        self._scheduler.cancel([job.job_id for job in self._jobs if not job.folder.has_started()])
         self._next_query = 0.0
 
     def acknowledge(self, events: Sequence[Event]) -> None:
@@ -102,15 +106,20 @@ class SlurmExecutor(Executor):
                 job.folder.mark_recorded()
 
     def close(self) -> None:
+        for job in self._jobs:  # for one that cannot be cancelled now
+            job.folder.request_stop(job.watched.active.keys)
         self._scheduler.cancel([job.job_id for job in self._jobs])
         self._submitter.close()
+        for folder in self._done:
+            shutil.rmtree(folder.path, ignore_errors=True)
 
     def _take(self, pending: Iterator[Stack]) -> list[tuple[Stack, int]]:
         """Return the stacks to submit now, each with the number of fruitless jobs before it."""
         if self._interrupted:
             return []
         taken, self._resubmissions = self._resubmissions, []
-        while len(self._jobs) + len(taken) < MAX_ARRAY and (stack := next(pending, None)) is not None:
+        most = 1 if self._settings.options.cluster == "debug" else MAX_ARRAY
+        while len(self._jobs) + len(taken) < most and (stack := next(pending, None)) is not None:
             taken.append((stack, 0))
         return taken
 
@@ -140,33 +149,34 @@ class SlurmExecutor(Executor):
             self.is_in_batch = True
             yield from job.receive()
         except LabbenchError as error:
-            failures, _ = job.watched.end_dead(str(error), [])
-            yield from failures
+            self._scheduler.cancel([job.job_id])
+            for failed in [failure(run, "crash", str(error), []) for run in job.watched.active]:
+                job.watched.update(failed)
+                yield failed
         finally:
             self.is_in_batch = False
 
-    def _end_jobs(self) -> Iterator[Event]:
+    def _end_jobs(self) -> Iterator[Event | None]:
         """End the jobs whose runs have ended, that the scheduler has ended, or whose runs are overdue."""
         self._query()
         for job in [*self._jobs]:
-            state = self._states.get(job.job_id)
-            has_ended = state is not None and not state.is_active
-            overdue = job.overdue_runs()
             if not job.watched.active.keys:
                 self._jobs.remove(job)
-                if has_ended:
-                    shutil.rmtree(job.folder.path, ignore_errors=True)
-            elif overdue:
+                self._done.append(job.folder)
+            elif overdue := job.overdue_runs():
                 yield from self._end_overdue(job, overdue)
-            elif state is not None and has_ended and job.is_settled:
-                yield from self._receive(job)
-                ends, retries, fruitless = job.end(state)
+            elif job.final_state is not None and job.is_settled:
+                ends, retries, fruitless = job.end(job.final_state)
                 self._jobs.remove(job)
                 yield from self._finish(job, ends, [(stack, fruitless) for stack in retries])
 
-    def _end_overdue(self, job: SlurmJob, overdue: dict[str, str]) -> Iterator[Event]:
+    def _end_overdue(self, job: SlurmJob, overdue: dict[str, str]) -> Iterator[Event | None]:
         self._scheduler.cancel([job.job_id])
-        yield from self._receive(job)
+        before = None
+        while before != job.position:
+            before = job.position
+            yield from self._receive(job)
+            yield None  # between two batches
         failures, retries = job.watched.end_overdue(overdue, job.last_lines())
         self._jobs.remove(job)
         yield from self._finish(job, failures, [(stack, 0) for stack in retries])
@@ -181,8 +191,10 @@ class SlurmExecutor(Executor):
             yield from (Finished(run.key, run.attempt, "queued", "interrupted") for run in stack.runs)
 
     def _query(self) -> None:
-        """Ask the scheduler for the states of the jobs, unless it was asked a moment ago."""
-        quiet = [job.job_id for job in self._jobs if job.is_settled]
+        """Ask the scheduler for the states of the quiet jobs, unless it was asked a moment ago."""
+        quiet = {job.job_id: job for job in self._jobs if job.is_settled and job.final_state is None}
         if quiet and time.monotonic() >= self._next_query:
-            self._next_query = time.monotonic() + QUERY_SECONDS
-            self._states |= self._scheduler.states(quiet)
+            pause = INTERRUPTED_QUERY_SECONDS if self._interrupted else QUERY_SECONDS
+            self._next_query = time.monotonic() + pause
+            for job_id, state in self._scheduler.states(quiet).items():
+                quiet[job_id].note_state(state)

@@ -37,7 +37,10 @@ class SlurmJob:
     """Number of jobs of this stack that have ended before, without progress and without their fault."""
     has_progressed: bool = False
     """True after an event of its training."""
-    _last_news: float = field(default_factory=time.monotonic)
+    final_state: JobState | None = None
+    """State of the ended job; None while the scheduler may still run it."""
+    _quiet_since: float | None = None
+    """Time of the first look that found no event after the last one; None before it."""
 
     def receive(self) -> Iterator[Event]:
         """Yield the events that have arrived since the last call, followed by the positions of their runs.
@@ -46,10 +49,11 @@ class SlurmJob:
             LabbenchError: The event file is damaged.
         """
         positions: dict[str, Received] = {}
-        for event, position in islice(self.folder.read_events(self.position), MAX_BATCH):
+        before = self.position
+        for event, position in islice(self.folder.read_events(before), MAX_BATCH):
             if not self.has_progressed:  # the time in the queue does not count
                 self.watched.restart_clock()
-            self.position, self.has_progressed, self._last_news = position, True, time.monotonic()
+            self.position, self.has_progressed = position, True
             self.watched.report()
             if event.run not in self.watched.active:
                 continue
@@ -58,24 +62,45 @@ class SlurmJob:
                 yield event
                 positions[event.run] = Received(event.run, event.attempt, str(position))
         yield from (received for run, received in positions.items() if run in self.watched.active)
+        if self.position != before:
+            self._quiet_since = self.final_state = None
+        elif self._quiet_since is None:
+            self._quiet_since = time.monotonic()
+
+    def receive_all(self) -> Iterator[list[Event]]:
+        """Yield everything that has arrived, in batches; the next one is read after the caller has taken one.
+
+        Raises:
+            LabbenchError: The event file is damaged.
+        """
+        while True:
+            before = self.position
+            yield list(self.receive())
+            if self.position == before:
+                return
 
     @property
     def is_settled(self) -> bool:
-        """True if nothing has arrived for a while."""
-        return time.monotonic() - self._last_news > SETTLE_SECONDS
+        """True if repeated looks have found no event for a while."""
+        return self._quiet_since is not None and time.monotonic() - self._quiet_since > SETTLE_SECONDS
+
+    def note_state(self, state: JobState) -> None:
+        """Note an answer of the scheduler; the last events of an ended job may arrive after it."""
+        if state.is_active:
+            self.final_state = None
+        elif self.final_state is None:
+            self.final_state, self._quiet_since = state, None
 
     def overdue_runs(self) -> dict[str, str]:
         """Return the runs that have exceeded `[resources] timeout`; none while the job waits for a node."""
         return self.watched.overdue_runs() if self.has_progressed else {}
 
     def end(self, state: JobState) -> tuple[list[Finished | Failed], list[Stack], int]:
-        """Return what the end of the job means for the runs that have not ended.
+        """Return what the final state of the job means for the runs that have not ended.
 
         Returns ends of runs, stacks to train in other jobs, and the number of fruitless jobs before them.
         """
         runs = list(self.watched.active)
-        if not runs:
-            return [], [], 0
         if state.name == "CANCELLED":
             return [Finished(run.key, run.attempt, "queued", "the job was cancelled") for run in runs], [], 0
         kind, message = cause_of_end(state.name, self.job_id)

@@ -64,6 +64,13 @@ class Submitter:
         self._jobs += jobs
         return [str(job.job_id) for job in jobs]
 
+    def run_debug_jobs(self) -> None:
+        """Run the jobs of `cluster = "debug"` in this process; no-op on any other cluster."""
+        if self._options.cluster == "debug":
+            for job in self._jobs:
+                job.results()
+            self._jobs = []
+
     def close(self) -> None:
         """Wait for the processes of ended local jobs."""
         for process in (getattr(job, "_process", None) for job in self._jobs):

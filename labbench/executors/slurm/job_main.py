@@ -44,22 +44,22 @@ class TrainingJob:
         folder.require_private()
         wait_until_recorded(folder)
         stack, device, writer = folder.begin()
-        try:
-            if stack is None:
-                return
-            preemption = Preemption(stack)
-            output = folder.output
-            output.touch(mode=0o600)
-            if self.redirect:
-                redirect_output(output)
-            for event in train_and_listen(stack, resolve_devices(device)[0], folder, preemption):
-                writer.append(encode_event(event))
-        except DeviceLost as error:
-            print(error, file=sys.stderr, flush=True)
-            os._exit(DEVICE_LOST_STATUS)
-        finally:
+        if stack is None:
             writer.close()
-        preemption.leave(folder)
+            return
+        with Preemption(stack) as preemption:
+            try:
+                folder.output.touch(mode=0o600)
+                if self.redirect:
+                    redirect_output(folder.output)
+                for event in train_and_listen(stack, resolve_devices(device)[0], folder, preemption):
+                    writer.append(encode_event(event))
+            except DeviceLost as error:
+                print(error, file=sys.stderr, flush=True)
+                os._exit(DEVICE_LOST_STATUS)
+            finally:
+                writer.close()
+            preemption.leave(folder)
 
     def checkpoint(self) -> None:
         """Keep submitit from ending the job: `Preemption` handles the signals."""
@@ -109,9 +109,14 @@ class Preemption:
     signal: int | None = None
     _suspended: int = 0
 
-    def __post_init__(self) -> None:
-        for number in (signal.SIGTERM, *PREEMPT_SIGNALS):
-            signal.signal(number, self._handle)
+    def __enter__(self) -> Preemption:
+        signals = (signal.SIGTERM, *PREEMPT_SIGNALS)
+        self._previous_handlers = {number: signal.signal(number, self._handle) for number in signals}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous_handlers.items():
+            signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.signal = self.signal or number

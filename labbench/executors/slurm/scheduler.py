@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Collection, Sequence
 from contextlib import suppress
@@ -15,14 +16,14 @@ from labbench.store.liveness import HOST
 COMMAND_SECONDS = 30.0
 """Time limit of one command of SLURM."""
 
-_ACTIVE_STATES = {
-    "PENDING", "RUNNING", "SUSPENDED", "COMPLETING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED",
-    "RESIZING", "RESV_DEL_HOLD", "SIGNALING", "SPECIAL_EXIT", "STAGE_OUT", "STOPPED",
-}  # fmt: skip
-"""Job states of squeue(1) in which a job may still train."""
-
 GONE = "GONE"
 """State of a job that the scheduler does not know any more."""
+
+_FINAL_STATES = {
+    "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "LAUNCH_FAILED", "NODE_FAIL", "OUT_OF_MEMORY",
+    "PREEMPTED", "RECONFIG_FAIL", "REVOKED", "TIMEOUT", GONE,
+}  # fmt: skip
+"""Job states of squeue(1) in which a job has ended; in any other, also an unknown one, it may still train."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class JobState:
     @property
     def is_active(self) -> bool:
         """True if the job may still train."""
-        return self.name in _ACTIVE_STATES
+        return self.name not in _FINAL_STATES
 
 
 class Scheduler(Protocol):
@@ -65,19 +66,26 @@ class SlurmScheduler:
         if listed is None:
             return {}
         states = {job: JobState(name) for job, name in listed.items() if job in jobs}
-        missing = [job for job in jobs if job not in states]
-        ended = _run(
-            ["sacct", "--noheader", "--parsable2", "--allocations", "--format=JobID,State", f"--jobs={arrays}"]
-        )
-        for job in missing:
-            name = (ended or {}).get(job, GONE).partition(" ")[0]  # `CANCELLED by 1000`
-            states[job] = JobState(GONE if name in _ACTIVE_STATES else name)  # accounting may lag behind
+        if missing := [job for job in jobs if job not in states]:
+            states |= _ended_states(missing, arrays)
         return states
 
     def cancel(self, jobs: Sequence[str]) -> None:
         if jobs:
             with suppress(OSError, subprocess.SubprocessError):
                 subprocess.run(["scancel", *jobs], capture_output=True, timeout=COMMAND_SECONDS, check=False)
+
+
+def _ended_states(jobs: Collection[str], arrays: str) -> dict[str, JobState]:
+    """Return the states of jobs that squeue does not list, without jobs whose state cannot be found out."""
+    accounted = _run(
+        ["sacct", "--noheader", "--parsable2", "--allocations", "--format=JobID,State", f"--jobs={arrays}"]
+    )
+    if accounted is None and shutil.which("sacct") is not None:
+        return {}
+    names = {job: (accounted or {}).get(job, GONE).partition(" ")[0] for job in jobs}  # `CANCELLED by 1000`
+    states = {job: JobState(name) for job, name in names.items()}
+    return {job: JobState(GONE) if state.is_active else state for job, state in states.items()}  # accounting may lag
 
 
 class LocalScheduler:

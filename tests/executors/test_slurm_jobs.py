@@ -1,0 +1,179 @@
+"""Driver's side of SLURM jobs: late, long and damaged event files, and answers of the scheduler."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from labbench.executors.event_codec import encode_event
+from labbench.executors.slurm import executor as slurm_executor
+from labbench.executors.slurm import job as slurm_job
+from labbench.executors.slurm import scheduler as slurm_scheduler
+from labbench.executors.slurm.event_log import EventFileWriter
+from labbench.executors.slurm.executor import JobSettings, SlurmExecutor
+from labbench.executors.slurm.job import SlurmJob
+from labbench.executors.slurm.job_folder import JobFolder
+from labbench.executors.slurm.scheduler import GONE, JobState, SlurmScheduler
+from labbench.executors.watched_stack import WatchedStack
+from labbench.records import Event, Failed, Finished, Points, RunRecord, Runtime, SlurmOptions, Stack, Started
+from labbench.runner.planner import make_stack
+
+
+class StubScheduler:
+    """Scheduler that answers every question with one state."""
+
+    cluster = "stub"
+
+    def __init__(self, state: str, on_question: Callable[[], None] = lambda: None) -> None:
+        self.state, self.on_question = state, on_question
+        self.cancelled: list[str] = []
+
+    def states(self, jobs: Collection[str]) -> dict[str, JobState]:
+        self.on_question()
+        return {job: JobState(self.state) for job in jobs}
+
+    def cancel(self, jobs: Sequence[str]) -> None:
+        self.cancelled += jobs
+        self.state = "CANCELLED"
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slurm_executor, "QUERY_SECONDS", 0.0)
+    monkeypatch.setattr(slurm_executor, "POLL_SECONDS", 0.0)
+    monkeypatch.setattr(slurm_job, "SETTLE_SECONDS", 0.0)
+
+
+@pytest.fixture
+def stack() -> Stack:
+    runs = [RunRecord(index, f"run{index}", "", "e", "running", {"epochs": 9}) for index in range(2)]
+    return make_stack(runs, task="digits", stop=None, runtime=Runtime())
+
+
+@pytest.fixture
+def folder(tmp_path: Path, stack: Stack) -> JobFolder:
+    return JobFolder.create(tmp_path / "jobs" / "job", stack, "cpu")
+
+
+def training_events(stack: Stack, steps: Sequence[int]) -> list[Event]:
+    """Return the events of a complete training with one event for each step."""
+    events: list[Event] = []
+    for run in stack.runs:
+        events.append(Started(run.key, 1, "host", 1, "cpu", "loop"))
+        events += [Points(run.key, 1, "train/loss", [step], [step], [0.5]) for step in steps]
+        events.append(Finished(run.key, 1, "finished", "all epochs"))
+    return events
+
+
+def write_events(folder: JobFolder, events: Sequence[Event]) -> None:
+    """Write a complete event file of the job's first start."""
+    writer = EventFileWriter(folder.path / "events-0", json.dumps({"previous_end": 0}).encode())
+    for event in events:
+        writer.append(encode_event(event))
+    writer.close()
+
+
+def drive(monkeypatch: pytest.MonkeyPatch, folder: JobFolder, stack: Stack, scheduler: StubScheduler) -> list[Event]:
+    """Return the events of an executor that is attached to the job."""
+    monkeypatch.setattr(slurm_executor, "make_scheduler", lambda cluster: scheduler)
+    job = SlurmJob(folder, "7", WatchedStack(stack, None))
+    with closing(SlurmExecutor(JobSettings(SlurmOptions(), folder.path.parent), attached=[job])) as executor:
+        return [event for event in executor.execute([]) if event is not None]
+
+
+def reported(events: Sequence[Event]) -> list[Event]:
+    return [event for event in events if isinstance(event, Started | Points | Finished | Failed)]
+
+
+def test_an_ended_job_is_read_to_its_end_however_much_it_has_reported(
+    monkeypatch: pytest.MonkeyPatch, folder: JobFolder, stack: Stack
+) -> None:
+    monkeypatch.setattr(slurm_job, "MAX_BATCH", 10)
+    events = training_events(stack, range(25))
+    write_events(folder, events)
+    assert reported(drive(monkeypatch, folder, stack, StubScheduler("COMPLETED"))) == events
+
+
+@pytest.mark.parametrize("state", ["COMPLETED", "CANCELLED", "NODE_FAIL", "FAILED", GONE])
+def test_events_that_arrive_after_the_scheduler_has_ended_the_job_count(
+    monkeypatch: pytest.MonkeyPatch, folder: JobFolder, stack: Stack, state: str
+) -> None:
+    monkeypatch.setattr(slurm_job, "MAX_BATCH", 10)
+    events = training_events(stack, range(25))
+    late = iter([events])
+    scheduler = StubScheduler(state, on_question=lambda: [write_events(folder, each) for each in late] and None)
+    assert reported(drive(monkeypatch, folder, stack, scheduler)) == events
+
+
+def test_a_job_that_reports_again_after_the_answer_of_the_scheduler_is_asked_for_again(
+    folder: JobFolder, stack: Stack
+) -> None:
+    job = SlurmJob(folder, "7", WatchedStack(stack, None))
+    job.note_state(JobState("NODE_FAIL"))
+    write_events(folder, training_events(stack, range(3))[:2])
+    assert len(list(job.receive())) == 3
+    assert job.final_state is None
+    assert not job.is_settled
+
+
+def test_a_job_that_ended_without_its_last_events_is_settled_only_after_an_empty_look(
+    folder: JobFolder, stack: Stack
+) -> None:
+    job = SlurmJob(folder, "7", WatchedStack(stack, None))
+    assert not job.is_settled
+    list(job.receive())
+    assert job.is_settled
+    job.note_state(JobState("COMPLETED"))
+    assert not job.is_settled
+
+
+def test_a_damaged_event_file_fails_every_run_of_its_stack_and_cancels_the_job(
+    monkeypatch: pytest.MonkeyPatch, folder: JobFolder, stack: Stack
+) -> None:
+    writer = EventFileWriter(folder.path / "events-0", json.dumps({"previous_end": 0}).encode())
+    writer.append(b"no event")
+    writer.close()
+    scheduler = StubScheduler("RUNNING")
+    events = reported(drive(monkeypatch, folder, stack, scheduler))
+    assert [event.run for event in events if isinstance(event, Failed)] == ["run0", "run1"]
+    assert all("not an event" in event.message for event in events if isinstance(event, Failed))
+    assert scheduler.cancelled == ["7"]
+
+
+def test_the_folder_of_a_job_is_deleted_once_all_its_runs_have_ended(
+    monkeypatch: pytest.MonkeyPatch, folder: JobFolder, stack: Stack
+) -> None:
+    write_events(folder, training_events(stack, range(3)))
+    drive(monkeypatch, folder, stack, StubScheduler("RUNNING"))
+    assert not folder.path.exists()
+
+
+def test_a_state_that_labbench_does_not_know_counts_as_training() -> None:
+    assert JobState("POWERING_UP").is_active
+    assert JobState("").is_active
+    assert not JobState("COMPLETED").is_active
+
+
+@pytest.mark.parametrize(
+    ("squeue", "sacct", "state"),
+    [
+        ({}, {"7": "CANCELLED by 1000"}, "CANCELLED"),
+        ({}, {"7": "RUNNING"}, GONE),
+        ({}, {}, GONE),
+        ({}, None, None),
+        (None, {"7": "COMPLETED"}, None),
+        ({"7": "PENDING"}, None, "PENDING"),
+    ],
+)
+def test_only_an_answer_of_the_scheduler_ends_a_job(
+    monkeypatch: pytest.MonkeyPatch, squeue: dict[str, str] | None, sacct: dict[str, str] | None, state: str | None
+) -> None:
+    answers = {"squeue": squeue, "sacct": sacct}
+    monkeypatch.setattr(slurm_scheduler, "_run", lambda words: answers[words[0]])
+    monkeypatch.setattr(slurm_scheduler.shutil, "which", lambda name: f"/usr/bin/{name}")
+    states = SlurmScheduler("stub").states(["7"])
+    assert states == ({} if state is None else {"7": JobState(state)})
