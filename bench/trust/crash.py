@@ -44,7 +44,7 @@ _RETRAINED = 0.02
 """Difference, relative or absolute, of values that were trained in a stack of fewer runs after an interruption."""
 LOSS_SECONDS = 2.0 if SMALL else 0.25
 """Maximum age of a lost log call: 0.025 on a machine with free cores, more on one that runs tests."""
-SURVIVAL_SECONDS = 30.0
+SURVIVAL_SECONDS = 120.0
 """Time in which the workers of a killed driver end: one that is loading torch ends once it is loaded."""
 
 _RECORD = struct.Struct("<qq")

@@ -9,7 +9,7 @@ import re
 from functools import lru_cache
 from pathlib import Path
 
-from labbench.files import UNFINISHED
+from labbench.files import UNFINISHED, remove_abandoned_drafts
 
 _NETWORK = {
     "9p", "acfs", "afs", "beegfs", "ceph", "cephfs", "cifs", "cvmfs2", "davfs", "drvfs", "fuse", "fuse.alluxio-fuse",
@@ -66,8 +66,10 @@ def has_shared_memory(folder: Path) -> bool:
     """Return False if processes cannot share memory through a file in the folder, or cannot lock it.
 
     Many FUSE and virtual file systems cannot. A write-ahead log needs both; a rollback journal needs no shared memory.
-    Tries it with a temporary file; where none can be written, the result is True.
+    Tries it with a temporary file; where none can be written, the result is True. Such files of killed processes are
+    removed.
     """
+    remove_abandoned_drafts(folder)
     file = folder / f"{UNFINISHED}{os.urandom(8).hex()}-shm"  # as SQLite names the file
     try:
         first = os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)

@@ -456,6 +456,14 @@ def test_local_folder_has_shared_memory_and_keeps_no_file(tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
+def test_probe_of_shared_memory_removes_the_file_of_a_killed_probe(tmp_path: Path) -> None:
+    left = tmp_path / ".labbench-0123456789abcdef-shm"
+    left.touch()
+    os.utime(left, (0, 0))
+    file_systems.has_shared_memory(tmp_path)
+    assert not left.exists()
+
+
 def test_views_can_be_queried_without_labbench(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     with Writer(path) as writer:
