@@ -12,6 +12,7 @@ import io
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -21,7 +22,7 @@ from labbench.cli.database import backup, doctor, vacuum
 from labbench.cli.help import examples, help_
 from labbench.cli.import_runs import import_
 from labbench.cli.options import database
-from labbench.cli.setup import new, welcome
+from labbench.cli.setup import completion, new, welcome
 from labbench.errors import GridError, InputError, LabbenchError
 from labbench.text import clean
 
@@ -31,6 +32,12 @@ UNUSABLE_PATH_ERRORS = (FileNotFoundError, NotADirectoryError, IsADirectoryError
 
 class CommandGroup(click.Group):
     """Group of all commands, which turns errors into messages and exit statuses."""
+
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        """Run the command line, or answer a shell that asks for completions."""
+        if completion.COMPLETE_VARIABLE in os.environ:
+            completion.register_shells()
+        return super().main(*arguments, **options)
 
     def invoke(self, context: click.Context) -> object:
         """Run the command. Raises CommandError, which click prints, for an error of labbench or of a file."""
@@ -151,6 +158,7 @@ for command in (
     vacuum,
     tasks.tasks,
     tui.demo,
+    completion.completion,
     help_,
 ):
     main.add_command(command)

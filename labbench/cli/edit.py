@@ -11,6 +11,7 @@ import click
 from labbench.cli.help import examples
 from labbench.cli.options import database, runs
 from labbench.cli.output import echo
+from labbench.cli.setup.name_completion import complete_experiments, complete_metrics, complete_runs
 from labbench.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def tag(db: Path, runs: Sequence[str], add: Sequence[str], remove: Sequence[str]
 
 
 @click.command(epilog=examples("labbench note 3f9a1c20 'diverges late, lower lr'"))
-@click.argument("run")
+@click.argument("run", shell_complete=complete_runs)
 @click.argument("text")
 @database
 def note(db: Path, run: str, text: str) -> None:
@@ -65,7 +66,7 @@ def note(db: Path, run: str, text: str) -> None:
 
 
 @click.command(epilog=examples("labbench define val/rmse min", "labbench define grad_scale none"))
-@click.argument("metric")
+@click.argument("metric", shell_complete=complete_metrics)
 @click.argument("goal", type=click.Choice(["min", "max", "none"]))
 @database
 def define(db: Path, metric: str, goal: Goal) -> None:
@@ -88,7 +89,7 @@ def define(db: Path, metric: str, goal: Goal) -> None:
 
 
 @click.command(epilog=examples("labbench rename quickstart optimizers"))
-@click.argument("experiment")
+@click.argument("experiment", shell_complete=complete_experiments)
 @click.argument("new")
 @database
 def rename(db: Path, experiment: str, new: str) -> None:

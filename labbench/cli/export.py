@@ -16,6 +16,7 @@ import click
 from labbench.cli.help import FILTER_HELP, examples
 from labbench.cli.options import PATH, database, filters
 from labbench.cli.output import echo, print_name_notes, printable
+from labbench.cli.setup.name_completion import complete_metrics
 from labbench.errors import InputError
 from labbench.text import format_count
 
@@ -73,7 +74,14 @@ def _open_text(path: Path | None) -> Iterator[TextIO]:
 @click.option("--long", "shape", flag_value="long", default="long", help="One row per point.  [default]")
 @click.option("--wide", "shape", flag_value="wide", help="One row per run and step, one column per metric.")
 @click.option("--summary", "shape", flag_value="summary", help="One row per run: configuration, last, best.")
-@click.option("--metric", "metrics", multiple=True, metavar="M", help="Only this metric; repeatable.")
+@click.option(
+    "--metric",
+    "metrics",
+    multiple=True,
+    metavar="M",
+    shell_complete=complete_metrics,
+    help="Only this metric; repeatable.",
+)
 @click.option(
     "-o",
     "output",

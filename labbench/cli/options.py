@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
+from labbench.cli.setup.name_completion import complete_filters, complete_runs
 from labbench.files import default_database, expand_home
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -47,8 +48,8 @@ def _nearest_database(context: click.Context, _: click.Parameter, path: Path | N
     return default_database()  # click's `envvar` would take precedence over a --db before the command's name
 
 
-filters = click.argument("filters", nargs=-1, metavar="[FILTER]...")
-runs = click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+filters = click.argument("filters", nargs=-1, metavar="[FILTER]...", shell_complete=complete_filters)
+runs = click.argument("runs", nargs=-1, required=True, metavar="RUN...", shell_complete=complete_runs)
 all_code = click.option("--all-code", is_flag=True, help="Include runs of older code.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 table_format = click.option(

@@ -14,6 +14,7 @@ import click
 from labbench.cli.help import FILTER_HELP, examples
 from labbench.cli.options import FILE_PATH, Command, all_code, database, filters
 from labbench.cli.output import echo, print_name_notes
+from labbench.cli.setup.name_completion import complete_keys, complete_metrics
 from labbench.errors import InputError
 from labbench.text import no_color_requested
 
@@ -40,7 +41,12 @@ def figure_options(command: Command) -> Command:
         click.option(
             "--heatmap", "heat_map", nargs=2, metavar="ROW COLUMN", help="Draw means by two configuration keys instead."
         ),
-        click.option("--tuned", metavar="KEY", help="Draw each value of KEY at its own best setting instead."),
+        click.option(
+            "--tuned",
+            metavar="KEY",
+            shell_complete=complete_keys,
+            help="Draw each value of KEY at its own best setting instead.",
+        ),
         click.option(
             "--best-of", metavar="KEY", help="Draw the best of n random configurations by KEY, or of `all`, instead."
         ),
@@ -61,7 +67,7 @@ def figure_options(command: Command) -> Command:
     )
     + FILTER_HELP
 )
-@click.argument("metric")
+@click.argument("metric", shell_complete=complete_metrics)
 @filters
 @click.option("--x", "axis", default="step", show_default=True, help="step, time, epoch, samples, or a metric.")
 @click.option(
@@ -72,7 +78,12 @@ def figure_options(command: Command) -> Command:
     help="Weight of an exponential moving average.",
 )
 @click.option("--log", is_flag=True, help="Logarithmic y axis.")
-@click.option("--group", metavar="KEY", help="One curve per value of this configuration key: the mean of its runs.")
+@click.option(
+    "--group",
+    metavar="KEY",
+    shell_complete=complete_keys,
+    help="One curve per value of this configuration key: the mean of its runs.",
+)
 @figure_options
 @all_code
 @database

@@ -15,6 +15,7 @@ import click
 from labbench.cli.help import FILTER_HELP, examples
 from labbench.cli.options import as_json, database, filters, runs, table_format
 from labbench.cli.output import echo, print_name_notes
+from labbench.cli.setup.name_completion import complete_columns
 from labbench.errors import InputError, LabbenchError
 from labbench.files import database_command, files_folder
 from labbench.text import clean, format_duration, format_setting, split_lines
@@ -35,9 +36,12 @@ if TYPE_CHECKING:
 @click.option(
     "--sort",
     metavar="COLUMN",
+    shell_complete=complete_columns,
     help="A configuration key, a word such as started, a metric or best(METRIC), best first; -COLUMN reverses.",
 )
-@click.option("--columns", metavar="A,B", help="Configuration keys and metrics to show.")
+@click.option(
+    "--columns", metavar="A,B", shell_complete=complete_columns, help="Configuration keys and metrics to show."
+)
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N runs.")
 @table_format
 @as_json

@@ -11,6 +11,7 @@ import click
 from labbench.cli.help import FILTER_HELP, examples
 from labbench.cli.options import FILE_PATH, database
 from labbench.cli.output import echo
+from labbench.cli.setup.name_completion import complete_filters, complete_runs
 from labbench.errors import InputError
 from labbench.text import format_count, format_size
 
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
     )
     + FILTER_HELP
 )
-@click.argument("runs", nargs=-1, metavar="[RUN]...")
-@click.option("--filter", "filter_", metavar="FILTER", help="Pack the matching runs.")
+@click.argument("runs", nargs=-1, metavar="[RUN]...", shell_complete=complete_runs)
+@click.option("--filter", "filter_", metavar="FILTER", shell_complete=complete_filters, help="Pack the matching runs.")
 @click.option("--with-source", is_flag=True, help="Include grid, task or script, command and diff.")
 @click.option("--with-output", is_flag=True, help="Include captured output and tracebacks.")
 @click.option("-o", "output", type=FILE_PATH, metavar="FILE", help="File to write, such as a.labbench.")

@@ -11,6 +11,7 @@ import click
 from labbench.cli.help import examples
 from labbench.cli.options import as_json
 from labbench.cli.output import echo
+from labbench.cli.setup.name_completion import complete_tasks
 from labbench.files import expand_home
 from labbench.text import clean
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @click.command(epilog=examples("labbench tasks", "labbench tasks digits"))
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=complete_tasks)
 @as_json
 def tasks(name: str | None, as_json: bool) -> None:
     """List the built-in tasks, or the parameters of task NAME.

@@ -16,6 +16,7 @@ import click
 from labbench.cli.help import FILTER_HELP, examples
 from labbench.cli.options import FILE_PATH, all_code, as_json, database, filters, table_format
 from labbench.cli.output import echo, print_name_notes
+from labbench.cli.setup.name_completion import complete_keys, complete_metrics
 from labbench.errors import InputError, LabbenchError, unknown_metric
 from labbench.text import clean, no_color_requested
 
@@ -45,7 +46,7 @@ def _finite(context: click.Context, option: click.Parameter, value: float | None
     )
     + FILTER_HELP
 )
-@click.argument("metric")
+@click.argument("metric", shell_complete=complete_metrics)
 @filters
 @as_json
 @click.option(
@@ -66,8 +67,22 @@ def _finite(context: click.Context, option: click.Parameter, value: float | None
 @click.option("--all", "pooled", is_flag=True, help="Pool all experiments that have the task of the newest run.")
 @click.option("--last", is_flag=True, help="Compare the last values of the runs instead of their best ones.")
 @click.option("--seed-key", "seeds", metavar="KEY", multiple=True, help="Config key of the seed, if not recognised.")
-@click.option("--ignore", "ignored", metavar="KEY", multiple=True, help="Leave a config key out; may be repeated.")
-@click.option("--keep", "kept", metavar="KEY", multiple=True, help="Keep a key that seems to identify the run.")
+@click.option(
+    "--ignore",
+    "ignored",
+    metavar="KEY",
+    multiple=True,
+    shell_complete=complete_keys,
+    help="Leave a config key out; may be repeated.",
+)
+@click.option(
+    "--keep",
+    "kept",
+    metavar="KEY",
+    multiple=True,
+    shell_complete=complete_keys,
+    help="Keep a key that seems to identify the run.",
+)
 @table_format
 @all_code
 @database

@@ -12,6 +12,7 @@ import click
 from labbench.cli.help import examples
 from labbench.cli.options import FILE_PATH, database
 from labbench.cli.output import echo
+from labbench.cli.setup.name_completion import complete_tasks
 from labbench.errors import InputError
 from labbench.files import database_command, write_atomically
 
@@ -27,7 +28,12 @@ DEFAULT_GRID = Path("grid.toml")
 @click.option(
     "--from", "script", type=FILE_PATH, metavar="SCRIPT", help="Start this script; read its argparse options."
 )
-@click.option("--task", metavar="TASK", help="Train a built-in task, or FILE.py:CLASS, which is written if missing.")
+@click.option(
+    "--task",
+    metavar="TASK",
+    shell_complete=complete_tasks,
+    help="Train a built-in task, or FILE.py:CLASS, which is written if missing.",
+)
 @click.option("--script", "new_script", type=FILE_PATH, metavar="FILE", help="Write a script to begin with.")
 @database
 def new(db: Path, grid: Path, script: Path | None, task: str | None, new_script: Path | None) -> None:
