@@ -6,25 +6,20 @@ import shutil
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
 pytest.importorskip("torch")
 
 from helpers.doc_pages import EMPTY_FOLDER, LANGUAGES, PAGES, ROOT, blocks, missing_words, read_blocks
 from helpers.doc_session import PageSession
-from labbench.cli import main
 from labbench.store.writer import Writer
 
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a database with the runs of the example and of the quickstart."""
+    """Return a database with the runs of the example."""
     path = tmp_path_factory.mktemp("documentation") / "runs.db"
     shutil.copyfile(ROOT / "runs.db.example", path)
     Writer(path).close()  # the example is of an earlier release
-    grid = str(ROOT / "experiments" / "quickstart.toml")
-    result = CliRunner().invoke(main, ["--db", str(path), "run", grid, "--set", "epochs=3", "--workers", "0"])
-    assert result.exit_code == 0, result.output
     return path
 
 
