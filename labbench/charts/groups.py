@@ -1,4 +1,4 @@
-"""Groups of curves: from how many curves on they are drawn, and their means and spreads."""
+"""Mean and spread of groups of curves, so that several runs can be drawn as one line with a band."""
 
 from __future__ import annotations
 
@@ -10,24 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labbench.charts.series import gaps_as_nan
-from labbench.charts.view import Display, ResolvedDisplay
 
 Floats: TypeAlias = NDArray[np.float64]
 SpreadKind: TypeAlias = Literal["95 %", "std", "range"]
 SPREADS: tuple[SpreadKind, ...] = get_args(SpreadKind)
 
-MAX_SEPARATE_LINES = 30
-"""With more lines, `auto` draws groups: the best configurations in colour, the other lines in grey."""
 
 _MAX_VARIANCE_RATIO = 50
 """Variances above this multiple of the median variance are not pooled: the group is diverging."""
-
-
-def resolve_display(display: Display, lines: int) -> ResolvedDisplay:
-    """Resolve `auto` for a number of lines; other values are returned unchanged."""
-    if display != "auto":
-        return display
-    return "runs" if lines <= MAX_SEPARATE_LINES else "groups"
 
 
 @dataclass(frozen=True, slots=True)

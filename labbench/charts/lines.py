@@ -15,12 +15,11 @@ from numpy.typing import NDArray
 
 from labbench.charts.axes import Frame, scale_values
 from labbench.charts.glyphs import OTHER_SLOT, SERIES_GLYPHS
-from labbench.charts.groups import resolve_display
 from labbench.charts.rasterize import ColumnSpans, Extent, measure_all_spans
 from labbench.charts.series import Curve, Floats, Series, envelope, smooth_series, value_range
 from labbench.charts.smoothing_spec import Smoothing, parse_smoothing
 from labbench.charts.ticks import MAX_AXIS_VALUE
-from labbench.charts.view import ChartView, Range, ResolvedDisplay
+from labbench.charts.view import ChartView, Range, ResolvedDisplay, resolve_display
 from labbench.records import Status
 
 _MIN_LINES_FOR_OUTLIERS = 5

@@ -19,6 +19,8 @@ Range: TypeAlias = tuple[float, float]
 Box: TypeAlias = tuple[float, float, float, float]
 """(left, right, low, high)."""
 
+MAX_SEPARATE_LINES = 30
+"""With more lines, `auto` draws groups: the best configurations in colour, the other lines in grey."""
 _MIN_WINDOW_SHARE = 1e-9
 """Narrowest window as a fraction of the whole, limited by float precision."""
 
@@ -54,6 +56,13 @@ class ChartView:
     def without_cursor(self) -> ChartView:
         """The view without crosshair and zoom box, which are drawn over the cached drawing."""
         return replace(self, crosshair=None, box=None)
+
+
+def resolve_display(display: Display, lines: int) -> ResolvedDisplay:
+    """Resolve `auto` for a number of lines; other values are returned unchanged."""
+    if display != "auto":
+        return display
+    return "runs" if lines <= MAX_SEPARATE_LINES else "groups"
 
 
 def zoom_window(window: Range, whole: Range, factor: float, at: float | None = None) -> Range | None:

@@ -16,9 +16,8 @@ from textual import on
 from textual.containers import Container
 
 from labbench.charts.glyphs import OTHER_SLOT
-from labbench.charts.groups import resolve_display
 from labbench.charts.ticks import MAX_AXIS_VALUE, clamp
-from labbench.charts.view import Box, Display, Range, ResolvedDisplay, XAxis
+from labbench.charts.view import Box, Display, Range, ResolvedDisplay, XAxis, resolve_display
 from labbench.metrics import Goal, page_order
 from labbench.records import RunRecord
 from labbench.tui.charts.labels import leader_slots

@@ -11,8 +11,8 @@ from textual.pilot import Pilot
 
 from helpers.golden import SIZES, compare, press, screen, settle, type_in, use, wait_for_words
 from helpers.store_samples import points
-from labbench.charts.groups import resolve_display
 from labbench.charts.ticks import MAX_AXIS_VALUE, MIN_AXIS_EXTENT
+from labbench.charts.view import resolve_display
 from labbench.records import Finished, NewRun, Points, Started, Submission
 from labbench.store.writer import Writer
 from labbench.tui.charts.panel import ChartPanel
