@@ -106,18 +106,19 @@ def open_ray_executor(expanded: ExpandedGrid, db: Path, device: str, address: st
     """Return the executor of a Ray cluster, after its nodes were checked.
 
     Raises:
-        InputError: There is no cluster at the address, no node can serve a stack, or a node has other versions or does
-            not see the data.
+        InputError: There is no cluster at the address, no node can serve a stack, or a node has other versions, does
+            not see the data or cannot import the task.
     """
-    from labbench.executors.ray.cluster import connect, disconnect, require_equal_nodes, require_slots
+    from labbench.executors.ray.cluster import connect, disconnect, read_modules, require_equal_nodes, require_slots
     from labbench.executors.ray.executor import RayExecutor, RaySettings
 
     resources = expanded.grid.resources
     head = connect(address)
     try:
         require_slots(resources)
-        require_equal_nodes(data_paths(expanded))
-        settings = RaySettings(head, resources, files_folder(db), shipped_files(expanded), device)
+        modules = read_modules(shipped_files(expanded))
+        require_equal_nodes(data_paths(expanded), expanded.grid.task, modules)
+        settings = RaySettings(head, resources, files_folder(db), modules, device)
         return RayExecutor(settings)
     except BaseException:
         disconnect()

@@ -6,12 +6,15 @@ import logging
 import os
 import secrets
 import socket
+import tempfile
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from labbench.errors import InputError
-from labbench.executors.ray.node_main import describe_node
+from labbench.executors.ray.node_main import captured_output, describe_node
+from labbench.executors.worker_pool import WORKER_ENVIRONMENT
 from labbench.records import Resources
 from labbench.system.cgroups import usable_cpu_count
 from labbench.system.provenance import library_versions
@@ -65,21 +68,24 @@ def connect(address: str | None) -> str:
         options |= {"address": "local", "include_dashboard": False, "num_cpus": usable_cpu_count()}
     else:
         options |= {"address": address}
-    try:
-        if not ray.is_initialized():
-            ray.init(**options)
-    except ray.exceptions.AuthenticationError as error:
-        raise InputError(
-            f"--address {address}: the cluster refuses the token of this process; set RAY_AUTH_MODE=token and "
-            "RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the token of the cluster"
-        ) from error
-    except Exception as error:  # Ray raises exceptions of many classes, also Exception itself
-        raise InputError(_connection_message(address, error)) from error
+    # Ray writes the reason of a refused connection to stderr alone
+    with tempfile.TemporaryDirectory(prefix="labbench-ray-") as folder, captured_output(Path(folder)) as output:
+        try:
+            if not ray.is_initialized():
+                ray.init(**options)
+        except Exception as error:  # Ray raises exceptions of many classes, also Exception itself
+            raise InputError(_connection_message(address, error, output.read_text(errors="replace"))) from error
     return str(ray.get_runtime_context().gcs_address)
 
 
-def _connection_message(address: str | None, error: BaseException) -> str:
+def _connection_message(address: str | None, error: BaseException, log: str) -> str:
+    """Return the message for an error of `ray.init`, which has written `log`."""
     reason = " ".join(str(error).split())[:300]
+    if address is not None and ("AuthenticationError" in type(error).__name__ or "Unauthenticated" in log):
+        return (
+            f"--address {address}: the cluster refuses the token of this process; set RAY_AUTH_MODE=token and "
+            "RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the token of the cluster"
+        )
     if address is None:
         return f"a local Ray cluster cannot be started: {reason}"
     if "ersion" in reason:
@@ -115,6 +121,11 @@ def requested(resources: Resources) -> dict[str, float]:
     return {name: amount for name, amount in request.items() if amount}
 
 
+def node_environment() -> dict[str, Any]:
+    """Return Ray's environment of the processes that train on nodes."""
+    return {"env_vars": {name: value for name, value in WORKER_ENVIRONMENT.items() if name != "PYTHONSAFEPATH"}}
+
+
 def count_slots(request: Mapping[str, float], nodes: Sequence[Mapping[str, float]]) -> int:
     """Return the number of tasks with a request that the nodes can run at the same time."""
     return sum(int(min(node.get(name, 0.0) / amount for name, amount in request.items())) for node in nodes)
@@ -137,25 +148,42 @@ def require_slots(resources: Resources) -> None:
     )
 
 
-def require_equal_nodes(paths: Sequence[str]) -> None:
-    """Check on every node that its versions are those of this process and that it sees the data in `paths`.
+def sent_name(task: str) -> str:
+    """Return the name of a task for the nodes: its file's name, since the file is sent, and its class."""
+    return Path(task).name if ":" in task else task
+
+
+def read_modules(files: Sequence[Path]) -> Mapping[str, bytes]:
+    """Return the contents of the task's file (first) and its modules by their paths relative to the task's folder."""
+    return {file.relative_to(files[0].parent).as_posix(): file.read_bytes() for file in files}
+
+
+def require_equal_nodes(paths: Sequence[str], task: str, modules: Mapping[str, bytes]) -> None:
+    """Check on every node that its versions are those of this process, and that it sees the data and runs the task.
+
+    `paths` are those of the data, `modules` is the result of `read_modules`.
 
     Raises:
-        InputError: A node differs, or cannot import labbench.
+        InputError: A node differs, or cannot import labbench or the task.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    probe = ray.remote(num_cpus=0, max_retries=0)(describe_node)
+    # the environment of the training, so that Ray trains in the same process afterwards
+    probe = ray.remote(num_cpus=0, max_retries=0, runtime_env=node_environment())(describe_node)
     nodes = {node["NodeID"]: node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]}
     answers = {
-        node: probe.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(list(paths))
+        node: probe.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(
+            list(paths), sent_name(task), modules
+        )
         for node in nodes
     }
     here = {name: library_versions().get(name, "none") for name in ("python", "torch", "labbench")}
     for node, answer in answers.items():
         try:
             description = ray.get(answer, timeout=PROBE_SECONDS)
+        except (ray.exceptions.TaskUnschedulableError, ray.exceptions.NodeDiedError):
+            continue  # it has died meanwhile
         except ray.exceptions.RayError as error:
             cause = str(error).strip().splitlines()[-1]
             raise InputError(
@@ -168,6 +196,11 @@ def require_equal_nodes(paths: Sequence[str]) -> None:
             raise InputError(
                 f"the node {nodes[node]} does not see {description['missing'][0]}: put the data on a disk that the "
                 "nodes share"
+            )
+        if description["problem"]:
+            raise InputError(
+                f"on the node {nodes[node]}: {description['problem']}; install what the task imports there, or put it "
+                "beside the task's file, from where it is sent"
             )
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,10 +12,16 @@ from typing import Any
 from labbench.executors import Executor
 from labbench.executors.attempt import sub_stack
 from labbench.executors.event_codec import decode_event, encode_stack
-from labbench.executors.ray.cluster import count_slots, disconnect, node_resources, requested
+from labbench.executors.ray.cluster import (
+    count_slots,
+    disconnect,
+    node_environment,
+    node_resources,
+    requested,
+    sent_name,
+)
 from labbench.executors.ray.node_main import train_on_node
 from labbench.executors.watched_stack import WatchedStack, failure
-from labbench.executors.worker_pool import WORKER_ENVIRONMENT
 from labbench.files import MODEL, checkpoint_file, run_folder, write_atomically
 from labbench.params.paths import RUN_PREFIX
 from labbench.records import Event, FailureKind, Finished, Resources, Stack, Submitted
@@ -41,8 +45,8 @@ class RaySettings:
     resources: Resources
     files: Path
     """Folder of the database's files, on this machine."""
-    modules: Sequence[Path] = ()
-    """The task's file and the local modules that it imports: nothing else travels to the nodes."""
+    modules: Mapping[str, bytes] = field(default_factory=dict)
+    """The task's file and the local modules that it imports (`read_modules`): nothing else travels to the nodes."""
     device: str = "auto"
 
 
@@ -75,17 +79,11 @@ class RayExecutor(Executor):
         self._tasks: list[RayTask] = []
         self._waiting: deque[tuple[Stack, int]] = deque()
         self._interrupted = False
-        self._modules = stage_modules(settings.modules)
-        environment: dict[str, Any] = {
-            "env_vars": {k: v for k, v in WORKER_ENVIRONMENT.items() if k != "PYTHONSAFEPATH"}
-        }
-        if self._modules is not None:
-            environment["working_dir"] = str(self._modules)
         options = {"num_cpus": self._request.get("CPU", 1.0), "num_gpus": self._request.get("GPU", 0.0)}
         if "memory" in self._request:
             options["memory"] = self._request["memory"]
         # a retried generator would be spliced onto the items of the first attempt
-        self._train = ray.remote(num_returns="streaming", max_retries=0, runtime_env=environment, **options)(
+        self._train = ray.remote(num_returns="streaming", max_retries=0, runtime_env=node_environment(), **options)(
             train_on_node
         )
         self._stops = ray.remote(num_cpus=0, max_restarts=-1)(StopBoard).remote()
@@ -128,8 +126,7 @@ class RayExecutor(Executor):
     def close(self) -> None:
         for task in self._tasks:
             self._cancel(task)
-        if self._modules is not None:
-            shutil.rmtree(self._modules, ignore_errors=True)
+        self._ray.kill(self._stops)
         disconnect()
 
     def _take(self, pending: Iterator[Stack]) -> tuple[Stack, int] | None:
@@ -142,11 +139,14 @@ class RayExecutor(Executor):
         return None if stack is None else (stack, 0)
 
     def _submit(self, stack: Stack, fruitless: int) -> Iterator[Event]:
-        sent = stack
-        if ":" in stack.task:
-            sent = replace(stack, task=Path(stack.task).name)  # FILE.py:CLASS, in the folder of the modules
-        files = files_to_send(stack, self._settings.files)
-        generator = self._train.remote(encode_stack(sent), files, self._settings.device, StopReader(self._stops))
+        settings = self._settings
+        generator = self._train.remote(
+            encode_stack(replace(stack, task=sent_name(stack.task))),
+            settings.modules,
+            files_to_send(stack, settings.files),
+            settings.device,
+            StopReader(self._stops),
+        )
         task = RayTask(generator, WatchedStack(stack, self._settings.resources.timeout), fruitless)
         self._tasks.append(task)
         for run in stack.runs:
@@ -242,18 +242,6 @@ class StopReader:
         return keys
 
 
-def stage_modules(files: Sequence[Path]) -> Path | None:
-    """Copy the task's file (first) and its modules to a new folder, with their paths relative to the task's folder."""
-    if not files:
-        return None
-    folder = Path(tempfile.mkdtemp(prefix="labbench-modules-"))
-    for file in files:
-        target = folder / file.relative_to(files[0].parent)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, target)
-    return folder
-
-
 def files_to_send(stack: Stack, files: Path) -> Mapping[str, bytes]:
     """Return the files that the runs begin from: their checkpoints, and the models that `init_from` names."""
     paths = [checkpoint_file(files, run.key, run.boundary) for run in stack.runs if run.boundary]
@@ -265,11 +253,15 @@ def files_to_send(stack: Stack, files: Path) -> Mapping[str, bytes]:
 
 
 def store_files(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write files of runs from a node, each atomically. Raises InputError if a path leaves its run's folder."""
+    """Write files of runs from a node, each atomically; one that leaves its run's folder is not written.
+
+    Raises:
+        InputError: A file belongs to no run.
+    """
     for name, content in files.items():
         key, _, rest = name.partition("/")
         path = run_folder(folder, key) / rest
-        if not rest or ".." in Path(rest).parts:
+        if not rest or Path(rest).is_absolute() or ".." in Path(rest).parts:
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
         with write_atomically(path) as file:

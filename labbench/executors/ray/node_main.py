@@ -7,7 +7,6 @@ its boundary, so that a boundary that the driver has received never depends on t
 from __future__ import annotations
 
 import os
-import platform
 import sys
 import tempfile
 import time
@@ -15,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from labbench.executors.attempt import run_stack
 from labbench.executors.captured_output import CapturedFile
@@ -39,34 +38,52 @@ Files: TypeAlias = Mapping[str, bytes]
 Item: TypeAlias = tuple[list[bytes], Files]
 
 
-def describe_node(paths: Sequence[str]) -> dict[str, object]:
-    """Return the versions that matter on this node, and those of `paths` that do not exist here."""
-    versions = {name: library_versions().get(name, "none") for name in ("python", "torch", "labbench")}
+def place_task(task: str, modules: Files, folder: Path) -> str:
+    """Write the task's file and its modules to a folder; return the name of the task there.
+
+    `task` is the name of a built-in task, or FILE.py:CLASS with a file among the modules.
+    """
+    write_files(folder, modules)
+    return str(folder.resolve() / task) if ":" in task else task
+
+
+def describe_node(paths: Sequence[str], task: str, modules: Files) -> dict[str, Any]:
+    """Return the versions that matter on this node, those of `paths` that do not exist here, and why the task fails.
+
+    `task` and `modules` are as for `place_task`; the reason is "" if the task can be imported.
+    """
+    from labbench.train.tasks.task import load_task
+
+    with tempfile.TemporaryDirectory(prefix="labbench-probe-") as folder:
+        try:
+            load_task(place_task(task, modules, Path(folder)))
+            problem = ""
+        except (Exception, SystemExit) as error:  # a user's code may raise anything
+            problem = str(error).partition("\n")[0].replace(f"{Path(folder).resolve()}/", "")
     return {
-        "host": platform.node(),
-        "versions": versions,
+        "versions": {name: library_versions().get(name, "none") for name in ("python", "torch", "labbench")},
         "missing": [path for path in paths if not Path(path).exists()],
+        "problem": problem,
     }
 
 
 def train_on_node(
-    document: str, files: Files, device: str, read_stops: Callable[[], Sequence[str]] | None
+    document: str, modules: Files, files: Files, device: str, read_stops: Callable[[], Sequence[str]] | None
 ) -> Iterator[Item]:
     """Train a stack, and yield its events with the files that its runs have written.
 
     Args:
-        document: Stack as JSON; its task file is relative to the current folder.
+        document: Stack as JSON; its task file is relative to the folder of the modules.
+        modules: The task's file and the modules that it imports, see `place_task`.
         files: Files that the runs begin from.
         device: auto, cpu or cuda.
         read_stops: Function that returns the keys of the runs to stop.
     """
     with tempfile.TemporaryDirectory(prefix="labbench-node-") as temporary, captured_output(Path(temporary)) as output:
-        folder = Path(temporary, "runs.db.files")
+        folder, stack = Path(temporary, "runs.db.files"), decode_stack(document)
         write_files(folder, files)
-        stack = replace(decode_stack(document), files=str(folder))
-        if ":" in stack.task:
-            file, _, name = stack.task.rpartition(":")
-            stack = replace(stack, task=f"{Path(file).resolve()}:{name}")
+        task = place_task(stack.task, modules, Path(temporary, "code"))
+        stack = replace(stack, task=task, files=str(folder))
         training = NodeTraining(stack, folder, CapturedFile(output, n_runs=len(stack.runs)), read_stops)
         yield from training.items(resolve_devices(device)[0])
 
