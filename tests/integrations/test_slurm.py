@@ -68,6 +68,46 @@ class Task:
         return {"accuracy": (outputs.argmax(1) == targets).double()}
 """
 
+# the digits, which wait in their first epochs
+DIGITS = """
+import time
+from pathlib import Path
+
+from labbench.train.tasks.builtin import DigitsTask
+
+calls = []
+
+class Task(DigitsTask):
+    def metrics(self, outputs, targets):
+        calls.append(None)
+        while len(calls) > 100 and not Path(__file__).with_name("go").exists():
+            time.sleep(0.02)
+        return DigitsTask.metrics(outputs, targets)
+"""
+
+OPTIMIZERS = Path(__file__).parents[2] / "experiments" / "optimizers.toml"
+
+SEARCH = """
+name = "search"
+task = "digits"
+[params]
+epochs = 9
+hidden = [8]
+train_size = 100
+[grid]
+lr = [0.3, 0.1, 0.03, 0.01, 0.003, 0.001]
+[runtime]
+precision = "float64"
+[search]
+method = "halving"
+metric = "val/loss"
+min_epochs = 1
+seeds = 1
+finalists = 1
+[resources.slurm]
+array = 1
+"""
+
 WAIT_SECONDS = 300.0
 """Limit for what takes seconds on an idle machine."""
 
@@ -124,6 +164,10 @@ class Cluster:
                 steps.setdefault(row.run, []).append(row.step)
             return steps
 
+    def counts(self) -> dict[str, tuple[str, int]]:
+        """Return the status and the number of training losses of each run by its name."""
+        return {run.name: (run.status, run.summary["train/loss"].n) for run in self.runs()}
+
     def points(self) -> dict[tuple[str, str, int], float]:
         """Return all points by name of the run, metric and step, except measured times."""
         with Reader(self.folder / "runs.db") as reader:
@@ -171,10 +215,18 @@ def test_a_killed_driver_leaves_its_jobs_and_no_other_trains_their_runs(cluster:
     assert set(map(tuple, cluster.steps("train/loss").values())) == {tuple(range(60))}
 
 
-def test_preempted_and_killed_jobs_continue_and_equal_worker_processes(cluster: Cluster) -> None:
+def test_optimizers_with_a_preempted_and_a_killed_job_equal_worker_processes(cluster: Cluster) -> None:
+    text = (
+        OPTIMIZERS.read_text().replace('task = "digits"', 'task = "task.py:Task"').replace("epochs = 20", "epochs = 8")
+    )
+    text = text.replace("[128, 64]", "[16]").replace("seeds = [0, 1, 2]", "seeds = [0]")
+    text = text.replace("[3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003]", "[0.1, 0.01]")
+    text += '[runtime]\nprecision = "float64"\nlog_every = 1\nsnapshot_every = "0.05s"\n[resources.slurm]\narray = 2\n'
+    (cluster.folder / "grid.toml").write_text(text)
+    (cluster.folder / "task.py").write_text(DIGITS)
     driver = cluster.start("--executor", "slurm")
-    cluster.wait(lambda runs: len(runs) == 4 and all(run.boundary for run in runs))
-    first, second = sorted({run.job_id for run in cluster.runs()})
+    cluster.wait(lambda runs: len(runs) == 14 and all(run.boundary for run in runs))
+    first, second = sorted({run.job_id for run in cluster.runs()})[:2]
     signal_job(cluster, first, signal.SIGUSR2)  # before a preemption, as submitit asks SLURM for
     (cluster.state / f"{second}.end").write_text("NODE_FAIL")
     signal_job(cluster, second, signal.SIGKILL)
@@ -182,10 +234,24 @@ def test_preempted_and_killed_jobs_continue_and_equal_worker_processes(cluster: 
     _, errors = driver.communicate(timeout=WAIT_SECONDS)
     assert driver.returncode == 0, errors
     assert {(run.status, run.attempt) for run in cluster.runs()} == {("finished", 1)}
-    through_slurm = cluster.points()
+    through_slurm, counts = cluster.points(), cluster.counts()
     (cluster.folder / "runs.db").rename(cluster.folder / "slurm.db")
     assert cluster.run("--workers", "1").returncode == 0
+    assert counts == cluster.counts()
     assert through_slurm.keys() == cluster.points().keys()
+    assert through_slurm == pytest.approx(cluster.points(), rel=1e-10)
+
+
+def test_a_search_in_jobs_prunes_and_measures_as_in_worker_processes(cluster: Cluster) -> None:
+    (cluster.folder / "grid.toml").write_text(SEARCH)
+    result = cluster.run("--executor", "slurm")
+    assert result.returncode == 0, result.stderr
+    assert "best configuration" in result.stderr
+    through_slurm, counts = cluster.points(), cluster.counts()
+    assert len({run.job_id for run in cluster.runs()}) >= 3  # one job for each rung at least
+    (cluster.folder / "runs.db").rename(cluster.folder / "slurm.db")
+    assert cluster.run("--workers", "1").returncode == 0
+    assert counts == cluster.counts()
     assert through_slurm == pytest.approx(cluster.points(), rel=1e-10)
 
 
