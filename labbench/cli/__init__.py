@@ -8,7 +8,6 @@ or invalid input, 130 interrupted. Only click is imported at module level, which
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 from pathlib import Path
@@ -18,10 +17,11 @@ import click
 
 from labbench import __version__
 from labbench.cli import edit, export, plot, run, runs, share, tasks, tui, why
-from labbench.cli.database import backup, doctor, vacuum
+from labbench.cli.database import backup, doctor, experiments, vacuum
 from labbench.cli.help import examples, help_
 from labbench.cli.import_runs import import_
 from labbench.cli.options import database
+from labbench.cli.output import limited_stream
 from labbench.cli.setup import completion, new, welcome
 from labbench.errors import GridError, InputError, LabbenchError
 from labbench.text import clean
@@ -42,9 +42,7 @@ class CommandGroup(click.Group):
     def invoke(self, context: click.Context) -> object:
         """Run the command. Raises CommandError, which click prints, for an error of labbench or of a file."""
         _open_closed_streams()
-        for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, io.TextIOWrapper):
-                stream.reconfigure(errors="backslashreplace")  # without UTF-8, print escapes instead of failing
+        sys.stdout, sys.stderr = limited_stream(sys.stdout), limited_stream(sys.stderr)
         try:
             result = super().invoke(context)
             sys.stdout.flush()  # raise the error of a full disk here, where it becomes a message
@@ -136,6 +134,7 @@ for command in (
     run.run,
     tui.tui,
     runs.ls,
+    experiments,
     runs.show,
     runs.compare,
     why.why,

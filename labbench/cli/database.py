@@ -1,22 +1,72 @@
-"""Commands on whole databases: `doctor backup vacuum`."""
+"""Commands on whole databases: `experiments doctor backup vacuum`."""
 
 from __future__ import annotations
 
+import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from labbench.cli.help import examples
-from labbench.cli.options import FILE_PATH, database
+from labbench.cli.options import FILE_PATH, as_json, database, plain, table_format
 from labbench.cli.output import echo
 from labbench.errors import InputError, StoreError
 from labbench.text import clean, format_count
 
 if TYPE_CHECKING:
+    from labbench.records import RunRecord
     from labbench.store.maintenance.health import Diagnosis
+
+
+@click.command(epilog=examples("labbench experiments", "labbench experiments --json"))
+@table_format
+@plain
+@as_json
+@database
+def experiments(db: Path, table_format: str, as_json: bool) -> None:
+    """List experiments with their runs by status."""
+    from labbench.cli.run_tables import TextColumn, print_table
+    from labbench.cli.runs import no_runs_message
+    from labbench.store.reader import Reader
+
+    with Reader(db) as reader:
+        rows = experiment_rows(reader.each_run(metrics=()))
+    if as_json:
+        click.echo(json.dumps(rows))
+    elif not rows:
+        echo(no_runs_message(db), err=True)
+    else:
+        statuses = [", ".join(f"{count} {status}" for status, count in row["statuses"].items()) for row in rows]
+        print_table(
+            [
+                TextColumn("experiment", [row["experiment"] for row in rows]),
+                TextColumn("runs", [str(row["runs"]) for row in rows], right=True),
+                TextColumn("statuses", statuses),
+                TextColumn("newest", [format_time(row["newest"]) for row in rows]),
+            ],
+            table_format,
+        )
+
+
+def experiment_rows(records: Iterable[RunRecord]) -> list[dict[str, Any]]:
+    """Return name, number of runs, runs by status and Unix time of the newest run of each experiment, newest first."""
+    rows: dict[str, dict[str, Any]] = {}
+    for record in records:
+        row = rows.setdefault(
+            record.experiment, {"experiment": record.experiment, "runs": 0, "statuses": {}, "newest": 0.0}
+        )
+        row["runs"] += 1
+        row["statuses"][record.shown_status] = row["statuses"].get(record.shown_status, 0) + 1
+        row["newest"] = max(row["newest"], record.started or record.created)
+    return sorted(rows.values(), key=lambda row: -row["newest"])
+
+
+def format_time(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds):%Y-%m-%d %H:%M}"
 
 
 @click.command(epilog=examples("labbench doctor", "labbench doctor --fix"))

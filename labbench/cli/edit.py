@@ -2,67 +2,128 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from labbench.cli.help import examples
-from labbench.cli.options import database, runs
-from labbench.cli.output import echo
-from labbench.cli.setup.name_completion import complete_experiments, complete_metrics, complete_runs
-from labbench.errors import InputError, did_you_mean
+from labbench.cli.help import FILTER_HELP, examples
+from labbench.cli.options import RunSelection, database, run_selection
+from labbench.cli.output import echo, print_name_notes
+from labbench.cli.setup.name_completion import complete_experiments, complete_metrics
+from labbench.errors import InputError, RunNotFound, did_you_mean
+from labbench.text import clean, format_count
 
 if TYPE_CHECKING:
     from labbench.metrics import Goal
     from labbench.records import RunRecord
+    from labbench.store.writer import Writer
+
+_MAX_NAMES = 5
+"""Number of runs that a question names."""
 
 
-def find_runs(db: Path, words: Sequence[str]) -> list[RunRecord]:
-    """Return the runs with these keys, names or prefixes of keys.
+def find_runs(db: Path, selection: RunSelection) -> list[RunRecord]:
+    """Return the runs with the keys, names or prefixes of keys of a selection, or those that match its filter.
 
     Raises:
+        InputError: Neither runs nor a filter are given, or both.
         RunNotFound: A word names no run, or more than one.
         StoreError: The database cannot be read.
     """
+    from labbench.filters.parser import parse
     from labbench.store.reader import Reader
 
+    if bool(selection.words) == (selection.filter is not None):
+        raise InputError("name the runs, or pass --filter FILTER")
     with Reader(db) as reader:
-        return reader.find_many(words)
+        if selection.filter is None:
+            return reader.find_many(selection.words)
+        run_filter = parse(selection.filter)
+        print_name_notes(reader.check_names(run_filter))
+        return reader.runs(run_filter, summaries=False)
 
 
-@click.command(epilog=examples("labbench tag 3f9a1c20 --add best", "labbench tag 3f9a1c20 --remove best"))
-@runs
+def edit(
+    db: Path,
+    selection: RunSelection,
+    action: str,
+    change: Callable[[Writer, list[str]], str],
+    records: Sequence[RunRecord] | None = None,
+    *,
+    is_final: bool = False,
+) -> None:
+    """Change runs, after a confirmation if they were selected by a filter, and print what was done.
+
+    Args:
+        action: The change with `{}` for the runs, such as "archive {}".
+        change: Changes the runs with these keys and returns a sentence on what was done.
+        records: The runs, if they are known; default: those of the selection.
+        is_final: True if the change cannot be taken back, so that it is always confirmed.
+    """
+    from labbench.store.writer import Writer
+
+    records = find_runs(db, selection) if records is None else records
+    if not records:
+        echo("no run matches the filter; nothing was changed", err=True)
+        return
+    names = ", ".join(clean(record.name) for record in records[:_MAX_NAMES]) + ", ..." * (len(records) > _MAX_NAMES)
+    text = action.format(format_count(len(records), "run"))
+    if selection.is_preview:
+        echo(f"would {text}: {names}")
+        return
+    if (is_final or selection.filter is not None) and not selection.is_confirmed:
+        click.confirm(f"{text} ({names})?", abort=True, err=True)
+    with Writer(db) as writer:
+        echo(change(writer, [record.key for record in records]))
+
+
+@click.command(
+    epilog=examples("labbench tag 3f9a1c20 --add best", "labbench tag --filter 'best(val/loss)<0.1' --add good")
+    + FILTER_HELP
+)
+@run_selection
 @click.option("--add", "-a", multiple=True, metavar="TAG", help="Add this tag; repeatable.")
 @click.option("--remove", "-r", multiple=True, metavar="TAG", help="Remove this tag; repeatable.")
 @database
-def tag(db: Path, runs: Sequence[str], add: Sequence[str], remove: Sequence[str]) -> None:
+def tag(db: Path, selection: RunSelection, add: Sequence[str], remove: Sequence[str]) -> None:
     """Add or remove tags of runs.
     \f
     Raises:
         InputError: No tag is given.
     """
-    from labbench.store.writer import Writer
-
     if not add and not remove:
         raise InputError("no tag given: add --add TAG or --remove TAG")
-    keys = [record.key for record in find_runs(db, runs)]
-    with Writer(db) as writer:
+    changes = " ".join([*(f"+{tag}" for tag in add), *(f"-{tag}" for tag in remove)])
+
+    def change(writer: Writer, keys: list[str]) -> str:
         writer.tag(keys, add=add, remove=remove)
+        return f"tagged {format_count(len(keys), 'run')}: {changes}"
+
+    edit(db, selection, "tag {} " + changes.replace("{", "{{").replace("}", "}}"), change)
 
 
-@click.command(epilog=examples("labbench note 3f9a1c20 'diverges late, lower lr'"))
-@click.argument("run", shell_complete=complete_runs)
+@click.command(
+    epilog=examples(
+        "labbench note 3f9a1c20 'diverges late, lower lr'", "labbench note --filter status=failed 'old data'"
+    )
+    + FILTER_HELP
+)
+@run_selection
 @click.argument("text")
 @database
-def note(db: Path, run: str, text: str) -> None:
-    """Set the note of a run; an empty TEXT removes it."""
-    from labbench.store.writer import Writer
+def note(db: Path, selection: RunSelection, text: str) -> None:
+    """Set the note of runs; an empty TEXT removes it."""
+    verb = "set" if text else "remove"
 
-    [record] = find_runs(db, [run])
-    with Writer(db) as writer:
-        writer.note(record.key, text)
+    def change(writer: Writer, keys: list[str]) -> str:
+        for key in keys:
+            writer.note(key, text)
+        return f"{verb if text else 'removed'} the note of {format_count(len(keys), 'run')}"
+
+    edit(db, selection, verb + " the note of {}", change)
 
 
 @click.command(epilog=examples("labbench define val/rmse min", "labbench define grad_scale none"))
@@ -88,101 +149,144 @@ def define(db: Path, metric: str, goal: Goal) -> None:
         writer.define_metric(metric, goal)
 
 
-@click.command(epilog=examples("labbench rename quickstart optimizers"))
-@click.argument("experiment", shell_complete=complete_experiments)
+@click.command(epilog=examples("labbench rename quickstart optimizers", "labbench rename 3f9a1c20 baseline"))
+@click.argument("name", metavar="EXPERIMENT|RUN", shell_complete=complete_experiments)
 @click.argument("new")
+@click.option("--dry-run", is_flag=True, help="Print what would be renamed, and change nothing.")
 @database
-def rename(db: Path, experiment: str, new: str) -> None:
-    """Rename an experiment; its runs do not change.
+def rename(db: Path, name: str, new: str, dry_run: bool) -> None:
+    """Rename an experiment, or a run; nothing else changes.
 
-    A grid with `name = "NEW"` then finds the runs.
+    A name that both have is taken for the experiment. A grid with `name = "NEW"` then finds the runs of the experiment.
     \f
     Raises:
-        InputError: There is no such experiment, or NEW exists already or is empty.
+        InputError: There is no such experiment or run, or NEW is empty, or an experiment has it already.
+    """
+    from labbench.store.writer import Writer
+
+    if not new.strip():
+        raise InputError("the new name cannot be empty")
+    run = _find_run_to_rename(db, name, new)
+    kind = "the experiment" if run is None else f"the run {run.key}"
+    if dry_run or new == name:
+        echo(f"would rename {kind} {clean(name)} to {clean(new)}" if dry_run else f"{kind} has this name already")
+        return
+    with Writer(db) as writer:
+        if run is None:
+            writer.rename_experiment(name, new)
+        else:
+            writer.rename(run.key, new)
+    echo(f"renamed {kind} {clean(name)} to {clean(new)}")
+
+
+def _find_run_to_rename(db: Path, name: str, new: str) -> RunRecord | None:
+    """Return the run with a name or key; None if it is the name of an experiment.
+
+    Raises:
+        InputError: It is neither, or another experiment has the new name.
     """
     from labbench.store.reader import Reader
-    from labbench.store.writer import Writer
 
     with Reader(db) as reader:
-        names = reader.experiments("archived=true,false")
-    if experiment not in names:
-        hint = did_you_mean(experiment, names) or f"; the experiments are {', '.join(names)}" * bool(names)
-        raise InputError(f"no experiment `{experiment}`{hint}")
-    if new == experiment:
-        return
-    if not new.strip():
-        raise InputError("the new name of an experiment cannot be empty")
-    if new in names:
-        raise InputError(f"the experiment `{new}` exists already: choose another name")
-    with Writer(db) as writer:
-        writer.rename_experiment(experiment, new)
+        experiments = reader.experiments("archived=true,false")
+        if name in experiments:
+            if new in experiments and new != name:
+                raise InputError(f"the experiment `{new}` exists already: choose another name")
+            return None
+        try:
+            return reader.find(name)
+        except RunNotFound as error:
+            if error.candidates:
+                raise
+            hint = did_you_mean(name, experiments) or f"; the experiments are {', '.join(experiments)}" * bool(
+                experiments
+            )
+            raise InputError(f"no experiment or run `{name}`{hint}") from error
 
 
-@click.command(epilog=examples("labbench archive 3f9a1c20", "labbench archive 3f9a1c20 --undo"))
-@runs
+@click.command(epilog=examples("labbench archive 3f9a1c20", "labbench archive --filter status=failed") + FILTER_HELP)
+@run_selection
 @click.option("--undo", is_flag=True, help="Show the runs again.")
 @database
-def archive(db: Path, runs: Sequence[str], undo: bool) -> None:
+def archive(db: Path, selection: RunSelection, undo: bool) -> None:
     """Hide runs from every table; nothing is deleted."""
-    from labbench.store.writer import Writer
+    verb = "show" if undo else "archive"
 
-    keys = [record.key for record in find_runs(db, runs)]
-    with Writer(db) as writer:
+    def change(writer: Writer, keys: list[str]) -> str:
         writer.archive(keys, not undo)
+        return f"{format_count(len(keys), 'run')} {'shown again' if undo else 'archived'}"
+
+    if undo and selection.filter is not None and "archived" not in selection.filter:
+        selection = replace(selection, filter=f"archived=true ({selection.filter})")
+    edit(db, selection, verb + " {}", change)
 
 
-@click.command(epilog=examples("labbench rm 3f9a1c20"))
-@runs
-@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@click.command(epilog=examples("labbench rm 3f9a1c20", "labbench rm --filter 'status=failed tag=none'") + FILTER_HELP)
+@run_selection
 @database
-def rm(db: Path, runs: Sequence[str], yes: bool) -> None:
+def rm(db: Path, selection: RunSelection) -> None:
     """Delete runs with all their points and files.
     \f
     Raises:
         InputError: A run is running.
     """
     from labbench.files import database_command
-    from labbench.store.writer import Writer
-    from labbench.text import clean, format_count
 
-    records = find_runs(db, runs)
+    records = find_runs(db, selection)
     if running := [record.key for record in records if record.status == "running" and record.source is None]:
         command = f"{database_command(db)} stop {' '.join(running)}"
         raise InputError(f"running runs cannot be deleted: stop them first with {command}")
-    if not yes:
-        names = ", ".join(clean(record.name) for record in records[:5]) + (", ..." if len(records) > 5 else "")
-        click.confirm(f"delete {format_count(len(records), 'run')} for good ({names})?", abort=True, err=True)
-    with Writer(db) as writer:
-        writer.remove([record.key for record in records])
+
+    def change(writer: Writer, keys: list[str]) -> str:
+        writer.remove(keys)
+        return f"deleted {format_count(len(keys), 'run')}"
+
+    edit(db, selection, "delete {} for good", change, records, is_final=True)
 
 
-@click.command(epilog=examples("labbench stop 3f9a1c20"))
-@runs
+@click.command(
+    epilog=examples("labbench stop 3f9a1c20", "labbench stop --filter 'status=running lr>0.1'") + FILTER_HELP
+)
+@run_selection
 @database
-def stop(db: Path, runs: Sequence[str]) -> None:
+def stop(db: Path, selection: RunSelection) -> None:
     """Ask running runs to stop at the end of their epoch.
 
     Queued runs stop at once.
     """
-    from labbench.store.writer import Writer
+    records = find_runs(db, selection)
+    n_running = sum(record.status == "running" for record in records)
+    n_waiting = sum(record.status in ("queued", "lost") for record in records)
 
-    keys = [record.key for record in find_runs(db, runs)]
-    with Writer(db) as writer:
+    def change(writer: Writer, keys: list[str]) -> str:
         for key in keys:
             writer.request(key, "stop")
+        counts = (
+            (n_running, "running run", " asked to stop"),
+            (n_waiting, "queued or lost run", " stopped"),
+            (len(keys) - n_running - n_waiting, "run", " ended already"),
+        )
+        return ", ".join(format_count(count, noun) + end for count, noun, end in counts if count)
+
+    edit(db, selection, "stop {}", change, records)
 
 
-@click.command(epilog=examples("labbench retry 3f9a1c20", "labbench retry 3f9a1c20 --from-start"))
-@runs
+@click.command(
+    epilog=examples("labbench retry 3f9a1c20", "labbench retry --filter status=failed --from-start") + FILTER_HELP
+)
+@run_selection
 @click.option("--from-start", is_flag=True, help="Train from the start instead of the last checkpoint.")
 @database
-def retry(db: Path, runs: Sequence[str], from_start: bool) -> None:
+def retry(db: Path, selection: RunSelection, from_start: bool) -> None:
     """Queue failed, diverged, stopped, pruned or lost runs again.
 
     Running their grid trains them.
     """
-    from labbench.store.writer import Writer
 
-    keys = [record.key for record in find_runs(db, runs)]
-    with Writer(db) as writer:
-        writer.retry(keys, from_start=from_start)
+    def change(writer: Writer, keys: list[str]) -> str:
+        count = len(writer.retry(keys, from_start=from_start))
+        others = len(keys) - count
+        note = f"; {format_count(others, 'run')} left as they are: queued, running or finished" if others else ""
+        return f"queued {format_count(count, 'run')} again{note}"
+
+    edit(db, selection, "retry {}", change)

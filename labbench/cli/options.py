@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 
+from labbench.cli.output import plain_output
 from labbench.cli.setup.name_completion import complete_filters, complete_runs
 from labbench.files import default_database, expand_home
 
@@ -48,9 +51,49 @@ def _nearest_database(context: click.Context, _: click.Parameter, path: Path | N
     return default_database()  # click's `envvar` would take precedence over a --db before the command's name
 
 
+@dataclass(frozen=True, slots=True)
+class RunSelection:
+    """Runs that a command changes: named on the command line, or by a filter."""
+
+    words: Sequence[str]
+    filter: str | None
+    is_preview: bool
+    """True to change nothing."""
+    is_confirmed: bool
+    """True to ask nothing."""
+
+
+def run_selection(command: Command) -> Command:
+    """Add `[RUN]... --filter --dry-run --yes`, passed as `selection`."""
+
+    @wraps(command)
+    def select(
+        *arguments: Any, runs: Sequence[str], filter_: str | None, dry_run: bool, yes: bool, **options: Any
+    ) -> Any:
+        return command(*arguments, selection=RunSelection(runs, filter_, dry_run, yes), **options)
+
+    for decorate in (
+        click.option("--yes", is_flag=True, help="Do not ask for confirmation."),
+        click.option("--dry-run", is_flag=True, help="Print the runs, and change nothing."),
+        click.option(
+            "--filter",
+            "filter_",
+            metavar="FILTER",
+            shell_complete=complete_filters,
+            help="The matching runs, after a confirmation.",
+        ),
+        click.argument("runs", nargs=-1, metavar="[RUN]...", shell_complete=complete_runs),
+    ):
+        select = decorate(select)
+    return cast(Command, select)
+
+
 filters = click.argument("filters", nargs=-1, metavar="[FILTER]...", shell_complete=complete_filters)
 runs = click.argument("runs", nargs=-1, required=True, metavar="RUN...", shell_complete=complete_runs)
 all_code = click.option("--all-code", is_flag=True, help="Include runs of older code.")
+plain = click.option(
+    "--plain", is_flag=True, expose_value=False, callback=plain_output, help="Lines to be read aloud, without drawings."
+)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 table_format = click.option(
     "--format",

@@ -1,15 +1,55 @@
-"""Lines of text on stdout and stderr, without control characters, and notes on names in filters and columns."""
+"""Lines of text on stdout and stderr, without control characters, and notes on names in filters and columns.
+
+A terminal without UTF-8 gets ASCII in place of lines, bars and marks; `--plain` asks for text that can be read aloud.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import io
+import os
+from typing import TYPE_CHECKING, TextIO
 
 import click
 
+from labbench.ascii_text import needs_ascii, to_ascii
 from labbench.text import clean
 
 if TYPE_CHECKING:
     from labbench.store.queries.known_names import NameNotes
+
+_PLAIN = "labbench.plain"
+"""Key of the context's `meta` that `--plain` sets."""
+
+
+class AsciiStream(io.TextIOWrapper):
+    """Stream that prints ASCII: substitutes of the same width, or escapes."""
+
+    def write(self, text: str) -> int:
+        """Print text; the number of characters is that of `text`."""
+        super().write(to_ascii(text))
+        return len(text)
+
+
+def limited_stream(stream: TextIO) -> TextIO:
+    """Return a stream for a terminal without UTF-8, or the stream itself, which then prints escapes if need be."""
+    if not isinstance(stream, io.TextIOWrapper):
+        return stream
+    if stream.isatty() and needs_ascii(os.environ):
+        return AsciiStream(stream.buffer, encoding="utf-8", line_buffering=True)
+    stream.reconfigure(errors="backslashreplace")
+    return stream
+
+
+def plain_output(context: click.Context, _: click.Parameter, is_requested: bool) -> None:
+    """Print tables of this command as lines that can be read aloud, if `--plain` or LABBENCH_PLAIN asks for it."""
+    if is_requested:
+        context.meta[_PLAIN] = True
+
+
+def is_plain() -> bool:
+    """Return True if lines that can be read aloud were requested in place of tables and drawings."""
+    context = click.get_current_context(silent=True)
+    return (context is not None and _PLAIN in context.meta) or bool(os.environ.get("LABBENCH_PLAIN"))
 
 
 def echo(text: str = "", *, err: bool = False) -> None:

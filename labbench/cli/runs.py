@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from labbench.cli.help import FILTER_HELP, examples
-from labbench.cli.options import as_json, database, filters, runs, table_format
-from labbench.cli.output import echo, print_name_notes
+from labbench.cli.options import as_json, database, filters, plain, runs, table_format
+from labbench.cli.output import echo, is_plain, print_name_notes
 from labbench.cli.setup.name_completion import complete_columns
 from labbench.errors import InputError, LabbenchError
 from labbench.files import database_command, files_folder
-from labbench.text import clean, format_duration, format_setting, split_lines
+from labbench.text import clean, format_count, format_duration, format_setting, split_lines
 
 if TYPE_CHECKING:
     from labbench.metrics import Goal
@@ -43,7 +43,9 @@ if TYPE_CHECKING:
     "--columns", metavar="A,B", shell_complete=complete_columns, help="Configuration keys and metrics to show."
 )
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N runs.")
+@click.option("--wide", is_flag=True, help="Every column and whole names, also in a narrow terminal.")
 @table_format
+@plain
 @as_json
 @database
 def ls(
@@ -52,6 +54,7 @@ def ls(
     sort: str | None = None,
     columns: str | None = None,
     limit: int | None = None,
+    wide: bool = False,
     as_json: bool = False,
     table_format: str = "text",
 ) -> None:
@@ -77,7 +80,9 @@ def ls(
         click.echo(json.dumps(run_documents(records)))
     elif records:
         metrics = leading_metrics(records, goals, metric_of_column(column, goals))
-        print_table(run_columns(records, goals, names=names, metrics=metrics), table_format)
+        n_left_out = print_table(run_columns(records, goals, names=names, metrics=metrics), table_format, is_wide=wide)
+        if n_left_out:
+            echo(f"{format_count(n_left_out, 'column')} left out of this width: --wide shows all", err=True)
         remedy = f"`{database_command(db)} define METRIC min|max|none`"
         if note := assumed_goals_note(names or metrics, goals, declared, remedy):
             echo(note, err=True)
@@ -124,6 +129,7 @@ FIRST_OUTPUT_LINES, LAST_OUTPUT_LINES = 5, 35
 @click.command(epilog=examples("labbench show 3f9a1c20", "labbench show 'adam lr=0.01' --all"))
 @runs
 @click.option("--all", "all_output", is_flag=True, help="All captured output, not only its ends.")
+@plain
 @as_json
 @database
 def show(db: Path, runs: Sequence[str], all_output: bool, as_json: bool) -> None:
@@ -253,6 +259,8 @@ def portrait_lines(db: Path, record: RunRecord) -> list[str]:
         portrait = read_portrait(portrait_path(db, record.key))
     except LabbenchError as error:
         return ["", clean(str(error))]
+    if portrait is not None and is_plain():
+        return ["", "the pictures of the run are not drawn with --plain"]
     if portrait is None:
         return ["", NO_PORTRAIT_MESSAGE] if record.way not in (None, "command") and record.status != "failed" else []
     mode = choose_paint_mode(sys.stdout, os.environ)
@@ -295,6 +303,7 @@ def run_facts(record: RunRecord) -> dict[str, str]:
 @click.command(epilog=examples("labbench compare 3f9a1c20 7be04d51"))
 @runs
 @table_format
+@plain
 @as_json
 @database
 def compare(db: Path, runs: Sequence[str], as_json: bool, table_format: str) -> None:

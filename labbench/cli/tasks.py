@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from labbench.cli.help import examples
-from labbench.cli.options import as_json
+from labbench.cli.options import as_json, plain
 from labbench.cli.output import echo
 from labbench.cli.setup.name_completion import complete_tasks
 from labbench.files import expand_home
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 @click.command(epilog=examples("labbench tasks", "labbench tasks digits"))
 @click.argument("name", required=False, shell_complete=complete_tasks)
+@plain
 @as_json
 def tasks(name: str | None, as_json: bool) -> None:
     """List the built-in tasks, or the parameters of task NAME.

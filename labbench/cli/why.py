@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from labbench.cli.help import FILTER_HELP, examples
-from labbench.cli.options import FILE_PATH, all_code, as_json, database, filters, table_format
-from labbench.cli.output import echo, print_name_notes
+from labbench.cli.options import FILE_PATH, all_code, as_json, database, filters, plain, table_format
+from labbench.cli.output import echo, is_plain, print_name_notes
 from labbench.cli.setup.name_completion import complete_keys, complete_metrics
 from labbench.errors import InputError, LabbenchError, unknown_metric
 from labbench.text import clean, no_color_requested
@@ -84,6 +84,7 @@ def _finite(context: click.Context, option: click.Parameter, value: float | None
     help="Keep a key that seems to identify the run.",
 )
 @table_format
+@plain
 @all_code
 @database
 def why(
@@ -123,6 +124,9 @@ def why(
             _write_page(reader, html_file, answer, costs, selection)
         if as_json or table_format != "text":
             _print_document(answer, costs, "json" if as_json else table_format)
+        elif html_file is None and is_plain():
+            click.echo("\n".join([*_answer_sentences(answer, costs), ""]))
+            _print_tables(answer, costs, "plain")
         elif html_file is None:
             click.echo("\n".join(_answer_lines(answer, costs)))
             _print_curves(reader, answer, selection, run_filter, options)
@@ -201,15 +205,20 @@ def _write_page(reader: Reader, path: Path, answer: Answer, costs: Efficiency | 
     echo(f"written: {path}", err=True)
 
 
+def _answer_sentences(answer: Answer, costs: Efficiency | None) -> list[str]:
+    from labbench.reports.sentences import cost_sentences, sentences
+
+    return [clean(line) for line in (*sentences(answer), *cost_sentences(answer, costs))]
+
+
 def _answer_lines(answer: Answer, costs: Efficiency | None) -> list[str]:
     """Return the answer as lines: sentences, configurations, importance and effects of the parameters, costs."""
     from labbench.reports.budget_sentences import budget_tables
-    from labbench.reports.sentences import cost_sentences, sentences
     from labbench.reports.tables import other_tables, setups_table, text_block, tuned_tables
     from labbench.reports.text_charts import effect_lines, importance_lines, scale_line
 
     columns = shutil.get_terminal_size((100, 24)).columns
-    lines = [clean(line) for line in (*sentences(answer), *cost_sentences(answer, costs))]
+    lines = _answer_sentences(answer, costs)
     setups, others = setups_table(answer), other_tables(answer, costs)
     for table in (*tuned_tables(answer), *budget_tables(answer), *([setups] if setups else [])):
         lines += text_block(table, columns)
@@ -247,7 +256,7 @@ def _print_tables(answer: Answer, costs: Efficiency | None, table_format: str) -
         *other_tables(answer, costs),
     )
     tables = [table for table in all_tables if table is not None]
-    comment = {"markdown": "**{}**\n", "latex": "% {}", "csv": "# {}"}[table_format]
+    comment = {"markdown": "**{}**\n", "latex": "% {}", "csv": "# {}", "plain": "{}:"}[table_format]
     for index, table in enumerate(tables):
         click.echo(("\n" if index else "") + comment.format(clean(table.title)))
         print_markup(table.header, table.rows, [column > 0 for column in range(len(table.header))], table_format)

@@ -24,10 +24,11 @@ from textual.screen import Screen
 from textual.widgets import Input
 
 from labbench import text
+from labbench.ascii_text import needs_ascii
 from labbench.errors import LabbenchError
 from labbench.tui import clipboard, queries
 from labbench.tui.key_queue import KeyQueue
-from labbench.tui.limited_terminals import AsciiFilter, ColourlessFilter, needs_ascii
+from labbench.tui.limited_terminals import AsciiFilter, ColourlessFilter
 from labbench.tui.saved_state import SavedState, save_theme
 from labbench.tui.screens.base import DataScreen
 from labbench.tui.screens.runs import RunsScreen

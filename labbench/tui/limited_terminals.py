@@ -2,78 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import lru_cache
 
-from rich.cells import cell_len
 from rich.segment import Segment
 from rich.style import Style
 from textual.color import Color
 from textual.filter import LineFilter
 
-_ASCII_REPLACEMENTS = {
-    "─━╌┄═▁⎯": "-",
-    "│┃║▏▕▎▍▌▐": "|",
-    "╭╮╰╯┌┐└┘├┤┬┴┼╔╗╚╝": "+",
-    "█▉▊▋▇▆▅": "#",
-    "▄▃▂▓▒░▀": ":",
-    "▸▶►›": ">",
-    "◂◀‹": "<",
-    "●◉○◐◓◑◒": "o",
-    "◆◈◇": "&",
-    "■▣□": "#",
-    "▲△↑": "^",
-    "▼▽↓": "v",
-    "★☆": "*",
-    "✗✘×": "x",
-    "✓✔": "+",
-    "⊘": "/",
-    "–—−": "-",
-    "…·•∙": ".",
-    "±": "~",
-    "␣": "_",
-    "⏎↵": "$",
-    "→": ">",
-    "←": "<",
-    "“”„": '"',
-    "‘’": "'",
-}
-
-
-_TRANSLATION_TABLE = {
-    ord(character): ascii for characters, ascii in _ASCII_REPLACEMENTS.items() for character in characters
-}
-
-
-_SLOPES = {(-1): "/", 0: "-", 1: "\\"}
-
-
-def _braille_to_ascii(dots: int) -> str:
-    """Return the ASCII character most similar to a braille cell."""
-    left = [row for row, bit in enumerate((0x01, 0x02, 0x04, 0x40)) if dots & bit]
-    right = [row for row, bit in enumerate((0x08, 0x10, 0x20, 0x80)) if dots & bit]
-    rows = left + right
-    if not rows:
-        return " "
-    if len(rows) >= 6:
-        return "#"
-    if max(rows) - min(rows) == 3 and not (left and right):
-        return "|"
-    if left and right and abs(sum(left) / len(left) - sum(right) / len(right)) >= 1:
-        return _SLOPES[1 if sum(left) / len(left) < sum(right) / len(right) else -1]
-    return "''-..__"[min(6, round(2 * sum(rows) / len(rows)))]
-
-
-_TRANSLATION_TABLE.update({0x2800 + dots: _braille_to_ascii(dots) for dots in range(256)})
-
-
-@lru_cache(4096)
-def to_ascii(text: str) -> str:
-    """Return the text in ASCII, equally wide; characters without a substitute become question marks."""
-    if text.isascii():
-        return text
-    translated = text.translate(_TRANSLATION_TABLE)
-    return "".join(character if character.isascii() else "?" * cell_len(character) for character in translated)
+from labbench.ascii_text import to_ascii
 
 
 class AsciiFilter(LineFilter):
@@ -81,18 +17,6 @@ class AsciiFilter(LineFilter):
 
     def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
         return [Segment(to_ascii(text), style, control) for text, style, control in segments]
-
-
-def needs_ascii(environ: Mapping[str, str]) -> bool:
-    """Return True if LABBENCH_ASCII is set, or if the locale is set to an encoding other than UTF-8.
-
-    LC_CTYPE=C.UTF-8 is ignored: Python sets it in a C locale (PEP 538).
-    """
-    if environ.get("LABBENCH_ASCII"):
-        return True
-    coerced = environ.get("LC_CTYPE") in ("C.UTF-8", "C.utf8", "UTF-8")
-    locale = environ.get("LC_ALL") or ("" if coerced else environ.get("LC_CTYPE", "")) or environ.get("LANG", "")
-    return bool(locale) and "utf8" not in locale.lower().replace("-", "")
 
 
 _MIN_LIT_DIFFERENCE = 0.1

@@ -22,7 +22,7 @@ from helpers.store_samples import execute, points, start
 from labbench.cli import main
 from labbench.cli.options import ExpandedPath
 from labbench.cli.run_report import print_report
-from labbench.cli.run_tables import TextColumn, fit_columns
+from labbench.cli.run_tables import SETTING_RANK, TextColumn, fit_columns
 from labbench.records import Finished, NewRun, Points, Runtime, Started, Submission
 from labbench.runner.run_grid import Outcome
 from labbench.store.reader import Reader
@@ -101,8 +101,8 @@ def test_copy_without_its_write_ahead_log_is_explained(labbench: Labbench, tmp_p
 
 def test_ls_shows_differing_keys_and_best_values(labbench: Labbench, db: Path) -> None:
     header, _, first, *_ = labbench("ls").stdout.splitlines()
-    assert header.split() == ["status", "key", "name", "optimizer", "lr", "val/loss", "best", "at", "step"]
-    assert first.split()[-3:] == ["0.1250", "0.1250", "30"]
+    assert header.split() == ["status", "key", "name", "val/loss", "best", "at", "step", "optimizer", "lr"]
+    assert first.split()[-5:] == ["0.1250", "0.1250", "30", "sgd", "0.1"]
     same = labbench("ls", "optimizer=adam").stdout.splitlines()[0]
     assert "optimizer" not in same
     assert labbench("ls", "--columns", "lr").stdout.splitlines()[0].split() == ["status", "key", "name", "lr"]
@@ -416,7 +416,7 @@ def test_table_of_several_experiments_shows_a_metric_of_each_and_the_one_that_so
 
 
 def test_narrow_terminal_shows_metrics_and_leaves_out_settings() -> None:
-    settings = [TextColumn(f"setting {index}", ["0.1"], is_setting=True) for index in range(5)]
+    settings = [TextColumn(f"setting {index}", ["0.1"], rank=SETTING_RANK) for index in range(5)]
     columns = [TextColumn("name", ["a"]), *settings, TextColumn("val/loss", ["0.5"])]
     assert [column.name for column in fit_columns(columns, 200)] == [column.name for column in columns]
     assert [column.name for column in fit_columns(columns, 30)] == ["name", "setting 0", "val/loss"]

@@ -17,9 +17,9 @@ from textual.geometry import Size
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
+from labbench.ascii_text import needs_ascii
 from labbench.portraits.file import Portrait
 from labbench.text import clean
-from labbench.tui.limited_terminals import needs_ascii
 
 if TYPE_CHECKING:
     from labbench.portraits.logged_images import LoggedImage
