@@ -188,6 +188,9 @@ def api_page() -> str:
         value = getattr(labbench, name)
         if not name.startswith("__"):
             parts.append(api_section(f"labbench.{name}", value))
+        if value is labbench.Run:
+            with labbench.start(mode="disabled") as run:  # `log` is made for each run
+                parts.append(api_section("labbench.Run.log", run.log))
     parts.append(class_section("Reader", type_of_reader()))
     return "\n".join(parts)
 

@@ -68,6 +68,7 @@ def test_the_generated_pages_have_every_public_name(generator: ModuleType) -> No
     for name in labbench.__all__:
         assert f"## `labbench.{name}`\n" in page or name == "__version__"
     assert "### `Reader.runs`" in page
+    assert "log(metrics: Mapping[str, Any], step: int | None = None" in page
 
 
 def test_the_recording_shows_commands_and_their_output_in_order() -> None:
