@@ -28,6 +28,9 @@ for step in range(1_000):
 print("logged", flush=True)
 """
 
+WAIT_FOR_SIGNAL = "while True: time.sleep(0.1)"
+"""Python runs a handler between two calls: a signal just before the begin of one long call would wait for its end."""
+
 
 def begin(folder: Path, code: str, *, prefix: Sequence[str] = (), **environment: str) -> subprocess.Popen[str]:
     """Start `train.py` in `folder` with the given code, after `import labbench`.

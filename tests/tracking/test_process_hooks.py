@@ -115,7 +115,8 @@ READY = """
 while not labbench.open("runs.db").runs()[0].versions:  # recorded in the background
     time.sleep(0.01)
 print("ready", flush=True)
-time.sleep(30)
+for _ in range(300):
+    time.sleep(0.1)
 """
 
 
@@ -261,7 +262,7 @@ def test_signal_ends_the_runs_of_all_threads(tmp_path: Path) -> None:
         for run in started:
             run.log({"loss": 1.0})
     print("ready", flush=True)
-    time.sleep(600)
+    while True: time.sleep(0.1)
     """
     result = scripts.send_signal(scripts.begin(tmp_path, code), signal.SIGTERM)
     assert result.returncode == scripts.SIGNAL_EXIT_STATUS[signal.SIGTERM]
@@ -271,7 +272,7 @@ def test_signal_ends_the_runs_of_all_threads(tmp_path: Path) -> None:
 
 
 def test_run_terminated_while_the_database_is_locked_ends_in_time_without_loss(tmp_path: Path) -> None:
-    with scripts.begin_while_locked(tmp_path, "time.sleep(600)") as process:
+    with scripts.begin_while_locked(tmp_path, scripts.WAIT_FOR_SIGNAL) as process:
         process.terminate()
         process.wait(HANG_SECONDS)  # an earlier version waited for the lock
     scripts.end(process)
