@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from labbench.charts.braille import Canvas
 from labbench.charts.palette import AXIS, LABEL
+from labbench.charts.plot.braille import Canvas
 from labbench.charts.series import Floats
 from labbench.charts.ticks import (
     MAX_AXIS_VALUE,

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from labbench import text
-from labbench.charts.braille import Canvas
 from labbench.charts.lines import Line
 from labbench.charts.palette import BAND, BEST, BRIGHT, LABEL, LINE, TEXT, line_ink
+from labbench.charts.plot.braille import Canvas
 from labbench.charts.view import ChartView
 
 _MAX_LABEL_SHARE = 0.4

@@ -14,11 +14,11 @@ import numpy as np
 
 from labbench import text
 from labbench.charts.axes import Frame
-from labbench.charts.braille import Canvas
 from labbench.charts.glyphs import OTHER_SLOT
 from labbench.charts.groups import SPREADS, group_bands
 from labbench.charts.lines import Line, LineGroup, PreparedLines, group_lines, last_finite_index, nearest_index
 from labbench.charts.palette import BRIGHT, LABEL, LINE, TEXT, line_ink
+from labbench.charts.plot.braille import Canvas
 from labbench.charts.series import Curve, Series
 from labbench.charts.smoothing_spec import parse_smoothing
 from labbench.charts.ticks import MAX_CLOCK_SECONDS, MIN_CLOCK_SECONDS, clamp

@@ -13,9 +13,7 @@ import numpy as np
 
 from labbench.charts.axes import MIN_HEIGHT, MIN_WIDTH, Frame, axis_range, draw_axes, make_frame, scale_value
 from labbench.charts.bars import draw_bars, is_logged_once
-from labbench.charts.braille import Canvas, InkRun
 from labbench.charts.glyphs import OTHER_SLOT, STATUS_GLYPHS
-from labbench.charts.groups import SPREADS, Bands, group_bands
 from labbench.charts.legend import (
     LegendEntry,
     LineEnd,
@@ -30,26 +28,18 @@ from labbench.charts.legend import (
 )
 from labbench.charts.lines import Line, LineCache, LineGroup, PreparedLines, best_point, group_lines, last_finite_index
 from labbench.charts.palette import (
-    BAND,
     BEST,
     BOX_GROUND,
-    BRIGHT,
     CROSSHAIR_GROUND,
-    DENSITY,
     LABEL,
-    LINE,
-    OTHER,
     line_ink,
 )
-from labbench.charts.rasterize import ColumnSpans
-from labbench.charts.series import Floats
-from labbench.charts.smoothing_spec import parse_smoothing
+from labbench.charts.plot.braille import Canvas, InkRun
+from labbench.charts.plot.curves import draw_density, draw_groups, draw_lines, line_style
 from labbench.charts.view import ChartView, Range
 
 _STATUSES_WITH_END_GLYPH = frozenset({"diverged", "failed", "stopped", "pruned", "lost"})
 """Statuses whose glyph replaces the series glyph at the end of a line."""
-_GLYPH_SPACING_DOTS = 18
-"""Dot columns between two glyphs along a line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +112,11 @@ class ChartRenderer:
         groups: Sequence[LineGroup] | None = None
         ends: list[LineEnd] = []
         if display == "density":
-            _draw_density(canvas, frame, lines, view)
+            draw_density(canvas, frame, lines, view)
         elif display == "groups":
-            groups, ends = _draw_groups(canvas, frame, lines, view)
+            groups, ends = draw_groups(canvas, frame, lines, view)
         else:
-            _draw_lines(canvas, frame, lines, view)
+            draw_lines(canvas, frame, lines, view)
         draw_axes(canvas, frame, y_ticks, view)
         if view.height is None:
             above, below = lines.count_off_scale(frame)
@@ -170,122 +160,6 @@ def _empty_message(lines: Sequence[Line], view: ChartView) -> str:
     return "nothing is positive: press y for a linear axis" if view.log and finite else "no values yet"
 
 
-def _line_spans(lines: PreparedLines, frame: Frame, *, bands: bool = False) -> ColumnSpans:
-    return lines.spans(frame.left, frame.right, 2 * frame.width, bands=bands)
-
-
-def _draw_lines(canvas: Canvas, frame: Frame, lines: PreparedLines, view: ChartView) -> None:
-    """Draw all raw bands first, dim, then the lines over them, the highlighted one last."""
-    spans = _line_spans(lines, frame)
-    order = sorted(range(len(lines.lines)), key=lambda row: lines.lines[row].key == view.highlighted)
-    tops, bottoms = [spans.high[order]], [spans.low[order]]
-    inks = [line_ink(lines.lines[row].slot, _line_style(lines.lines[row], lines, view)) for row in order]
-    if parse_smoothing(view.smoothing):
-        raw = _line_spans(lines, frame, bands=True)
-        tops.insert(0, raw.high[order])
-        bottoms.insert(0, raw.low[order])
-        inks = [line_ink(lines.lines[row].slot, BAND) for row in order] + inks
-    _draw_layers(canvas, frame, np.concatenate(tops), np.concatenate(bottoms), inks)
-    if view.glyphs:
-        middle = (spans.low + spans.high) / 2
-        glyphs = [(line.glyph, line_ink(line.slot, LINE)) for line in lines.lines]
-        _draw_glyphs(canvas, frame, middle, glyphs)
-
-
-def _draw_layers(canvas: Canvas, frame: Frame, high: Floats, low: Floats, inks: Sequence[int]) -> None:
-    tops, bottoms = frame.dot_rows(high), frame.dot_rows(low)
-    canvas.draw(tops, bottoms, np.array(inks, dtype=np.int32), left=frame.column, rows=frame.height)
-
-
-def _draw_glyphs(canvas: Canvas, frame: Frame, middle: Floats, glyphs: Sequence[tuple[str, int]]) -> None:
-    """Draw each line's glyph at intervals along it, with a different offset per line."""
-    rows = frame.dot_rows(middle)
-    for index, (glyph, ink) in enumerate(glyphs):
-        for column in range((3 + 5 * index) % _GLYPH_SPACING_DOTS, rows.shape[1], _GLYPH_SPACING_DOTS):
-            if 0 <= rows[index, column] < 4 * frame.height:
-                canvas.put(frame.column + column // 2, int(rows[index, column]) // 4, glyph, ink)
-
-
-def _line_style(line: Line, lines: PreparedLines, view: ChartView) -> int:
-    if line.key == view.highlighted or len(lines.lines) == 1:
-        return BRIGHT
-    return BAND if line.status == "pruned" else LINE
-
-
-def _draw_groups(
-    canvas: Canvas, frame: Frame, lines: PreparedLines, view: ChartView
-) -> tuple[Sequence[LineGroup], list[LineEnd]]:
-    """Draw the lines without a colour, then each group's band, then the means over the bands, then the highlighted run.
-
-    Returns the groups with a colour, and the ends of their means.
-    """
-    groups = lines.groups()
-    spans = _line_spans(lines, frame)
-    rows = np.concatenate([np.empty(0, np.int64), *(group.rows for group in groups)])
-    others = np.ones(len(lines.lines), np.bool_)
-    others[rows] = False
-    _shade(canvas, frame, spans.low[others], spans.high[others], (OTHER,))
-    owner = np.repeat(np.arange(len(groups)), [len(group.rows) for group in groups])
-    spread = next(spread for spread in SPREADS if spread == view.spread)
-    bands = group_bands(frame.unscale_all(spans.edges[rows]), owner, len(groups), spread)
-    low, mean, high = _scale_bands(bands, frame)
-    for lower, upper, style in ((low, high, BAND), (mean, mean, LINE)):
-        inks = [line_ink(group.slot, style) for group in groups]
-        lowest, highest = np.fmin(lower[:, :-1], lower[:, 1:]), np.fmax(upper[:, :-1], upper[:, 1:])
-        _draw_layers(canvas, frame, highest, lowest, inks)
-    if view.glyphs:
-        _draw_glyphs(canvas, frame, mean[:, :-1], [(group.glyph, line_ink(group.slot, LINE)) for group in groups])
-    _draw_highlighted(canvas, frame, lines, view, spans)
-    ends = []
-    for index, group in enumerate(groups):
-        last = last_finite_index(mean[index])
-        if last is not None:
-            x = frame.left + last / (2 * frame.width) * (frame.right - frame.left)
-            end = LineEnd(*frame.cell(x, float(mean[index, last])), group.label, line_ink(group.slot, LINE))
-            canvas.put(end.column, end.row, group.glyph, end.ink)
-            ends.append(end)
-    return groups, ends
-
-
-def _scale_bands(bands: Bands, frame: Frame) -> tuple[Floats, Floats, Floats]:
-    """Return low, mean and high scaled for the y axis; a low <= 0 is below a logarithmic axis."""
-    if not frame.log_y:
-        return bands.low, bands.mean, bands.high
-    with np.errstate(divide="ignore", invalid="ignore"):
-        low, mean, high = (np.log10(values) for values in (bands.low, bands.mean, bands.high))
-    low[bands.low <= 0] = frame.low - (frame.high - frame.low)
-    return low, mean, high
-
-
-def _draw_density(canvas: Canvas, frame: Frame, lines: PreparedLines, view: ChartView) -> None:
-    """Draw each dot in the ink of the number of lines that cover it (log scale), then the highlighted run."""
-    spans = _line_spans(lines, frame)
-    _shade(canvas, frame, spans.low, spans.high, DENSITY)
-    _draw_highlighted(canvas, frame, lines, view, spans)
-
-
-def _shade(canvas: Canvas, frame: Frame, low: Floats, high: Floats, inks: Sequence[int]) -> None:
-    """Draw each dot that spans cover in the ink of their number; `low` and `high` have shape (spans, dot columns)."""
-    rows, columns = 4 * frame.height, 2 * frame.width
-    with np.errstate(invalid="ignore"):
-        top, bottom = np.rint(frame.dot_rows(high)), np.rint(frame.dot_rows(low))
-        line, column = np.nonzero((bottom >= 0) & (top < rows))
-    first = np.clip(top[line, column], 0, rows - 1).astype(np.int64)
-    after = np.clip(bottom[line, column], 0, rows - 1).astype(np.int64) + 1
-    size = (rows + 1) * columns
-    changes = np.bincount(first * columns + column, minlength=size) - np.bincount(
-        after * columns + column, minlength=size
-    )
-    counts = np.cumsum(changes.reshape(rows + 1, columns), axis=0)[:-1]
-    canvas.shade(counts, inks, left=frame.column)
-
-
-def _draw_highlighted(canvas: Canvas, frame: Frame, lines: PreparedLines, view: ChartView, spans: ColumnSpans) -> None:
-    for row, line in enumerate(lines.lines):
-        if line.key == view.highlighted:
-            _draw_layers(canvas, frame, spans.high[[row]], spans.low[[row]], [line_ink(line.slot, BRIGHT)])
-
-
 def _draw_marks(canvas: Canvas, frame: Frame, lines: PreparedLines, view: ChartView, *, ends: bool) -> list[LineEnd]:
     """Draw the series or status glyph at the end of each line, and ★ at the highlighted line's best value.
 
@@ -297,7 +171,7 @@ def _draw_marks(canvas: Canvas, frame: Frame, lines: PreparedLines, view: ChartV
         if not highlighted and (not ends or line.slot == OTHER_SLOT):
             continue
         x, _, scaled, _ = prepared.line
-        ink = line_ink(line.slot, _line_style(line, lines, view))
+        ink = line_ink(line.slot, line_style(line, lines, view))
         best = best_point(line.series, view.goal) if highlighted else None
         if best is not None:
             best_x, best_y = scale_value(best[0], view.log_x), scale_value(best[1], view.log)

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labbench.charts.braille import Canvas
 from labbench.charts.palette import BLANK
+from labbench.charts.plot.braille import Canvas
 
 NAN = float("nan")
 

@@ -1,0 +1,1 @@
+"""Drawing of the curves of a plot on a canvas."""
