@@ -56,10 +56,10 @@ class Frame:
     log_x: bool = False
     log_y: bool = False
 
-    def dot_rows(self, scaled: Floats) -> Floats:
+    def dot_rows(self, scaled: Floats, per_cell: int = 4) -> Floats:
         """Return the dot rows of scaled values, counted from the top, shape (N,); infinite on float overflow."""
         with np.errstate(over="ignore"):
-            return (self.high - scaled) / (self.high - self.low) * (4 * self.height - 1) - _ROUNDING_NOISE
+            return (self.high - scaled) / (self.high - self.low) * (per_cell * self.height - 1) - _ROUNDING_NOISE
 
     def cell(self, x: float, scaled: float) -> tuple[int, int]:
         """Return the cell (column, row) of a point given in scaled values, clamped to the plot."""

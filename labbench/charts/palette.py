@@ -12,6 +12,7 @@ OTHER = 9
 """Ink of the runs that are drawn in grey among very many."""
 CROSSHAIR_GROUND, BOX_GROUND = 1 << 20, 1 << 21
 """Background bits, added to the ink of cells in the crosshair's column or inside a zoom box."""
+GROUNDS = CROSSHAIR_GROUND | BOX_GROUND
 _FIRST_LINE_INK = 10
 BAND, LINE, BRIGHT = 0, 1, 2
 """Styles of a line in one colour: dim raw values, normal, highlighted."""
@@ -30,4 +31,4 @@ def slot_and_style(ink: int) -> tuple[int, int] | None:
 
 def without_ground(ink: int) -> int:
     """Return the ink without background bits."""
-    return ink & ~(CROSSHAIR_GROUND | BOX_GROUND)
+    return ink & ~GROUNDS

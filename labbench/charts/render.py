@@ -35,7 +35,8 @@ from labbench.charts.palette import (
     line_ink,
 )
 from labbench.charts.plot.braille import Canvas, InkRun
-from labbench.charts.plot.curves import draw_density, draw_groups, draw_lines, line_style
+from labbench.charts.plot.curves import draw_curves, line_style
+from labbench.charts.plot.pixel_canvas import Plot
 from labbench.charts.view import ChartView, Range
 
 _STATUSES_WITH_END_GLYPH = frozenset({"diverged", "failed", "stopped", "pruned", "lost"})
@@ -50,6 +51,7 @@ class _Drawing:
     frame: Frame
     lines: PreparedLines
     groups: Sequence[LineGroup] | None
+    view: ChartView
     side: int
     """Width of the legend beside the plot, in cells; 0 if it is above."""
 
@@ -67,6 +69,12 @@ class ChartRenderer:
     def frame(self) -> Frame | None:
         """The frame of the last drawing; None if there was nothing to draw."""
         return self._drawing[1].frame if self._drawing and isinstance(self._drawing[1], _Drawing) else None
+
+    @property
+    def plot(self) -> Plot | None:
+        """The plot of the last drawing; None if there was nothing to draw, or no curves."""
+        drawing = self._drawing[1] if self._drawing else None
+        return Plot(drawing.frame, drawing.lines, drawing.view) if isinstance(drawing, _Drawing) else None
 
     def draw(self, lines: Sequence[Line], view: ChartView, width: int, height: int) -> list[list[InkRun]]:
         """Return the chart as `height` rows of `width` cells; lines are drawn in order, the highlighted one last."""
@@ -108,24 +116,16 @@ class ChartRenderer:
             return _empty_message(lines_in_order, view)
         canvas = Canvas(width, height)
         frame, y_ticks = make_frame(width - side, height, *ranges, view)
-        display = lines.display(view)
-        groups: Sequence[LineGroup] | None = None
-        ends: list[LineEnd] = []
-        if display == "density":
-            draw_density(canvas, frame, lines, view)
-        elif display == "groups":
-            groups, ends = draw_groups(canvas, frame, lines, view)
-        else:
-            draw_lines(canvas, frame, lines, view)
+        groups, ends = draw_curves(canvas, frame, lines, view)
         draw_axes(canvas, frame, y_ticks, view)
         if view.height is None:
             above, below = lines.count_off_scale(frame)
             for row, arrow, count in ((0, "↑", above), (frame.height - 1, "↓", below)):
                 if count:
                     canvas.put(frame.column + 1, row, f"{arrow} {count} off scale", LABEL)
-        ends += _draw_marks(canvas, frame, lines, view, ends=display == "runs")
+        ends += _draw_marks(canvas, frame, lines, view, ends=lines.display(view) == "runs")
         draw_end_labels(canvas, frame, ends)
-        return _Drawing(canvas, frame, lines, groups, side)
+        return _Drawing(canvas, frame, lines, groups, view, side)
 
 
 def _axis_ranges(lines: PreparedLines, view: ChartView, columns: int) -> tuple[Range, Range] | None:

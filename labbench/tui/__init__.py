@@ -14,7 +14,7 @@ from labbench.files import database_command
 
 if TYPE_CHECKING:
     from labbench.tui.app import LabbenchApp
-    from labbench.tui.terminal_background import BackgroundQuestion
+    from labbench.tui.terminal_background import TerminalQuestion
 
 BUILTIN_VIEWS = ("runs", "chart", "compare", "grid", "why")
 """Views to start with besides saved ones: one of the screens, or the chart alone."""
@@ -31,7 +31,9 @@ def run_app(
     Raises InputError for an unknown view or a file that is not a labbench database, and SystemExit after a signal has
     ended it.
     """
+    from labbench.tui.graphics.detection import choose_graphics, remove_answer
     from labbench.tui.saved_state import SavedState, read_theme
+    from labbench.tui.terminal_background import parse_answer
 
     saved_state = SavedState(path)
     saved_state.last = saved_state.last or dict(first or {})
@@ -43,9 +45,11 @@ def run_app(
 
         Reader(path).close()
     theme = read_theme(os.environ)
-    question = None if theme else _ask_background()
+    question = _ask_terminal(asks_background=theme is None)
     app_class = _import_app()
-    is_light, typed = question.read_answer() if question is not None else (None, b"")
+    received = question.read_answers() if question is not None else b""
+    graphics = choose_graphics(os.environ, received)
+    is_light, typed = parse_answer(remove_answer(received))
     app = app_class(
         path,
         view=view or "runs",
@@ -53,6 +57,7 @@ def run_app(
         theme=theme,
         is_light=is_light,
         typed=typed,
+        graphics=graphics,
     )
     app.session.is_read_only = is_temporary
     app.run()
@@ -72,13 +77,16 @@ def _import_app() -> type[LabbenchApp]:
     return LabbenchApp
 
 
-def _ask_background() -> BackgroundQuestion | None:
-    """Ask the terminal for its background; return None where that is impossible or could disturb the keys."""
-    from labbench.tui.terminal_background import BackgroundQuestion, may_ask
+def _ask_terminal(*, asks_background: bool) -> TerminalQuestion | None:
+    """Ask the terminal for what suits it; return None where that is impossible or could disturb the keys."""
+    from labbench.tui.graphics.detection import QUESTION, wants_graphics
+    from labbench.tui.terminal_background import BACKGROUND_QUESTION, TerminalQuestion, may_ask
 
+    questions = BACKGROUND_QUESTION if asks_background else b""
+    questions += QUESTION if wants_graphics(os.environ) else b""
     try:
-        if may_ask(os.environ) and sys.__stdin__ is not None and sys.__stderr__ is not None:
-            return BackgroundQuestion(sys.__stdin__.fileno(), sys.__stderr__.fileno())
+        if questions and may_ask(os.environ) and sys.__stdin__ is not None and sys.__stderr__ is not None:
+            return TerminalQuestion(sys.__stdin__.fileno(), sys.__stderr__.fileno(), questions)
     except (ImportError, OSError, ValueError):  # Windows; no terminal
         pass
     except Exception as error:

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import events, on, work
 from textual.app import App, SystemCommand
@@ -31,11 +31,16 @@ from labbench.tui.key_queue import KeyQueue
 from labbench.tui.limited_terminals import AsciiFilter, ColourlessFilter
 from labbench.tui.saved_state import SavedState, save_theme
 from labbench.tui.screens.base import DataScreen
+from labbench.tui.screens.export_view import drawn_as_text
 from labbench.tui.screens.runs import RunsScreen
 from labbench.tui.session import Session
 from labbench.tui.theme import DARK, LIGHT, THEMES
 from labbench.tui.widgets.picker import Picker
 from labbench.tui.widgets.top_bar import SCREEN_KEYS
+
+if TYPE_CHECKING:
+    from labbench.tui.graphics.detection import Graphics
+    from labbench.tui.graphics.output import PictureOutput
 
 _HANG_UP_SECONDS = 2.0
 """Seconds between two checks that the terminal is still there."""
@@ -69,6 +74,7 @@ class LabbenchApp(App[None]):
         theme: str | None = None,
         is_light: bool | None = None,
         typed: bytes = b"",
+        graphics: Graphics | None = None,
     ) -> None:
         """Create the application for a database.
 
@@ -79,6 +85,7 @@ class LabbenchApp(App[None]):
             theme: Name of a theme; by default the one that suits the background of the terminal.
             is_light: True if that background is light, None if unknown.
             typed: Keys that were typed before the application was created.
+            graphics: Protocol of images that the terminal understands; None for none.
         """
         super().__init__()
         self.path = path
@@ -98,6 +105,8 @@ class LabbenchApp(App[None]):
         self.theme = theme if theme in self.available_themes else LIGHT.name if is_light else DARK.name
         self.typed = typed
         """Keys that were typed before the application was created, for the driver."""
+        self.pictures = None if graphics is None else _make_output(graphics)
+        """Output of pictures, for the driver and for the widgets that show them."""
         self._choose_line_filters()
 
     def _choose_line_filters(self) -> None:
@@ -243,6 +252,11 @@ class LabbenchApp(App[None]):
         if problem := clipboard.copy_through_tmux(text):
             self.call_from_thread(self.notify, problem, severity="warning", markup=False)
 
+    def export_screenshot(self, *, title: str | None = None, simplify: bool = False) -> str:
+        """Return an SVG picture of the screen."""
+        with drawn_as_text(self.screen):
+            return super().export_screenshot(title=title, simplify=simplify)
+
     def action_go(self, screen: str) -> None:
         """Switch to another screen, which keeps its state; the comparison shows the marked runs again."""
         self.session.compared = ()
@@ -263,6 +277,12 @@ class LabbenchApp(App[None]):
             yield SystemCommand(escape(f"Open the view {text.clean(name)}"), "", partial(self.open_view, name))
         yield SystemCommand("Theme: dark, light and others", "", self.action_change_theme)
         yield SystemCommand("Save the screen as an SVG picture", "", self.action_screenshot)
+
+
+def _make_output(graphics: Graphics) -> PictureOutput:
+    from labbench.tui.graphics.output import make_output  # on terminals that show images only
+
+    return make_output(graphics)
 
 
 # The first paint shows one screen; the modules of the others are imported when they are first shown.

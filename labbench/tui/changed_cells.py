@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 import select
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
 from itertools import repeat
 
 from rich.cells import cell_len
 from textual._xterm_parser import XTermParser
 from textual.drivers.linux_driver import LinuxDriver
+
+from labbench.tui.graphics.board import Picture
+from labbench.tui.graphics.output import PictureOutput, ShownCell, is_picture_cell
+from labbench.tui.sgr_styles import blank_style, shows_blank, style_change
 
 _CURSOR_TO = re.compile(r"\x1b\[(\d+);(\d+)H")
 _TOKEN = re.compile(r"\x1b\[([\d;]*)m|([^\x1b]+)")
@@ -22,11 +25,6 @@ _BEGIN, _END = "\x1b[?2026h", "\x1b[?2026l"
 """Bounds of a synchronized update."""
 _GAP = 4
 """Maximum number of unchanged cells that are cheaper to write again than to skip."""
-
-_OFF = {"1": "22", "2": "22", "3": "23", "4": "24", "5": "25", "7": "27", "8": "28", "9": "29"}
-"""Parameters that end an attribute."""
-_INVISIBLE_ON_BLANKS = frozenset({"1", "2", "3"})
-"""Bold, dim and italic."""
 
 _Cell = tuple[str, str]
 """A character and its style, the parameters of the SGR sequence."""
@@ -48,7 +46,9 @@ class ChangedCells:
     is spent on cells that stay as they are.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, pictures: PictureOutput | None = None) -> None:
+        """Create a filter; `pictures` writes the cells of pictures, if the terminal can show them."""
+        self._pictures = pictures
         self._rows: dict[int, _Row] = {}
         self._held = ""
         """Start of a synchronized update that has not changed anything yet."""
@@ -79,7 +79,9 @@ class ChangedCells:
         if head or not parts or not all(map(_PLAIN.match, contents)):  # not an update of the screen by Textual
             self.forget()
             return data
-        writer = _SpanWriter(self._cursor)
+        if self._pictures is not None and self._pictures.board.removed:
+            self._forget_pictures(self._pictures.board.removed)
+        writer = _SpanWriter(self._cursor, self._pictures)
         row = column = 1
         for line, start, content in zip(parts[0::3], parts[1::3], contents, strict=True):
             row, column = int(line), int(start)
@@ -88,7 +90,32 @@ class ChangedCells:
         if contents[-1] == "":  # the position of the cursor in a text field
             writer.move(row, column)
         self._cursor = writer.cursor
-        return writer.finish()
+        return self._with_pictures(writer) if self._pictures is not None else writer.finish()
+
+    def _forget_pictures(self, removed: Collection[Picture]) -> None:
+        """Forget the cells of pictures whose characters may stand for other pictures from now on."""
+        for row in self._rows.values():
+            row.pieces.clear()
+            for column, cell in enumerate(row.cells):
+                if cell is not None and any(cell[0] in picture for picture in removed):
+                    row.cells[column] = None
+
+    def _with_pictures(self, writer: _SpanWriter) -> str:
+        """Return what was written, between the images that changed and the parts of images to paint."""
+        pictures = self._pictures
+        assert pictures is not None
+        changed = {*pictures.board.changed} if pictures.repaints else set()
+        before = pictures.prepare()
+        if changed:
+            for number, row in self._rows.items():
+                for column, cell in enumerate(row.cells):
+                    if cell is not None and is_picture_cell(cell[0]) and pictures.board.find(cell[0]) in changed:
+                        writer.write(number, column, [cell])
+        cells = writer.finish()
+        painted = pictures.paint(writer.picture_cells.values())
+        if painted and self._cursor is not None:
+            painted += f"\x1b[{self._cursor[0]};{self._cursor[1]}H"
+        return before + cells + painted
 
     def _write(self, writer: _SpanWriter, number: int, column: int, content: str) -> None:
         row = self._rows.setdefault(number, _Row())
@@ -106,19 +133,35 @@ class ChangedCells:
         _forget_cut_texts(row.cells, before[0], column, end)
         for first, last in _changed_spans(before, cells):
             writer.write(number, column + first, cells[first:last])
+            self._write_cut_picture(writer, number, column + last, cells[last - 1])
+
+    def _write_cut_picture(self, writer: _SpanWriter, number: int, column: int, left: _Cell) -> None:
+        """Write a picture's cell again if the changed cell at its left is no longer the one that it continues."""
+        cells = self._rows[number].cells
+        cell = cells[column] if column < len(cells) else None
+        if self._pictures is None or self._pictures.repaints or cell is None or not is_picture_cell(cell[0]):
+            return
+        if not (is_picture_cell(left[0]) and ord(left[0]) + 1 == ord(cell[0])):
+            writer.write(number, column, [cell])
 
 
 class _SpanWriter:
     """Sequences that write spans of cells, with the fewest changes of cursor and style."""
 
-    def __init__(self, cursor: tuple[int, int] | None) -> None:
+    def __init__(self, cursor: tuple[int, int] | None, pictures: PictureOutput | None = None) -> None:
         self.cursor = cursor
+        self.picture_cells: dict[tuple[int, int], ShownCell] = {}
+        """Cells of pictures that were written, by row and column."""
+        self._pictures = pictures
+        self._previous = ""
+        """Character of the picture's cell at the left of the cursor, if it was just written."""
         self._style = ""
         self._output: list[str] = []
 
     def move(self, row: int, column: int) -> None:
         if self.cursor == (row, column):
             return
+        self._previous = ""
         if self.cursor is not None and self.cursor[0] == row and column > self.cursor[1]:
             self._output.append(f"\x1b[{column - self.cursor[1]}C")
         else:
@@ -132,14 +175,25 @@ class _SpanWriter:
                 continue
             if self.cursor is None or offset == 0:
                 self.move(row, column + offset)
-            if style != self._style and not (character == " " and _shows_blank(self._style, style)):
-                self._output.append(_style_change(self._style, style))
+            if self._pictures is not None and is_picture_cell(character):
+                character, style = self._picture_cell(row, column + offset, character, style)
+            else:
+                self._previous = ""
+            if style != self._style and not (character == " " and shows_blank(self._style, style)):
+                self._output.append(style_change(self._style, style))
                 self._style = style
             self._output.append(character)
-            if len(character) > 1:
+            if len(character) > 1 and not self._previous:
                 self.cursor = None
         if self.cursor is not None:
             self.cursor = (row, column + len(cells))
+
+    def _picture_cell(self, row: int, column: int, character: str, style: str) -> tuple[str, str]:
+        """Return text and style of a picture's cell, and remember it."""
+        assert self._pictures is not None
+        self.picture_cells[row, column] = ShownCell(row, column, character, style)
+        before, self._previous = self._previous, character
+        return self._pictures.cell(character, style, before)
 
     def finish(self) -> str:
         if self._style:
@@ -158,7 +212,7 @@ def _cells(content: str) -> Iterator[_Cell]:
         if text is None:
             style = "" if parameters == "0" else parameters
         elif len(text) == (width := cell_len(text)):
-            blank = (" ", _blank_style(style))
+            blank = (" ", blank_style(style))
             yield from (blank if character == " " else (character, style) for character in text)
         elif width:
             yield (text, style)
@@ -190,76 +244,19 @@ def _changed_spans(before: list[_Cell | None], after: list[_Cell]) -> list[tuple
     return spans
 
 
-@lru_cache(maxsize=4096)
-def _style_change(before: str, after: str) -> str:
-    """Return the shortest SGR sequence from one style to another."""
-    if not after:
-        return "\x1b[0m"
-    full = f"\x1b[0;{after}m" if before else f"\x1b[{after}m"
-    old, new = _Style.parse(before), _Style.parse(after)
-    removed, added = old.attributes - new.attributes, new.attributes - old.attributes
-    if not removed <= _OFF.keys():
-        return full
-    changes = sorted({_OFF[code] for code in removed})
-    if "22" in changes:  # ends bold and dim
-        added |= new.attributes & {"1", "2"}
-    changes += sorted(added)
-    if old.foreground != new.foreground:
-        changes.append(new.foreground or "39")
-    if old.background != new.background:
-        changes.append(new.background or "49")
-    return min(f"\x1b[{';'.join(changes)}m", full, key=len)
-
-
-@lru_cache(maxsize=4096)
-def _blank_style(style: str) -> str:
-    """Return the visible part of a space's style: the background, or all of it if it draws lines or is reversed."""
-    parsed = _Style.parse(style)
-    return style if parsed.attributes - _INVISIBLE_ON_BLANKS else parsed.background
-
-
-@lru_cache(maxsize=4096)
-def _shows_blank(pen: str, blank: str) -> bool:
-    """Return True if a space looks the same in the styles `pen` and `blank`."""
-    return _blank_style(pen) == blank
-
-
-@dataclass(frozen=True, slots=True)
-class _Style:
-    """Parameters of an SGR sequence."""
-
-    attributes: frozenset[str]
-    foreground: str
-    background: str
-
-    @staticmethod
-    @lru_cache(maxsize=4096)
-    def parse(style: str) -> _Style:
-        words = style.split(";") if style else []
-        attributes, foreground, background = set(), "", ""
-        while words:
-            word, words = words[0], words[1:]
-            if word in ("38", "48"):
-                count = 4 if words[0] == "2" else 2
-                word, words = ";".join([word, *words[:count]]), words[count:]
-            code = int(word.partition(";")[0])
-            if 30 <= code <= 39 or 90 <= code <= 97:
-                foreground = word
-            elif 40 <= code <= 49 or 100 <= code <= 107:
-                background = word
-            else:
-                attributes.add(word)
-        return _Style(frozenset(attributes), foreground, background)
-
-
 class ChangedCellsDriver(LinuxDriver):
     """Driver of Linux and macOS that passes the output of Textual through `ChangedCells`."""
 
     _changed_cells: ChangedCells | None = None
 
+    @property
+    def _pictures(self) -> PictureOutput | None:
+        pictures: PictureOutput | None = getattr(self._app, "pictures", None)
+        return pictures
+
     def write(self, data: str) -> None:
         if self._changed_cells is None:
-            self._changed_cells = ChangedCells()
+            self._changed_cells = ChangedCells(self._pictures)
         if changes := self._changed_cells.reduce(data):
             super().write(changes)
 
@@ -272,8 +269,16 @@ class ChangedCellsDriver(LinuxDriver):
         super().run_input_thread()
 
     def forget_screen(self) -> None:
-        """Write the whole screen at the next update."""
+        """Write the whole screen at the next update, with its images."""
         self._changed_cells = None
+        if self._pictures is not None:
+            self._pictures.board.forget()
+
+    def stop_application_mode(self) -> None:
+        """Remove the images and restore the terminal."""
+        if self._pictures is not None:
+            super().write(self._pictures.finish())
+        super().stop_application_mode()
 
     def is_hung_up(self) -> bool:
         """Return True if the terminal has been closed, without a signal if it is not the controlling one."""

@@ -1,8 +1,9 @@
-"""Background colour of the terminal, asked with the OSC 11 sequence, to choose between the dark and the light theme.
+"""Questions to the terminal before the screen is drawn, such as its background colour for the choice of the theme.
 
-The query is sent before the imports of the terminal interface and its answer is read after them, so that it takes no
-time. A query of the device attributes follows, which nearly every terminal answers: if that answer comes first, the
-terminal does not report its background. Keys typed in the meantime are kept for the interface.
+The background is asked with the OSC 11 sequence. The queries are sent before the imports of the terminal interface and
+their answers are read after them, so that they take no time. A query of the device attributes follows, which nearly
+every terminal answers: if that answer comes first, the terminal does not know the others. Keys typed in the meantime
+are kept for the interface.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-_QUESTION = b"\x1b]11;?\x1b\\\x1b[c"
+BACKGROUND_QUESTION = b"\x1b]11;?\x1b\\"
+_ATTRIBUTES_QUESTION = b"\x1b[c"
 _BACKGROUND = re.compile(rb"\x1b\]11;rgba?:([0-9a-fA-F]+)/([0-9a-fA-F]+)/([0-9a-fA-F]+)[0-9a-fA-F/]*(?:\x07|\x1b\\)")
 _ATTRIBUTES = re.compile(rb"\x1b\[\?[0-9;]*c")
 _ANSWER_SECONDS = 0.3
@@ -28,22 +30,22 @@ def may_ask(environ: Mapping[str, str]) -> bool:
     return "SSH_CONNECTION" not in environ and environ.get("TERM", "dumb") != "dumb"
 
 
-class BackgroundQuestion:
-    """Query of the background of the terminal that keys are read from."""
+class TerminalQuestion:
+    """Queries to the terminal that keys are read from."""
 
-    def __init__(self, descriptor: int, output: int) -> None:
-        """Send the question; until `read_answer` typed keys and answers are not echoed."""
+    def __init__(self, descriptor: int, output: int, questions: bytes) -> None:
+        """Send the questions; until `read_answer` typed keys and answers are not echoed."""
         import termios
         import tty
 
         self._descriptor = descriptor
         self._attributes: list[Any] = termios.tcgetattr(descriptor)
         tty.setcbreak(descriptor, termios.TCSANOW)
-        os.write(output, _QUESTION)
+        os.write(output, questions + _ATTRIBUTES_QUESTION)
         self._deadline = time.monotonic() + _ANSWER_SECONDS
 
-    def read_answer(self) -> tuple[bool | None, bytes]:
-        """Return True for a light background, None without an answer, and the keys that were typed."""
+    def read_answers(self) -> bytes:
+        """Return the answers, among the keys that were typed."""
         import termios
 
         received = b""
@@ -56,7 +58,7 @@ class BackgroundQuestion:
                 break
             received += chunk
         termios.tcsetattr(self._descriptor, termios.TCSANOW, self._attributes)
-        return parse_answer(received)
+        return received
 
 
 def parse_answer(received: bytes) -> tuple[bool | None, bytes]:

@@ -161,14 +161,14 @@ def test_the_same_lines_are_not_smoothed_and_measured_again(monkeypatch: pytest.
 
     count(series, "smooth")
     count(module, "measure_all_spans")
-    count(drawing, "draw_lines")
+    count(drawing, "draw_curves")
     lines = [line("a", [3.0, 1.0]), line("b", [2.0, 1.0], slot=2)]
     plot = ChartRenderer()
     plot.draw(lines, ChartView(smoothing="0.6", highlighted="a"), WIDTH, HEIGHT)
-    assert calls == ["smooth", "smooth", "draw_lines", "measure_all_spans", "measure_all_spans"]
+    assert calls == ["smooth", "smooth", "draw_curves", "measure_all_spans", "measure_all_spans"]
     plot.draw(lines, ChartView(smoothing="0.6", highlighted="b"), WIDTH, HEIGHT)
     plot.draw(lines, ChartView(smoothing="0.6", highlighted="b", crosshair=0.5), WIDTH, HEIGHT)
-    assert calls[5:] == ["draw_lines"]
+    assert calls[5:] == ["draw_curves"]
 
 
 FAR = (

@@ -23,6 +23,7 @@ from textual.pilot import Pilot
 
 from helpers.waiting import HANG_SECONDS
 from labbench.tui.app import LabbenchApp
+from labbench.tui.graphics.detection import Graphics
 from labbench.tui.saved_state import SavedState
 
 FOLDER = Path(__file__).parents[1] / "golden"
@@ -47,11 +48,12 @@ def use(
     view: str = "runs",
     saved_state: SavedState | None = None,
     chart: Mapping[str, object] = ONE_LINEAR_CHART,
+    graphics: Graphics | None = None,
 ) -> None:
     """Open the database in a terminal of the given size, with these chart settings, and run the script against it."""
 
     async def run() -> None:
-        app = LabbenchApp(path, view=view, saved_state=saved_state)
+        app = LabbenchApp(path, view=view, saved_state=saved_state, graphics=graphics)
         if saved_state is None:
             app.session.chart = dict(chart)
         async with app.run_test(size=size, notifications=True) as pilot:

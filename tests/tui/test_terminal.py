@@ -169,3 +169,14 @@ def test_the_theme_follows_the_background_of_the_terminal(terminal: Terminal, ba
     assert f"48;2;{red};{green};{blue}".encode() in terminal.output
     terminal.type("q")
     assert terminal.wait() == 0
+
+
+def test_images_are_sent_to_the_terminal_and_deleted_at_the_end(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LABBENCH_GRAPHICS", "kitty")
+    with closing(Terminal("tui", str(database))) as terminal:
+        terminal.read_until("a=T,U=1,f=100,q=2,")
+        terminal.type("q")
+        assert terminal.wait() == 0
+        assert b"a=d,d=I,q=2," in terminal.output.partition(LEAVE_ALTERNATE_SCREEN)[0]

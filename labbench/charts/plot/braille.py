@@ -31,6 +31,9 @@ _WIDE_TAIL = 0  # the character of a cell that is the right half of a wide chara
 class Canvas:
     """Grid of `width` x `height` cells; dot columns and dot rows count from the top left."""
 
+    dots: tuple[int, int] = (2, 4)
+    """Dot columns and dot rows of a cell."""
+
     def __init__(self, width: int, height: int) -> None:
         self.width, self.height = width, height
         self._characters = np.full((height, width), ord(" "), dtype=np.uint32)

@@ -21,18 +21,18 @@ _GLYPH_SPACING_DOTS = 18
 """Dot columns between two glyphs along a line."""
 
 
-def _line_spans(lines: PreparedLines, frame: Frame, *, bands: bool = False) -> ColumnSpans:
-    return lines.spans(frame.left, frame.right, 2 * frame.width, bands=bands)
+def _line_spans(canvas: Canvas, frame: Frame, lines: PreparedLines, *, bands: bool = False) -> ColumnSpans:
+    return lines.spans(frame.left, frame.right, canvas.dots[0] * frame.width, bands=bands)
 
 
-def draw_lines(canvas: Canvas, frame: Frame, lines: PreparedLines, view: ChartView) -> None:
+def _draw_lines(canvas: Canvas, frame: Frame, lines: PreparedLines, view: ChartView) -> None:
     """Draw all raw bands first, dim, then the lines over them, the highlighted one last."""
-    spans = _line_spans(lines, frame)
+    spans = _line_spans(canvas, frame, lines)
     order = sorted(range(len(lines.lines)), key=lambda row: lines.lines[row].key == view.highlighted)
     tops, bottoms = [spans.high[order]], [spans.low[order]]
     inks = [line_ink(lines.lines[row].slot, line_style(lines.lines[row], lines, view)) for row in order]
     if parse_smoothing(view.smoothing):
-        raw = _line_spans(lines, frame, bands=True)
+        raw = _line_spans(canvas, frame, lines, bands=True)
         tops.insert(0, raw.high[order])
         bottoms.insert(0, raw.low[order])
         inks = [line_ink(lines.lines[row].slot, BAND) for row in order] + inks
@@ -44,7 +44,7 @@ def draw_lines(canvas: Canvas, frame: Frame, lines: PreparedLines, view: ChartVi
 
 
 def _draw_layers(canvas: Canvas, frame: Frame, high: Floats, low: Floats, inks: Sequence[int]) -> None:
-    tops, bottoms = frame.dot_rows(high), frame.dot_rows(low)
+    tops, bottoms = (frame.dot_rows(values, canvas.dots[1]) for values in (high, low))
     canvas.draw(tops, bottoms, np.array(inks, dtype=np.int32), left=frame.column, rows=frame.height)
 
 
@@ -64,7 +64,7 @@ def line_style(line: Line, lines: PreparedLines, view: ChartView) -> int:
     return BAND if line.status == "pruned" else LINE
 
 
-def draw_groups(
+def _draw_groups(
     canvas: Canvas, frame: Frame, lines: PreparedLines, view: ChartView
 ) -> tuple[Sequence[LineGroup], list[LineEnd]]:
     """Draw the lines without a colour, then each group's band, then the means over the bands, then the highlighted run.
@@ -72,7 +72,7 @@ def draw_groups(
     Returns the groups with a colour, and the ends of their means.
     """
     groups = lines.groups()
-    spans = _line_spans(lines, frame)
+    spans = _line_spans(canvas, frame, lines)
     rows = np.concatenate([np.empty(0, np.int64), *(group.rows for group in groups)])
     others = np.ones(len(lines.lines), np.bool_)
     others[rows] = False
@@ -92,7 +92,7 @@ def draw_groups(
     for index, group in enumerate(groups):
         last = last_finite_index(mean[index])
         if last is not None:
-            x = frame.left + last / (2 * frame.width) * (frame.right - frame.left)
+            x = frame.left + last / (canvas.dots[0] * frame.width) * (frame.right - frame.left)
             end = LineEnd(*frame.cell(x, float(mean[index, last])), group.label, line_ink(group.slot, LINE))
             canvas.put(end.column, end.row, group.glyph, end.ink)
             ends.append(end)
@@ -109,18 +109,18 @@ def _scale_bands(bands: Bands, frame: Frame) -> tuple[Floats, Floats, Floats]:
     return low, mean, high
 
 
-def draw_density(canvas: Canvas, frame: Frame, lines: PreparedLines, view: ChartView) -> None:
+def _draw_density(canvas: Canvas, frame: Frame, lines: PreparedLines, view: ChartView) -> None:
     """Draw each dot in the ink of the number of lines that cover it (log scale), then the highlighted run."""
-    spans = _line_spans(lines, frame)
+    spans = _line_spans(canvas, frame, lines)
     _shade(canvas, frame, spans.low, spans.high, DENSITY)
     _draw_highlighted(canvas, frame, lines, view, spans)
 
 
 def _shade(canvas: Canvas, frame: Frame, low: Floats, high: Floats, inks: Sequence[int]) -> None:
     """Draw each dot that spans cover in the ink of their number; `low` and `high` have shape (spans, dot columns)."""
-    rows, columns = 4 * frame.height, 2 * frame.width
+    rows, columns = canvas.dots[1] * frame.height, canvas.dots[0] * frame.width
     with np.errstate(invalid="ignore"):
-        top, bottom = np.rint(frame.dot_rows(high)), np.rint(frame.dot_rows(low))
+        top, bottom = (np.rint(frame.dot_rows(values, canvas.dots[1])) for values in (high, low))
         line, column = np.nonzero((bottom >= 0) & (top < rows))
     first = np.clip(top[line, column], 0, rows - 1).astype(np.int64)
     after = np.clip(bottom[line, column], 0, rows - 1).astype(np.int64) + 1
@@ -136,3 +136,15 @@ def _draw_highlighted(canvas: Canvas, frame: Frame, lines: PreparedLines, view: 
     for row, line in enumerate(lines.lines):
         if line.key == view.highlighted:
             _draw_layers(canvas, frame, spans.high[[row]], spans.low[[row]], [line_ink(line.slot, BRIGHT)])
+
+
+def draw_curves(
+    canvas: Canvas, frame: Frame, lines: PreparedLines, view: ChartView
+) -> tuple[Sequence[LineGroup] | None, list[LineEnd]]:
+    """Draw all lines in the display of the view; return the groups drawn, if any, and the ends of their means."""
+    display = lines.display(view)
+    if display == "groups":
+        return _draw_groups(canvas, frame, lines, view)
+    draw = _draw_density if display == "density" else _draw_lines
+    draw(canvas, frame, lines, view)
+    return None, []

@@ -21,8 +21,10 @@ from labbench.tui.theme import series_colours
 if TYPE_CHECKING:  # numpy is not imported before the first paint
     from labbench.charts.axes import Frame
     from labbench.charts.lines import Line
+    from labbench.charts.plot.braille import InkRun
     from labbench.charts.render import ChartRenderer
     from labbench.charts.view import Box, ChartView
+    from labbench.tui.graphics.chart_picture import ChartPicture
 
 
 _FADE_SHARES = {palette.BAND: 0.66, palette.LINE: 0.12, palette.BRIGHT: 0.0}
@@ -87,6 +89,9 @@ class Chart(Widget):
         self._lines: Sequence[Line] = ()
         self._description = ""
         self._renderer: ChartRenderer | None = None
+        self._picture: ChartPicture | None = None
+        self.is_picture_enabled = True
+        """True if curves are drawn as a picture on terminals that show images."""
         self._strips: list[Strip] | None = None
         self._styles: dict[int, Style] = {}
         self._pressed: tuple[int, int, bool] | None = None
@@ -102,19 +107,36 @@ class Chart(Widget):
             return
         self._lines, self.view, self.metric, self._description = lines, view, metric, description
         self.border_title = Content.assemble((text.clean(metric), "bold"), (f"  {description}", "$secondary"))
-        self._redraw()
+        self.redraw()
+
+    def on_mount(self) -> None:
+        output = getattr(self.app, "pictures", None)
+        if output is not None:
+            from labbench.tui.graphics.chart_picture import ChartPicture  # on terminals that show images only
+
+            self._picture = ChartPicture(self, output)
+
+    def on_unmount(self) -> None:
+        if self._picture is not None:
+            self._picture.remove()
 
     def on_resize(self) -> None:
-        self._redraw()
+        self.redraw()
 
     def notify_style_update(self) -> None:
         super().notify_style_update()
         self._styles.clear()
-        self._redraw()
+        self.redraw()
 
-    def _redraw(self) -> None:
+    def redraw(self) -> None:
+        """Draw again at the next refresh."""
         self._strips = None
         self.refresh()
+
+    def enable_picture(self, enabled: bool) -> None:
+        """Draw curves as a picture if the terminal shows images, or always in braille."""
+        self.is_picture_enabled = enabled
+        self.redraw()
 
     # Drawing
 
@@ -144,7 +166,9 @@ class Chart(Widget):
 
         if self._renderer is None:
             self._renderer = ChartRenderer()
-        rows = self._renderer.draw(self._lines, self.view, width, height)
+        rows: Sequence[list[InkRun]] = self._renderer.draw(self._lines, self.view, width, height)
+        if self._picture is not None and self.is_picture_enabled:
+            rows = self._picture.cover(rows, self._renderer.plot, self._renderer.top)
         return [Strip([Segment(part, self._style(ink)) for part, ink in row], width) for row in rows]
 
     def _style(self, ink: int) -> Style:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -15,6 +16,7 @@ from textual.widget import Widget
 
 from labbench import text
 from labbench.files import expand_home, write_atomically
+from labbench.tui.charts.widget import Chart
 from labbench.tui.clipboard import TableRows, format_csv, new_file_path
 from labbench.tui.widgets.picker import Picker
 from labbench.tui.widgets.prompt import Prompt
@@ -42,16 +44,29 @@ def csv_format(
     return ExportFormat(label, stem, "csv", lambda use: read_rows(prepare(), lambda rows: use(format_csv(rows))))
 
 
+@contextmanager
+def drawn_as_text(screen: Screen[Any]) -> Iterator[None]:
+    """Draw the charts of a screen in braille for the duration of an export, also on terminals that show images."""
+    charts = [chart for chart in screen.query(Chart) if chart.is_picture_enabled]
+    for chart in charts:
+        chart.enable_picture(False)
+    yield
+    for chart in charts:
+        chart.enable_picture(True)
+
+
 def text_of(screen: Screen[Any]) -> str:
     """Return the content of a screen as text."""
-    strips = screen._compositor.render_strips()  # Textual itself exports only pictures
-    return "".join(f"{strip.text.rstrip()}\n" for strip in strips)
+    with drawn_as_text(screen):
+        strips = screen._compositor.render_strips()  # Textual itself exports only pictures
+        return "".join(f"{strip.text.rstrip()}\n" for strip in strips)
 
 
 def picture_of(widget: Widget) -> str:
     """Return the content of a widget as an SVG picture."""
     region = widget.region
-    strips = widget.screen._compositor.render_strips()[region.y : region.bottom]
+    with drawn_as_text(widget.screen):
+        strips = widget.screen._compositor.render_strips()[region.y : region.bottom]
     console = Console(
         file=io.StringIO(), width=region.width, height=region.height, force_terminal=True, color_system="truecolor",
         record=True, legacy_windows=False,
