@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import select
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import repeat
 
@@ -14,7 +15,7 @@ from textual.drivers.linux_driver import LinuxDriver
 
 from labbench.tui.graphics.board import Picture
 from labbench.tui.graphics.output import PictureOutput, ShownCell, is_picture_cell
-from labbench.tui.sgr_styles import blank_style, shows_blank, style_change
+from labbench.tui.sgr_styles import blank_style, is_background, shows_blank, style_change
 
 _CURSOR_TO = re.compile(r"\x1b\[(\d+);(\d+)H")
 _TOKEN = re.compile(r"\x1b\[([\d;]*)m|([^\x1b]+)")
@@ -25,6 +26,9 @@ _BEGIN, _END = "\x1b[?2026h", "\x1b[?2026l"
 """Bounds of a synchronized update."""
 _GAP = 4
 """Maximum number of unchanged cells that are cheaper to write again than to skip."""
+
+_MIN_ERASED = 10
+"""Minimum number of blank cells that are erased in place of writing spaces."""
 
 _Cell = tuple[str, str]
 """A character and its style, the parameters of the SGR sequence."""
@@ -46,8 +50,14 @@ class ChangedCells:
     is spent on cells that stay as they are.
     """
 
-    def __init__(self, pictures: PictureOutput | None = None) -> None:
-        """Create a filter; `pictures` writes the cells of pictures, if the terminal can show them."""
+    def __init__(self, pictures: PictureOutput | None = None, *, erases: bool = False) -> None:
+        """Create a filter.
+
+        Args:
+            pictures: Output that writes the cells of pictures, if the terminal can show them.
+            erases: The terminal erases cells to the background of the style, which is shorter than spaces.
+        """
+        self._erases = erases
         self._pictures = pictures
         self._rows: dict[int, _Row] = {}
         self._held = ""
@@ -81,7 +91,7 @@ class ChangedCells:
             return data
         if self._pictures is not None and self._pictures.board.removed:
             self._forget_pictures(self._pictures.board.removed)
-        writer = _SpanWriter(self._cursor, self._pictures)
+        writer = _SpanWriter(self._cursor, self._pictures, erases=self._erases)
         row = column = 1
         for line, start, content in zip(parts[0::3], parts[1::3], contents, strict=True):
             row, column = int(line), int(start)
@@ -148,8 +158,11 @@ class ChangedCells:
 class _SpanWriter:
     """Sequences that write spans of cells, with the fewest changes of cursor and style."""
 
-    def __init__(self, cursor: tuple[int, int] | None, pictures: PictureOutput | None = None) -> None:
+    def __init__(
+        self, cursor: tuple[int, int] | None, pictures: PictureOutput | None = None, *, erases: bool = False
+    ) -> None:
         self.cursor = cursor
+        self._erases = erases
         self.picture_cells: dict[tuple[int, int], ShownCell] = {}
         """Cells of pictures that were written, by row and column."""
         self._pictures = pictures
@@ -169,24 +182,41 @@ class _SpanWriter:
         self.cursor = (row, column)
 
     def write(self, row: int, column: int, cells: list[_Cell]) -> None:
-        for offset, (character, style) in enumerate(cells):
-            if not character:  # covered by the previous text, whose width differs between terminals
-                self.cursor = None
-                continue
-            if self.cursor is None or offset == 0:
-                self.move(row, column + offset)
-            if self._pictures is not None and is_picture_cell(character):
-                character, style = self._picture_cell(row, column + offset, character, style)
+        offset = 0
+        while offset < len(cells):
+            n_blanks = _count_blanks(cells, offset) if self._erases else 0
+            if n_blanks >= _MIN_ERASED:
+                self._erase(row, column + offset, n_blanks, cells[offset][1])
+                offset += n_blanks
             else:
-                self._previous = ""
-            if style != self._style and not (character == " " and shows_blank(self._style, style)):
-                self._output.append(style_change(self._style, style))
-                self._style = style
-            self._output.append(character)
-            if len(character) > 1 and not self._previous:
-                self.cursor = None
-        if self.cursor is not None:
-            self.cursor = (row, column + len(cells))
+                self._write_cell(row, column + offset, *cells[offset])
+                offset += 1
+
+    def _write_cell(self, row: int, column: int, character: str, style: str) -> None:
+        if not character:  # covered by the previous text, whose width differs between terminals
+            self.cursor = None
+            return
+        self.move(row, column)
+        if self._pictures is not None and is_picture_cell(character):
+            character, style = self._picture_cell(row, column, character, style)
+        else:
+            self._previous = ""
+        self._select(character, style)
+        self._output.append(character)
+        self.cursor = (row, column + 1) if len(character) == 1 or self._previous else None
+
+    def _erase(self, row: int, column: int, count: int, style: str) -> None:
+        """Erase cells to the background of the style; the cursor stays at the first."""
+        self.move(row, column)
+        self._previous = ""
+        self._select(" ", style)
+        self._output.append(f"\x1b[{count}X")
+
+    def _select(self, character: str, style: str) -> None:
+        """Change to the style of a character."""
+        if style != self._style and not (character == " " and shows_blank(self._style, style)):
+            self._output.append(style_change(self._style, style))
+            self._style = style
 
     def _picture_cell(self, row: int, column: int, character: str, style: str) -> tuple[str, str]:
         """Return text and style of a picture's cell, and remember it."""
@@ -199,6 +229,17 @@ class _SpanWriter:
         if self._style:
             self._output.append("\x1b[0m")
         return "".join(self._output)
+
+
+def _count_blanks(cells: list[_Cell], start: int) -> int:
+    """Return the number of equal blank cells from `start` on, as far as they can be erased; 0 for any other cell."""
+    blank = cells[start]
+    if blank[0] != " " or not is_background(blank[1]):
+        return 0
+    end = start + 1
+    while end < len(cells) and cells[end] == blank:
+        end += 1
+    return end - start
 
 
 def _cells(content: str) -> Iterator[_Cell]:
@@ -244,6 +285,11 @@ def _changed_spans(before: list[_Cell | None], after: list[_Cell]) -> list[tuple
     return spans
 
 
+def _erases_to_background(environ: Mapping[str, str]) -> bool:
+    """Return True unless the terminal erases to its default background, as GNU screen does."""
+    return "TMUX" in environ or not environ.get("TERM", "").startswith("screen")
+
+
 class ChangedCellsDriver(LinuxDriver):
     """Driver of Linux and macOS that passes the output of Textual through `ChangedCells`."""
 
@@ -256,7 +302,7 @@ class ChangedCellsDriver(LinuxDriver):
 
     def write(self, data: str) -> None:
         if self._changed_cells is None:
-            self._changed_cells = ChangedCells(self._pictures)
+            self._changed_cells = ChangedCells(self._pictures, erases=_erases_to_background(os.environ))
         if changes := self._changed_cells.reduce(data):
             super().write(changes)
 

@@ -45,6 +45,12 @@ def shows_blank(pen: str, blank: str) -> bool:
     return blank_style(pen) == blank
 
 
+@lru_cache(maxsize=4096)
+def is_background(style: str) -> bool:
+    """Return True if a space in this style shows a background and nothing else."""
+    return style == _Style.parse(style).background
+
+
 @dataclass(frozen=True, slots=True)
 class _Style:
     """Parameters of an SGR sequence."""

@@ -32,6 +32,9 @@ class _Terminal:
                 self.row, self.column = (int(word) - 1 for word in parameters.split(";"))
             elif command == "C":
                 self.column += int(parameters)
+            elif command == "X":
+                blank = (" ", frozenset[str](), "", self.background)
+                self.cells[self.row][self.column : self.column + int(parameters)] = [blank] * int(parameters)
             elif command == "m":
                 self._select(parameters.split(";") if parameters else ["0"])
             elif character and character != "\n":
@@ -123,23 +126,32 @@ def _fitting(segments: list[tuple[str, str]], width: int) -> list[tuple[str, str
     return fitting
 
 
-_UPDATES = st.lists(st.tuples(st.integers(0, _ROWS - 1), st.sampled_from([0, 6, 12]), _LINES), min_size=1, max_size=5)
+_BLANKS = st.lists(st.tuples(_STYLES, st.just(" " * 12)), min_size=1, max_size=1)
+_UPDATES = st.lists(
+    st.tuples(st.integers(0, _ROWS - 1), st.sampled_from([0, 12]), _LINES | _BLANKS), min_size=1, max_size=5
+)
 
 
 @given(st.lists(_UPDATES, min_size=1, max_size=8))
 def test_the_screen_is_the_same_as_with_the_whole_output(frames: list) -> None:
-    whole, reduced, changed_cells = _Terminal(), _Terminal(), ChangedCells()
+    whole, reduced, changed_cells = _Terminal(), _Terminal(), ChangedCells(erases=True)
     for updates in frames:
         data = ""
         for row, column, segments in updates:
             # Textual writes pieces of fixed columns and cuts wide characters itself
-            line = _fitting(segments, 6)
-            line.append(("", " " * (6 - sum(cell_len(text) for _, text in line))))
+            line = _fitting(segments, 12)
+            line.append(("", " " * (12 - sum(cell_len(text) for _, text in line))))
             data += f"\x1b[{row + 1};{column + 1}H{_line(line)}\n"
         data += "\x1b[1;1H"
         whole.feed(data)
         reduced.feed(changed_cells.reduce(data))
         assert reduced.shown() == whole.shown()
+
+
+def test_many_blank_cells_are_erased() -> None:
+    update = f"\x1b[1;1H\x1b[48;5;17m{' ' * 20}end\x1b[0m\x1b[1;1H"
+    assert ChangedCells(erases=True).reduce(update) == "\x1b[1;1H\x1b[48;5;17m\x1b[20X\x1b[20Cend\x1b[1;1H\x1b[0m"
+    assert " " * 20 in ChangedCells().reduce(update)
 
 
 def test_an_update_without_changes_writes_nothing() -> None:
