@@ -84,9 +84,14 @@ def blocks(*languages: str, pages: Iterable[Path] = PAGES) -> list[Block]:
 
 
 def missing_words(shown: str, printed: str) -> set[str]:
-    """Return the words of an example of output that a program did not print, apart from numbers and keys of runs."""
+    """Return the parts of an example of output that a program did not print, apart from numbers and keys of runs.
+
+    These are words, and lines without numbers such as the titles of a table.
+    """
     words = re.findall(r"[A-Za-z_][\w/]*", shown)
-    return {word for word in words if word not in printed and not re.fullmatch(r"[a-z0-9]{8}", word)}
+    missing = {word for word in words if word not in printed and not re.fullmatch(r"[a-z0-9]{8}", word)}
+    titles = {" ".join(line.split()) for line in shown.splitlines() if not re.search(r"\d|\.\.\.", line)}
+    return missing | {title for title in titles if title not in " ".join(printed.split())}
 
 
 def main() -> None:
