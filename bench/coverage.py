@@ -22,10 +22,15 @@ from labbench.analysis.distributions import t_quantile
 from labbench.analysis.effects import marginal_effects
 from labbench.analysis.importance import importance
 from labbench.analysis.noise import Noise, learn_noise
+from labbench.analysis.scales.bounds import Bounds
+from labbench.analysis.scales.log_scale import take_logarithms
 from labbench.analysis.table import Observation, Table, tabulate
 
 Floats = NDArray[np.float64]
 Draw = Callable[[np.random.Generator, int, int], Floats]
+"""Noise of a number of configurations and of seeds."""
+ValueDraw = Callable[[np.random.Generator, Floats, int], Floats]
+"""Values of configurations with these medians, for a number of seeds."""
 SEEDS = (2, 3, 5, 10)
 RESAMPLES = 500
 GRIDS_WITH_HOLES_FACTOR = 3
@@ -233,6 +238,99 @@ def measure_claims(draw: Draw, shifts: Floats, *, seeds: int, grids: int) -> tup
     return float(np.mean(claims)), float(np.mean(contradictions))
 
 
+def multiplicative(draw: Draw) -> ValueDraw:
+    """Return a draw of values around medians, whose logarithms have the noise of `draw` times 0.3."""
+
+    def draw_values(generator: np.random.Generator, medians: Floats, seeds: int) -> Floats:
+        values: Floats = medians[:, None] * np.exp(0.3 * draw(generator, len(medians), seeds))
+        return values
+
+    return draw_values
+
+
+def draw_gamma_losses(generator: np.random.Generator, medians: Floats, seeds: int) -> Floats:
+    """Return losses with gamma noise in proportion to their level; the deviation is a half of the mean."""
+    values: Floats = medians[:, None] * generator.gamma(4.0, 0.25, size=(len(medians), seeds))
+    return values
+
+
+def draw_losses_with_a_constant_spread(generator: np.random.Generator, medians: Floats, seeds: int) -> Floats:
+    """Return losses with the same noise at all levels, up to a fifth of the smallest one."""
+    spread = 0.2 * medians.min()
+    values: Floats = medians[:, None] + spread * (generator.gamma(9.0, 1 / 3, size=(len(medians), seeds)) - 3.0)
+    return values
+
+
+def draw_accuracies(generator: np.random.Generator, medians: Floats, seeds: int) -> Floats:
+    """Return accuracies on 360 samples of models whose log-odds vary between seeds."""
+    odds = (1.0 / medians - 1.0)[:, None] * np.exp(0.3 * generator.standard_normal((len(medians), seeds)))
+    values: Floats = generator.binomial(360, odds / (1.0 + odds)) / 360.0
+    return values
+
+
+LOSSES: dict[str, ValueDraw] = {
+    **{f"factors, {name}": multiplicative(draw) for name, draw in NOISES.items()},
+    "gamma": draw_gamma_losses,
+    "a constant spread": draw_losses_with_a_constant_spread,
+}
+TRUTH_SEEDS = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleCoverage:
+    """Coverage of intervals on a scale, as shares of the intervals."""
+
+    mean: float
+    """Coverage of the means: geometric means on the log scale."""
+    difference: float
+    """Coverage of the differences of two configurations: ratios on the log scale."""
+    at_bound: float
+    """Share of the intervals of means that end at a bound of the metric."""
+
+
+def measure_scale(draw: ValueDraw, medians: Floats, bounds: Bounds, *, seeds: int, grids: int) -> ScaleCoverage:
+    """Measure intervals of means and of differences between neighbours, in grids whose values have these medians."""
+    generator = np.random.default_rng(400 + seeds)
+    transform = np.log if bounds.scale == "log" else np.asarray
+    truth = transform(draw(generator, medians, TRUTH_SEEDS)).mean(axis=1)
+    means, differences, at_bound = [], [], []
+    for _ in range(grids):
+        table = make_table(draw(generator, medians, seeds))
+        if bounds.scale == "log":
+            table = take_logarithms(table)
+        noise = learn_noise(table)
+        intervals = [bounds.clip(interval) for interval in mean_intervals(table, noise)]
+        means += [not interval.excludes(mean) for interval, mean in zip(intervals, truth, strict=True)]
+        at_bound += [interval.low == bounds.low or interval.high == bounds.high for interval in intervals]
+        for first in range(0, len(medians) - 1, 2):
+            difference = bounds.clip_difference(compare(table, noise, first, first + 1, "max").interval)
+            differences.append(not difference.excludes(truth[first] - truth[first + 1]))
+    return ScaleCoverage(float(np.mean(means)), float(np.mean(differences)), float(np.mean(at_bound)))
+
+
+def print_scales(setups: int, grids: int) -> None:
+    print(f"\nLosses over 2.5 decades, {setups} configurations: coverage of geometric means (of ratios of neighbours);")
+    print("in brackets the same for means (differences) of the losses themselves; by number of seeds, 2, 3, 5 and 10")
+    medians = np.geomspace(0.003, 1.0, setups)
+    for name, draw in LOSSES.items():
+        cells = []
+        for seeds in SEEDS:
+            log, linear = (
+                measure_scale(draw, medians, bounds, seeds=seeds, grids=grids)
+                for bounds in (Bounds(scale="log"), Bounds(low=0.0))
+            )
+            cells.append(f"{log.mean:.3f} ({log.difference:.3f}) [{linear.mean:.3f} ({linear.difference:.3f})]")
+        print(f"{name:30}" + "".join(cell.rjust(32) for cell in cells), flush=True)
+    print("\nAccuracies on 360 samples: coverage of means (of differences), share of intervals that end at 1")
+    for name, errors in {"errors 0.2 to 20 %": (0.002, 0.2), "errors 0.1 to 2 %": (0.001, 0.02)}.items():
+        rates = [
+            measure_scale(draw_accuracies, 1.0 - np.geomspace(*errors, setups), Bounds(0.0, 1.0), seeds=n, grids=grids)
+            for n in SEEDS
+        ]
+        cells = [f"{rate.mean:.3f} ({rate.difference:.3f}), {rate.at_bound:.2f}" for rate in rates]
+        print(f"{name:30}" + "".join(cell.rjust(32) for cell in cells), flush=True)
+
+
 def print_coverage(setups: int, grids: int) -> None:
     print(f"95 % intervals of means: coverage (mean width in standard deviations), {setups} configurations per grid")
     print(f"{'noise':22}{'seeds':>6}{'labbench':>15}{'pooled t':>15}{'separate t':>15}{'bootstrap':>15}")
@@ -281,12 +379,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--setups", type=int, default=24, help="configurations per grid (default 24)")
     parser.add_argument("--grids", type=int, default=100, help="simulated grids per row (default 100)")
+    parser.add_argument("--only-scales", action="store_true", help="measure losses over decades and accuracies only")
     options = parser.parse_args()
     started = time.perf_counter()
+    if options.only_scales:
+        print_scales(options.setups, options.grids)
+        return
     print_coverage(options.setups, options.grids)
     print_judgements(options.setups, options.grids)
     print_false_effects(GRIDS_WITH_HOLES_FACTOR * options.grids)
     print_claims(GRIDS_WITH_HOLES_FACTOR * options.grids)
+    print_scales(options.setups, options.grids)
     print(f"\n{options.grids} grids per row, {time.perf_counter() - started:.0f} s")
 
 

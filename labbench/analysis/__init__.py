@@ -7,10 +7,11 @@ them from run records as they are. The output is an `Answer`. No text is formatt
 from labbench.analysis.answer import Answer
 from labbench.analysis.selection import KeyOptions, Scope, Selection, select_runs
 from labbench.analysis.table import Observation, observe
-from labbench.analysis.why import explain, why
+from labbench.analysis.why import AnswerOptions, explain, why
 
 __all__ = [
     "Answer",
+    "AnswerOptions",
     "KeyOptions",
     "Observation",
     "Scope",

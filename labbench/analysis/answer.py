@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 from labbench.analysis.comparison import Difference
 from labbench.analysis.costs import Basin
 from labbench.analysis.effects import Contrast, Effect, MarginalEffects, TwoWayTable
-from labbench.analysis.intervals import Interval
+from labbench.analysis.intervals import Interval, Scale
 from labbench.analysis.selection import Scope
 from labbench.analysis.tuning.budgets import BudgetComparison
 from labbench.analysis.tuning.tuned_values import TunedComparison
@@ -49,6 +49,8 @@ class Estimate:
     """Number of runs, with and without a result."""
     seconds: float | None
     """Mean training time of a run, in seconds."""
+    spread_factor: float | None = None
+    """Geometric standard deviation of single runs, if logarithms were analysed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,8 @@ class CloseAlternative:
     """Other settings in which the best configuration with this value differs from the best of all."""
     gap: float
     """Difference between the two means, in the metric's unit, at least 0."""
+    ratio: float | None = None
+    """Ratio of the two means, at least 1, if logarithms were analysed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,12 +220,17 @@ class Answer:
     """Runs and keys that the answer is about; None if the runs were not selected by `select_runs`."""
     not_analysed: tuple[str, ...] = ()
     """Varying parameters that were left out because too many vary (`table.MAX_PARAMETERS`)."""
+    scale: Scale = "linear"
+    """Scale of the analysis; on `log`, means are geometric means, and shares are those of the logarithms' variance."""
+    span: tuple[float, float] | None = None
+    """Smallest and largest value of a run; None without values."""
 
     def as_document(self) -> dict[str, Any]:
         """Return the answer as one JSON document; non-finite numbers become strings."""
         document = {
             "metric": self.metric,
             "goal": self.goal,
+            "scale": self.scale,
             "verdict": self.verdict,
             "runs": {
                 "total": self.counts.runs,
@@ -253,6 +262,7 @@ class Answer:
             return None
         return _estimate_document(self.runner_up) | {
             "difference": _interval_document(self.difference.interval),
+            "ratio": None if self.difference.ratio is None else _interval_document(self.difference.ratio),
             "pairs": self.difference.pairs,
             "probability_of_improvement": self.difference.probability,
             "seeds_needed": self.difference.seeds_needed,
@@ -271,6 +281,7 @@ def _estimate_document(estimate: Estimate) -> dict[str, Any]:
         "median": estimate.median,
         "iqm": estimate.iqm,
         "spread": estimate.spread,
+        "spread_factor": estimate.spread_factor,
         "diverged": estimate.diverged,
         "runs": estimate.runs,
         "seconds": estimate.seconds,
@@ -294,7 +305,13 @@ def _parameter_document(parameter: ParameterAnswer) -> dict[str, Any]:
 
 
 def _contrast_document(contrast: Contrast) -> dict[str, Any]:
-    return {"value": contrast.value, "against": contrast.against, **_interval_document(contrast.interval)}
+    ratio = None if contrast.ratio is None else _interval_document(contrast.ratio)
+    return {
+        "value": contrast.value,
+        "against": contrast.against,
+        **_interval_document(contrast.interval),
+        "ratio": ratio,
+    }
 
 
 def _effect_document(effect: Effect) -> dict[str, Any]:

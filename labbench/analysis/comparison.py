@@ -49,6 +49,8 @@ class Difference:
     """
     seeds_needed: int | None
     """Seeds per configuration that detect a difference of this size with power 0.8; None if unknown or above 200."""
+    ratio: Interval | None = None
+    """Best divided by runner-up, if logarithms were analysed; `interval` is then this ratio in the metric's unit."""
 
     @property
     def clear(self) -> bool:

@@ -119,7 +119,7 @@ def observe_costs(
     """Return the cost of reaching the target as one observation per run.
 
     A run that does not reach the target has no value and counts as diverged, so that its configuration cannot win by
-    its other runs. Pass `lost="never got there"` to `why` for the right wording.
+    its other runs. Pass `AnswerOptions(lost="never got there")` to `why` for the right wording.
     """
     observed = []
     for curve in curves:

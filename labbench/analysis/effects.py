@@ -61,6 +61,8 @@ class Contrast:
     value: Any
     against: Any
     interval: Interval
+    ratio: Interval | None = None
+    """Best divided by second, if logarithms were analysed."""
 
 
 @dataclass(frozen=True, slots=True)

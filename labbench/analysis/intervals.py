@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import numpy as np
 
 from labbench.analysis.distributions import t_quantile
 from labbench.analysis.table import Floats
+
+Scale: TypeAlias = Literal["linear", "log"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,14 +20,31 @@ class Interval:
     """A mean and its 95 % confidence interval."""
 
     mean: float
+    """Mean; a geometric mean, or a ratio of two, on the scale `log`."""
     low: float | None = None
     """Lower limit; None if the interval is unknown."""
     high: float | None = None
     """Upper limit; None if the interval is unknown."""
+    scale: Scale = "linear"
+    """Scale on which the interval was computed."""
+
+    def exponential(self) -> Interval:
+        """Return the interval of the geometric mean or ratio whose logarithm has this interval."""
+        mean, low, high = (None if end is None else exponential(end) for end in (self.mean, self.low, self.high))
+        assert mean is not None, "an interval has a mean"
+        return Interval(mean, low, high, "log")
 
     def excludes(self, value: float) -> bool:
         """Return True if the interval is known and does not contain `value`."""
         return self.low is not None and self.high is not None and not self.low <= value <= self.high
+
+
+def exponential(value: float) -> float:
+    """Return e to the power of `value`, infinity if it is too large for a float."""
+    try:
+        return math.exp(value)
+    except OverflowError:
+        return math.inf
 
 
 @dataclass(frozen=True, slots=True)

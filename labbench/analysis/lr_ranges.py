@@ -10,7 +10,7 @@ import numpy as np
 from labbench.analysis.answer import RateRange, Widening
 from labbench.analysis.comparison import mean_intervals, orient, rank_setups
 from labbench.analysis.costs import Basin, find_basin
-from labbench.analysis.intervals import Interval
+from labbench.analysis.intervals import Interval, Scale
 from labbench.analysis.noise import Noise
 from labbench.analysis.table import Ints, Parameter, Table
 from labbench.metrics import Goal
@@ -31,12 +31,12 @@ class _SetupOutcome:
     """Mean and interval; None if a run diverged, so that its learning rate is not usable."""
 
 
-def find_widenings(everything: Table, noise: Noise | None, goal: Goal) -> tuple[Widening, ...]:
+def find_widenings(everything: Table, noise: Noise | None, goal: Goal, scale: Scale) -> tuple[Widening, ...]:
     """Return the parameters with a value that brings more learning rates within 5 % of the best.
 
     A parameter is reported only if its range is wider at the best configuration's other settings and on average over
     all settings, and if one of the gained learning rates is clearly outside the tolerance under the other value. Empty
-    without repeated seeds (`noise` is None).
+    without repeated seeds (`noise` is None). On the scale `log`, the values of `everything` are logarithms.
     """
     rate = next((p for p in everything.independent if _is_learning_rate(p)), None)
     if rate is None or noise is None:
@@ -44,7 +44,10 @@ def find_widenings(everything: Table, noise: Noise | None, goal: Goal) -> tuple[
     table = everything.with_values()
     with_result = np.flatnonzero(everything.counts > 0)
     best = int(with_result[rank_setups(table, goal)[0]])
-    by_setup = dict(zip(with_result.tolist(), mean_intervals(table, noise), strict=True))
+    intervals = mean_intervals(table, noise)
+    if scale == "log":
+        intervals = [interval.exponential() for interval in intervals]
+    by_setup = dict(zip(with_result.tolist(), intervals, strict=True))
     outcomes = {
         i: _SetupOutcome(None if setup.diverged else by_setup[i])
         for i, setup in enumerate(everything.setups)
@@ -57,14 +60,15 @@ def find_widenings(everything: Table, noise: Noise | None, goal: Goal) -> tuple[
     return tuple(widening for widening in widenings if widening is not None)
 
 
-def find_rate_ranges(everything: Table, goal: Goal) -> tuple[RateRange, ...]:
+def find_rate_ranges(everything: Table, goal: Goal, scale: Scale) -> tuple[RateRange, ...]:
     """Return the learning rates within 5 % of the best result of all, by parameter value.
 
     Each pair of rate and value is represented by its best configuration without diverged runs, so the other parameters
-    are tuned. Parameters with more than `MAX_VALUES` values are left out.
+    are tuned. Parameters with more than `MAX_VALUES` values are left out. On the scale `log`, the values of
+    `everything` are logarithms.
     """
     rate = next((p for p in everything.independent if _is_learning_rate(p)), None)
-    heights = orient(everything.means, goal)
+    heights = orient(np.exp(everything.means) if scale == "log" else everything.means, goal)
     safe = np.array([not setup.diverged for setup in everything.setups]) & ~np.isnan(heights)
     if rate is None or not safe.any():
         return ()

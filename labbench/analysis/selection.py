@@ -48,6 +48,8 @@ class Scope:
 
     at: At = "best"
     """Value of a run: its best, or its last one."""
+    linear: bool = False
+    """True to compare differences also if losses span more than a decade."""
     experiments: tuple[str, ...] = ()
     """Experiments of the selected runs, newest first."""
     other_experiments: tuple[str, ...] = ()

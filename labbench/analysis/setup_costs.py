@@ -12,7 +12,7 @@ from labbench.analysis.costs import CostCurve, Reach, observe_areas, observe_cos
 from labbench.analysis.intervals import Interval
 from labbench.analysis.lr_ranges import RANGE_TOLERANCE
 from labbench.analysis.noise import learn_noise
-from labbench.analysis.rescale import rescale_observations, restore_unit
+from labbench.analysis.scales.rescale import rescale_observations, restore_unit
 from labbench.analysis.table import Table, freeze, group_by_setup
 from labbench.json_documents import to_json_value
 from labbench.metrics import Goal

@@ -38,7 +38,9 @@ from labbench.analysis.importance import Importance, importance
 from labbench.analysis.intervals import Interval, interquartile_mean
 from labbench.analysis.lr_ranges import find_rate_ranges, find_widenings
 from labbench.analysis.noise import Noise, learn_noise
-from labbench.analysis.rescale import rescale_observations, restore_unit
+from labbench.analysis.scales.bounds import Bounds, guess_bounds
+from labbench.analysis.scales.log_scale import restore_values, spans_decade, take_logarithms
+from labbench.analysis.scales.rescale import rescale_observations, restore_unit
 from labbench.analysis.selection import Selection
 from labbench.analysis.table import (
     Check,
@@ -88,19 +90,13 @@ class _AnswerContext:
     goal: Goal
     order: Ints
     """Indices into `table`, best first, shape (C,)."""
-    limits: tuple[float, float]
-    """Smallest and largest possible value of the metric."""
+    bounds: Bounds
+    """Smallest and largest possible value of the metric, or of its logarithm."""
 
     @property
     def best(self) -> int:
         """Index of the best configuration in `table`."""
         return int(self.order[0])
-
-    def clip(self, interval: Interval) -> Interval:
-        """Return the interval clipped to the range of the metric."""
-        if interval.low is None or interval.high is None:
-            return interval
-        return Interval(interval.mean, max(interval.low, self.limits[0]), min(interval.high, self.limits[1]))
 
     def oriented_mean(self, index: int) -> float:
         """Return the mean of a configuration, negated if the goal is min, so that greater is better."""
@@ -112,7 +108,7 @@ class _AnswerContext:
         return Estimate(
             config=setup.config,
             differing={p.name: setup.config.get(p.name) for p in self.table.independent},
-            interval=self.clip(interval or mean_intervals(self.table, self.noise)[index]),
+            interval=self.bounds.clip(interval or mean_intervals(self.table, self.noise)[index]),
             n=len(setup.values),
             median=float(np.median(setup.values)),
             iqm=interquartile_mean(setup.values) if len(setup.values) >= MIN_IQM_VALUES else None,
@@ -128,26 +124,43 @@ class _AnswerContext:
         return math.sqrt(float(self.noise.total.variance[index]))
 
 
+@dataclass(frozen=True, slots=True)
+class AnswerOptions:
+    """Facts about the runs of an answer, and the scale of its analysis."""
+
+    lost: str = "diverged"
+    """Verb phrase for runs that count as diverged, used in sentences, such as "never got there" for costs."""
+    sampling: Sampling | None = None
+    """Random draw of the configurations, if there was one."""
+    may_use_logarithms: bool = True
+    """True to analyse the logarithms of losses that span more than a decade."""
+
+
 def why(
     observations: Iterable[Observation],
     metric: str,
     goal: Goal,
     *,
-    lost: str = "diverged",
+    options: AnswerOptions | None = None,
     check: Check = never_cancelled,
-    sampling: Sampling | None = None,
 ) -> Answer:
     """Find the best configuration, the certainty of this choice, and the effect of each parameter.
 
-    Runs without results are counted in the answer and never raise. `lost` is the verb phrase for runs that count as
-    diverged in sentences, such as "never got there" for costs. `check` is called between steps and may raise to cancel.
-    `sampling` describes the random draw of the configurations, if there was one.
+    Runs without results are counted in the answer and never raise. `check` is called between steps and may raise to
+    cancel.
     """
+    options = options or AnswerOptions()
     runs, unit = rescale_observations(list(observations))
     everything = tabulate(runs)
-    answer = _make_answer(everything, metric, goal, lost, check)
-    budgets = compare_budgets(everything, sampling, goal, _metric_bounds(metric, everything))
-    return restore_unit(replace(answer, budgets=budgets), unit)
+    bounds = guess_bounds(metric, everything)
+    if options.may_use_logarithms and spans_decade(everything, goal):
+        answer = restore_values(_make_answer(take_logarithms(everything), metric, goal, Bounds(scale="log"), check))
+    else:
+        answer = _make_answer(everything, metric, goal, bounds, check)
+    budgets = compare_budgets(everything, options.sampling, goal, (bounds.low, bounds.high))
+    values = everything.value
+    span = (float(values.min()) * unit, float(values.max()) * unit) if len(values) else None
+    return replace(restore_unit(replace(answer, budgets=budgets), unit), lost=options.lost, span=span)
 
 
 def explain(selection: Selection, metric: str, goal: Goal, *, check: Check = never_cancelled) -> Answer:
@@ -155,19 +168,18 @@ def explain(selection: Selection, metric: str, goal: Goal, *, check: Check = nev
 
     `check` is called between steps and may raise to cancel.
     """
-    runs = observe(selection.runs, metric, goal, at=selection.scope.at)
-    answer = why(runs, metric, goal, check=check, sampling=selection.sampling)
-    return replace(answer, scope=selection.scope)
+    scope = selection.scope
+    runs = observe(selection.runs, metric, goal, at=scope.at)
+    options = AnswerOptions(sampling=selection.sampling, may_use_logarithms=not scope.linear)
+    return replace(why(runs, metric, goal, options=options, check=check), scope=scope)
 
 
-def _make_answer(everything: Table, metric: str, goal: Goal, lost: str, check: Check) -> Answer:
+def _make_answer(everything: Table, metric: str, goal: Goal, bounds: Bounds, check: Check) -> Answer:
     table = everything.with_values()
     if not table.setups:
-        return Answer(
-            metric, goal, "no results", _count_runs(everything), divergences=_find_divergences(everything), lost=lost
-        )
+        return Answer(metric, goal, "no results", _count_runs(everything), divergences=_find_divergences(everything))
     noise, order = learn_noise(table), rank_setups(table, goal)
-    context = _AnswerContext(everything, table, noise, goal, order, _metric_bounds(metric, table))
+    context = _AnswerContext(everything, table, noise, goal, order, bounds)
     near, possible = contenders_at_levels(table, noise, context.best, goal, (0.95, RIVAL_LEVEL))
     rivals = np.flatnonzero(near & ~_unsafe_mask(context))
     difference = compare(table, noise, context.best, int(order[1]), goal) if len(order) > 1 else None
@@ -184,21 +196,20 @@ def _make_answer(everything: Table, metric: str, goal: Goal, lost: str, check: C
         counts=_count_runs(everything),
         best=best,
         runner_up=ranking[1] if len(ranking) > 1 else None,
-        difference=difference,
+        difference=None if difference is None else _clip_difference(context, difference),
         rivals=len(rivals) - 1 if noise else 0,
         held_out=held_out_score(table, goal),
         cheaper=_find_cheaper(context, rivals, best.interval),
         unsafe=_find_unsafe(context),
-        tuned=tuple(comparison.clip(context.clip) for comparison in tuned),
+        tuned=tuple(comparison.clip(bounds.clip, bounds.clip_difference) for comparison in tuned),
         parameters=parameters,
         interactions=interactions,
         ranking=ranking,
         heat_maps=_clipped_heat_maps(context, parameters, interactions),
-        rate_ranges=find_rate_ranges(everything, goal),
-        widenings=find_widenings(everything, noise, goal),
+        rate_ranges=find_rate_ranges(everything, goal, bounds.scale),
+        widenings=find_widenings(everything, noise, goal, bounds.scale),
         divergences=_find_divergences(everything),
         shares=_variance_shares(shares),
-        lost=lost,
         not_analysed=everything.not_analysed,
     )
 
@@ -214,25 +225,6 @@ def _count_runs(everything: Table) -> Counts:
         fewest_seeds=min(seeds, default=0),
         most_seeds=max(seeds, default=0),
     )
-
-
-_SHARE_WORDS = {
-    *("accuracy", "acc", "f1", "auc", "auroc", "auprc", "ap", "precision", "recall", "sensitivity", "specificity"),
-    *("iou", "dice", "jaccard", "top1", "top5", "success"),
-}
-_ERROR_WORDS = {"loss", "error", "err", "mse", "mae", "rmse", "nll", "perplexity", "wer", "cer"}
-
-
-def _metric_bounds(metric: str, table: Table) -> tuple[float, float]:
-    """Return the smallest and largest possible value of a metric, guessed from its name and values.
-
-    An accuracy is a share of 1, or of 100 if a value is above 1.
-    """
-    words = set(metric.lower().replace("/", "_").replace("-", "_").replace("@", "_").split("_"))
-    low, high = float(table.value.min(initial=math.inf)), float(table.value.max(initial=-math.inf))
-    if words & _SHARE_WORDS and low >= 0.0 and high <= 100.0:
-        return 0.0, 1.0 if high <= 1.0 else 100.0
-    return (0.0 if words & _ERROR_WORDS and low >= 0.0 else -math.inf), math.inf
 
 
 def _verdict(difference: Difference | None) -> Verdict:
@@ -337,8 +329,15 @@ def _variance_shares(shares: Importance | None) -> VarianceShares | None:
 
 
 def _clip_effects(context: _AnswerContext, marginal: MarginalEffects) -> MarginalEffects:
-    effects = tuple(replace(effect, interval=context.clip(effect.interval)) for effect in marginal.effects)
-    return replace(marginal, effects=effects)
+    effects = tuple(replace(effect, interval=context.bounds.clip(effect.interval)) for effect in marginal.effects)
+    contrast = marginal.contrast
+    if contrast is not None:
+        contrast = replace(contrast, interval=context.bounds.clip_difference(contrast.interval))
+    return replace(marginal, effects=effects, contrast=contrast)
+
+
+def _clip_difference(context: _AnswerContext, difference: Difference) -> Difference:
+    return replace(difference, interval=context.bounds.clip_difference(difference.interval))
 
 
 def _clipped_heat_maps(
@@ -350,7 +349,7 @@ def _clipped_heat_maps(
 
 def _clip_heat_map(context: _AnswerContext, heat_map: HeatMap) -> HeatMap:
     rows = heat_map.table.cells
-    cells = tuple(tuple(replace(cell, interval=context.clip(cell.interval)) for cell in row) for row in rows)
+    cells = tuple(tuple(replace(cell, interval=context.bounds.clip(cell.interval)) for cell in row) for row in rows)
     return replace(heat_map, table=replace(heat_map.table, cells=cells))
 
 

@@ -66,6 +66,7 @@ def _finite(context: click.Context, option: click.Parameter, value: float | None
 @click.option("--goal", type=click.Choice(["min", "max"]), help="Better values of METRIC: lower or higher.")
 @click.option("--all", "pooled", is_flag=True, help="Pool all experiments that have the task of the newest run.")
 @click.option("--last", is_flag=True, help="Compare the last values of the runs instead of their best ones.")
+@click.option("--linear", is_flag=True, help="Compare differences also if losses span more than a decade.")
 @click.option("--seed-key", "seeds", metavar="KEY", multiple=True, help="Config key of the seed, if not recognised.")
 @click.option(
     "--ignore",
@@ -133,14 +134,14 @@ def why(
 
 
 def _selection_options(
-    *, pooled: bool, all_code: bool, last: bool, seeds: Sequence[str], ignored: Sequence[str], kept: Sequence[str]
+    *, last: bool, seeds: Sequence[str], ignored: Sequence[str], kept: Sequence[str], **options: bool
 ) -> SelectionOptions:
     """Return the options of the command line that select runs and keys."""
     from labbench.analysis import KeyOptions
     from labbench.reports.selected_runs import SelectionOptions
 
     keys = KeyOptions(tuple(seeds), tuple(ignored), tuple(kept))
-    return SelectionOptions(pooled, all_code, keys, "last" if last else "best")
+    return SelectionOptions(keys=keys, at="last" if last else "best", **options)
 
 
 def _read_selection(

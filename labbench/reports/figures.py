@@ -103,6 +103,8 @@ def draw_intervals(
             if interval.low is not None and interval.high is not None:
                 axes.plot([interval.low, interval.high], [index, index], color=_COLOURS[0], linewidth=1.0)
             axes.plot([interval.mean], [index], "o", color=_COLOURS[0], markersize=4)
+        if rows and rows[0][1].scale == "log":
+            axes.set_xscale("log")
         axes.set_yticks(range(len(rows)), [name for name, _ in rows])
         axes.invert_yaxis()
         axes.margins(y=0.5 / max(1, len(rows)))

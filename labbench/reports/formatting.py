@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 from labbench.analysis.answer import Answer, ParameterAnswer
@@ -84,9 +85,40 @@ def format_interval(interval: Interval) -> str:
     """Format as `0.978 [0.974, 0.981]`, or the mean alone without an interval or width."""
     if interval.low is None or interval.high is None or interval.low == interval.high:
         return use_minus_sign(format_number(interval.mean))
-    decimals = decimals_for(half_width(interval))
-    low, high = format_fixed(interval.low, decimals), format_fixed(interval.high, decimals)
-    return f"{format_fixed(interval.mean, decimals)} [{low}, {high}]"
+    low, high = format_like(interval.low, interval), format_like(interval.high, interval)
+    return f"{format_like(interval.mean, interval)} [{low}, {high}]"
+
+
+def format_like(value: float, interval: Interval) -> str:
+    """Format a value with the digits that an interval of such values justifies.
+
+    Decimals on the linear scale, significant digits on the log scale, where limits may differ by decades.
+    """
+    if interval.scale == "log" and interval.low is not None and interval.high is not None:
+        return _format_significant(value, interval.low, interval.high)
+    return format_fixed(value, decimals_for(half_width(interval)))
+
+
+def _format_significant(value: float, low: float, high: float) -> str:
+    """Format with two significant digits, more if the limits are nearer to each other; limits are positive."""
+    half_width_of_logarithm = math.log(high / low) / 2.0 if low > 0 and math.isfinite(high) else math.inf
+    digits = min(6, max(2, 1 + (decimals_for(half_width_of_logarithm) or 0)))
+    if not 1e-4 <= value < 10.0**digits:
+        return format_setting(float(f"{value:.{digits}g}"))
+    return f"{value:#.{digits}g}".removesuffix(".")
+
+
+def format_factor(ratio: Interval, goal: Goal) -> str:
+    """Format a ratio of better to worse values as a factor of at least 1 if the first one is better: `2.1 [1.8, 2.5]`.
+
+    The ratio is inverted if lower values are better.
+    """
+    return format_interval(ratio if goal == "max" else _invert(ratio))
+
+
+def _invert(ratio: Interval) -> Interval:
+    low, high = (None if end is None else 1.0 / end if end else math.inf for end in (ratio.high, ratio.low))
+    return replace(ratio, mean=1.0 / ratio.mean if ratio.mean else math.inf, low=low, high=high)
 
 
 def format_change(interval: Interval) -> str:
@@ -100,11 +132,13 @@ def format_change(interval: Interval) -> str:
     return f"{mean} [{low}, {high}]"
 
 
-def format_gain(difference: Interval, goal: Goal) -> str:
-    """Format a difference as a gain, positive for both goals.
+def format_gain(difference: Interval, goal: Goal, ratio: Interval | None = None) -> str:
+    """Format a difference as a gain, positive for both goals, or its ratio as `a factor of 2.1 [1.8, 2.5]`.
 
-    Numbers have signs if the interval extends below 0.
+    Numbers of a difference have signs if the interval extends below 0.
     """
+    if ratio is not None:
+        return f"a factor of {format_factor(ratio, goal)}"
     if goal == "min":
         low, high = difference.low, difference.high
         limits = (None, None) if low is None or high is None else (-high, -low)
@@ -125,11 +159,7 @@ def format_two_digits(value: float) -> str:
 
 def format_mean(interval: Interval) -> str:
     """Format the mean alone, with the decimals that its interval justifies."""
-    return (
-        format_number(interval.mean)
-        if interval.low is None
-        else format_fixed(interval.mean, decimals_for(half_width(interval)))
-    )
+    return format_number(interval.mean) if interval.low is None else format_like(interval.mean, interval)
 
 
 def half_width(interval: Interval) -> float:

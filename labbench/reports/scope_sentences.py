@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from labbench.analysis.answer import Answer
 from labbench.analysis.selection import SEED, Scope
-from labbench.text import clean
+from labbench.text import clean, format_setting
 
 
 def experiment_sentence(answer: Answer) -> str:
@@ -38,6 +38,17 @@ def scope_sentences(answer: Answer) -> list[str]:
         _intervals_sentence(answer),
     ]
     return [line for line in lines if line]
+
+
+def scale_sentence(answer: Answer) -> str:
+    """Report that logarithms were analysed, and the meaning of the numbers."""
+    if answer.scale != "log" or answer.span is None:
+        return ""
+    low, high = (format_setting(float(f"{value:.2g}")) for value in answer.span)
+    return (
+        f"{clean(answer.metric)} spans more than a decade ({low} to {high}), so its logarithms are compared: means "
+        "over seeds and over the grid are geometric means, differences are factors (--linear compares differences)"
+    )
 
 
 def _left_out_sentence(scope: Scope) -> str:

@@ -20,6 +20,8 @@ class SelectionOptions:
     """Select runs of all versions of the code; implied by a filter that uses `older_code`."""
     keys: KeyOptions = field(default_factory=KeyOptions)
     at: At = "best"
+    linear: bool = False
+    """True to compare differences also if losses span more than a decade."""
 
 
 def read_selection(
@@ -42,7 +44,7 @@ def read_selection(
     )
     older = 0 if all_code else reader.count(of_experiments(selection, _with(run_filter, _OLDER)))
     pruned = sum(run.status == PRUNED for run in selection.runs)
-    scope = replace(selection.scope, older_code=older, pruned=pruned)
+    scope = replace(selection.scope, older_code=older, pruned=pruned, linear=options.linear)
     return replace(selection, scope=scope, sampling=read_sampling(reader, selection.runs))
 
 

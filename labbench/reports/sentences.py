@@ -15,22 +15,21 @@ from labbench.analysis.table import freeze
 from labbench.reports.budget_sentences import budget_sentences
 from labbench.reports.formatting import (
     Levels,
-    decimals_for,
     describe_settings,
     format_change,
-    format_fixed,
+    format_factor,
     format_gain,
     format_interval,
+    format_like,
     format_mean,
     format_named_setting,
     format_setting_briefly,
     format_two_digits,
     format_value,
-    half_width,
     parameter_levels,
     use_minus_sign,
 )
-from labbench.reports.scope_sentences import experiment_sentence, scope_sentences
+from labbench.reports.scope_sentences import experiment_sentence, scale_sentence, scope_sentences
 from labbench.reports.tuning_sentences import averages_sentence, tuned_sentences
 from labbench.text import clean, format_duration, format_number, format_setting
 
@@ -67,6 +66,7 @@ def sentences(answer: Answer) -> list[str]:
         _variance_sentence(answer),
         _basis_sentence(answer),
         _limits_sentence(answer),
+        scale_sentence(answer),
         *_missing_runs_sentences(answer),
         *scope_sentences(answer),
     ]
@@ -97,9 +97,8 @@ def _selection_sentence(answer: Answer) -> str:
     if best is None or answer.held_out is None or answer.rivals < 1:
         return ""
     optimism = (best.interval.mean - answer.held_out) * (1 if answer.goal == "max" else -1)
-    decimals = decimals_for(half_width(best.interval))
-    held_out = format_fixed(answer.held_out, decimals)
-    if optimism <= 0 or format_fixed(best.interval.mean, decimals) == held_out:
+    held_out = format_like(answer.held_out, best.interval)
+    if optimism <= 0 or format_like(best.interval.mean, best.interval) == held_out:
         return ""
     return f"picking the best of {answer.counts.setups} is optimistic; on held-out seeds the winner reaches {held_out}"
 
@@ -110,7 +109,7 @@ def _runner_up_sentence(answer: Answer) -> str:
         return "no other configuration has a result" if answer.counts.setups > 1 else ""
     if difference.interval == Interval(0.0, 0.0, 0.0):
         return f"the runner-up ({_setup_phrase(second, answer)}) has exactly the same result"
-    comparison = f"against the runner-up ({_setup_phrase(second, answer)}): {format_change(difference.interval)}"
+    comparison = f"against the runner-up ({_setup_phrase(second, answer)}): {_change_phrase(difference, answer)}"
     if difference.interval.low is None:
         return f"{comparison}: too few seeds to say; run 3 seeds per configuration for a first comparison"
     seeds = f"{difference.pairs} paired seeds" if difference.pairs else _seeds_of_both(answer)
@@ -119,6 +118,14 @@ def _runner_up_sentence(answer: Answer) -> str:
     needed = difference.seeds_needed
     advice = f"about {needed} are needed" if needed else f"more than {MAX_SEEDS} are needed, so choose either"
     return f"{comparison}: too close to call with {seeds}; {advice}"
+
+
+def _change_phrase(difference: Difference, answer: Answer) -> str:
+    """Format a difference with signs, or a ratio as `2.1 times lower [1.8, 2.5]`."""
+    if difference.ratio is None:
+        return format_change(difference.interval)
+    factor, _, limits = format_factor(difference.ratio, answer.goal).partition(" ")
+    return f"{factor} times lower {limits}".rstrip()
 
 
 def _chance_phrase(difference: Difference) -> str:
@@ -180,7 +187,7 @@ def _parameter_sentence(parameter: ParameterAnswer, answer: Answer) -> str:
 
 def _two_values_clause(parameter: ParameterAnswer, contrast: Contrast, answer: Answer) -> str:
     ahead, behind = _value_phrase(parameter, contrast.value), _value_phrase(parameter, contrast.against)
-    gain = format_gain(contrast.interval, answer.goal)
+    gain = format_gain(contrast.interval, answer.goal, contrast.ratio)
     if parameter.evidence == "none" and contrast.interval.low is not None:
         return f"no significant difference{_average_phrase(answer)} ({ahead} vs {behind}: {gain})"
     better = f"better {ahead}" if _is_switch(parameter) else f"{ahead} ahead of {behind}"
@@ -205,9 +212,10 @@ def _many_values_clause(parameter: ParameterAnswer, contrast: Contrast, answer: 
     if parameter.evidence == "none" and contrast.interval.low is not None:
         chance = _chance_of_gaps_clause(measured)
         return f"no significant difference among its {len(measured)} values (from {spread} on average){chance}"
-    margin = f"ahead of {behind} by {format_gain(contrast.interval, answer.goal)}"
+    gain = format_gain(contrast.interval, answer.goal, contrast.ratio)
+    margin = f"ahead of {behind} by {gain}"
     if contrast.interval.low is not None and not contrast.interval.excludes(0.0):
-        margin = f"not clearly ahead of {behind} ({format_gain(contrast.interval, answer.goal)})"
+        margin = f"not clearly ahead of {behind} ({gain})"
     return (
         f"best on average at {ahead} ({format_mean(top.interval)}), {margin}"
         + f"; worst at {_value_phrase(parameter, worst.value)} ({format_mean(worst.interval)})"
@@ -248,7 +256,10 @@ def _alternative_clause(parameter: ParameterAnswer, answer: Answer) -> str:
         phrase = f"a configuration {phrase}"
     if alternative.differing:
         phrase += f" at {describe_settings(alternative.differing, parameter_levels(answer))}"
-    return f", but {phrase} comes within {format_two_digits(alternative.gap)} of the best"
+    gap = format_two_digits(alternative.gap)
+    if alternative.ratio is not None:
+        gap = f"a factor of {format_setting(float(f'{alternative.ratio:.3g}'))}"
+    return f", but {phrase} comes within {gap} of the best"
 
 
 def _best_differs_clause(parameter: ParameterAnswer, contrast: Contrast, answer: Answer) -> str:
@@ -335,7 +346,8 @@ def _variance_sentence(answer: Answer) -> str:
     without = ", ".join(format_named_setting(name, value, parameter_levels(answer)) for name, value in shares.left_out)
     left_out = f" (without {without}: not run in all combinations)" if without else ""
     hint = f"; {FOREST_HINT}" if shares.wants_forest and other >= MIN_SHARE else ""
-    return f"shares of the variance{left_out}: {', '.join(parts)}{hint}" if parts else ""
+    variance = f"variance of log {clean(answer.metric)}" if answer.scale == "log" else "variance"
+    return f"shares of the {variance}{left_out}: {', '.join(parts)}{hint}" if parts else ""
 
 
 def _basis_sentence(answer: Answer) -> str:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from labbench.analysis.answer import Answer, Estimate, HeatMap, ParameterAnswer
 from labbench.analysis.costs import Basin
-from labbench.analysis.intervals import Interval
+from labbench.analysis.intervals import Scale
 from labbench.analysis.setup_costs import Efficiency, SetupCosts
-from labbench.analysis.tuning.tuned_values import MIN_INTERVAL_SEEDS, TunedComparison
+from labbench.analysis.tuning.tuned_values import MIN_INTERVAL_SEEDS, TunedComparison, TunedValue
 from labbench.reports.formatting import (
     describe_settings,
     effect_labels,
+    format_factor,
     format_gain,
     format_interval,
+    format_like,
     format_mean,
     format_setting_briefly,
     format_two_digits,
@@ -103,7 +106,7 @@ def _tuned_table(answer: Answer, comparison: TunedComparison) -> ReportTable:
         (
             format_setting_briefly(comparison.name, value.value, levels),
             format_interval(value.interval),
-            "" if value.behind is None else format_gain(value.behind, answer.goal),
+            _behind_cell(value, answer),
             str(value.settings),
             describe_settings(value.chosen, levels) or "the only setting",
         )
@@ -115,6 +118,15 @@ def _tuned_table(answer: Answer, comparison: TunedComparison) -> ReportTable:
     return ReportTable(f"{name}: each value at its own best setting, judged on left-out seeds", header, rows)
 
 
+def _behind_cell(value: TunedValue, answer: Answer) -> str:
+    """Format the distance of a value from the first one: a difference, or a factor as `× 2.1 [1.8, 2.5]`."""
+    if value.behind is None:
+        return ""
+    if value.ratio is not None:
+        return f"× {format_factor(value.ratio, answer.goal)}"
+    return format_gain(value.behind, answer.goal)
+
+
 def setups_table(answer: Answer) -> ReportTable | None:
     """Return the table of the best configurations and their results.
 
@@ -124,7 +136,8 @@ def setups_table(answer: Answer) -> ReportTable | None:
         return None
     with_iqm = any(estimate.iqm is not None for estimate in answer.ranking)
     with_lost = any(estimate.diverged for estimate in answer.ranking)
-    header = ("configuration", "mean [95 %]", "median", *(["IQM"] if with_iqm else []), "sd", "seeds")
+    mean, spread = ("geometric mean", "× sd") if answer.scale == "log" else ("mean", "sd")
+    header = ("configuration", f"{mean} [95 %]", "median", *(["IQM"] if with_iqm else []), spread, "seeds")
     rows = tuple(_setup_row(estimate, answer, with_iqm, with_lost) for estimate in answer.ranking)
     best = "" if len(rows) == answer.counts.setups else f"best {len(rows)} of {answer.counts.setups} "
     title = f"{best}configurations by {clean(answer.metric)}"
@@ -135,13 +148,19 @@ def _setup_row(estimate: Estimate, answer: Answer, with_iqm: bool, with_lost: bo
     return (
         describe_settings(estimate.differing, parameter_levels(answer)) or "the only configuration",
         format_interval(estimate.interval),
-        format_mean(Interval(estimate.median, estimate.interval.low, estimate.interval.high)),
+        format_like(estimate.median, estimate.interval),
         *([format_number(estimate.iqm)] if with_iqm else []),
-        "" if estimate.spread is None else format_two_digits(estimate.spread),
+        _spread_cell(estimate),
         str(estimate.n),
         *([f"{estimate.diverged} of {estimate.runs}"] if with_lost else []),
         _format_seconds(estimate.seconds),
     )
+
+
+def _spread_cell(estimate: Estimate) -> str:
+    if estimate.spread_factor is not None:
+        return format_setting(float(f"{estimate.spread_factor:.3g}"))
+    return "" if estimate.spread is None else format_two_digits(estimate.spread)
 
 
 def _heat_map_table(answer: Answer, heat_map: HeatMap) -> ReportTable:
@@ -157,7 +176,7 @@ def _heat_map_table(answer: Answer, heat_map: HeatMap) -> ReportTable:
     best = (max if answer.goal == "max" else min)(stable or measured)
 
     def shade(mean: float | None) -> float | None:
-        return None if mean is None else (mean - bottom) / (top - bottom) if top != bottom else 1.0
+        return None if mean is None else _position(mean, bottom, top, answer.scale)
 
     def cell_text(row: int, column: int) -> str:
         cell = table.cells[row][column]
@@ -176,6 +195,13 @@ def _heat_map_table(answer: Answer, heat_map: HeatMap) -> ReportTable:
     lost = f" ({DIVERGED_SIGN} {answer.lost})" if any(cell.diverged for line in table.cells for cell in line) else ""
     title = f"{clean(answer.metric)} by {names[0]} and {names[1]}, mean over the rest{lost}"
     return ReportTable(title, header, rows, best_cell, shades)
+
+
+def _position(value: float, bottom: float, top: float, scale: Scale) -> float:
+    """Return the position of a value between two others, 0 to 1; 1 if they are equal."""
+    if scale == "log" and min(value, bottom, top) > 0:
+        value, bottom, top = math.log(value), math.log(bottom), math.log(top)
+    return (value - bottom) / (top - bottom) if top != bottom else 1.0
 
 
 def _rate_ranges_table(answer: Answer) -> ReportTable | None:

@@ -73,7 +73,7 @@ def effect_lines(answer: Answer, parameter: ParameterAnswer, columns: int = 100)
         runs = f"{effect.n} run{'s' if effect.n != 1 else ''}" + (
             f", {effect.diverged} diverged" if effect.diverged else ""
         )
-        plot = f"{_draw_interval(effect, scale, cells)}  " if cells else ""
+        plot = f"{_draw_interval(effect, scale, cells, is_log=answer.scale == 'log')}  " if cells else ""
         lines.append(f"{star} {fit_to_width(name, name_width)}  {plot}{mean.ljust(mean_width)}  {runs}")
     return lines
 
@@ -81,7 +81,7 @@ def effect_lines(answer: Answer, parameter: ParameterAnswer, columns: int = 100)
 def scale_line(answer: Answer) -> str:
     """Format the two ends of the scale of `effect_lines`."""
     low, high = _shared_scale(answer)
-    return f"{format_number(low)} … {format_number(high)}"
+    return f"{format_number(low)} … {format_number(high)}{', log scale' if answer.scale == 'log' else ''}"
 
 
 def _shared_scale(answer: Answer) -> tuple[float, float]:
@@ -92,24 +92,30 @@ def _shared_scale(answer: Answer) -> tuple[float, float]:
         for effect in parameter.marginal.effects
         if effect.n
         for end in (effect.interval.low, effect.interval.mean, effect.interval.high)
-        if end is not None and math.isfinite(end)
+        if end is not None and math.isfinite(end) and (end > 0 or answer.scale == "linear")
     ]
     return (min(ends), max(ends)) if ends else (0.0, 1.0)
 
 
-def _draw_interval(effect: Effect, scale: tuple[float, float], cells: int) -> str:
+def _draw_interval(effect: Effect, scale: tuple[float, float], cells: int, *, is_log: bool) -> str:
     """Draw an interval as a line of `cells` characters, with its mean as a dot."""
+
+    def cell_index(value: float) -> int:
+        return _cell_index(value, scale, cells, is_log=is_log)
+
     line = [" "] * cells
     if effect.n:
         low, high = effect.interval.low, effect.interval.high
         if low is not None and high is not None:
-            for i in range(_cell_index(low, scale, cells), _cell_index(high, scale, cells) + 1):
+            for i in range(cell_index(low), cell_index(high) + 1):
                 line[i] = "─"
-        line[_cell_index(effect.interval.mean, scale, cells)] = "●"
+        line[cell_index(effect.interval.mean)] = "●"
     return "".join(line)
 
 
-def _cell_index(value: float, scale: tuple[float, float], cells: int) -> int:
+def _cell_index(value: float, scale: tuple[float, float], cells: int, *, is_log: bool) -> int:
     low, high = scale
+    if is_log:
+        low, high, value = math.log(low), math.log(high), math.log(min(max(value, low), high))
     share = (value - low) / (high - low) if high > low else 0.5
     return round(min(1.0, max(0.0, share)) * (cells - 1))

@@ -25,7 +25,7 @@ def _comparison_sentence(comparison: TunedComparison, answer: Answer) -> str:
     first, second = comparison.values[:2]
     levels = parameter_levels(answer)
     assert second.behind is not None, "it is not the first value"
-    gain = format_gain(second.behind, answer.goal)
+    gain = format_gain(second.behind, answer.goal, second.ratio)
     phrases = [_value_phrase(comparison, value, levels) for value in (first, second)]
     is_close = second.behind.low is not None and not comparison.clear
     relation = "not clearly ahead of" if is_close else "ahead of"
@@ -47,8 +47,9 @@ def estimand_sentence(answer: Answer) -> str:
     """Describe what the results of tuned values estimate, and how."""
     seeds = answer.tuned[0].seeds
     fewer = f"{seeds - 1} seed{'s' if seeds > 2 else ''}"
+    mean = "geometric mean" if answer.scale == "log" else "mean"
     sentence = (
-        "a tuned value's result is the mean on new seeds of the setting that this tuning picks from its candidates "
+        f"a tuned value's result is the {mean} on new seeds of the setting that this tuning picks from its candidates "
         f"with {fewer}: each of the {seeds} seeds is left out in turn, the setting is chosen on the others and judged "
         "on it"
     )

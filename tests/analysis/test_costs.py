@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from labbench.analysis import Observation, why
+from labbench.analysis import AnswerOptions, Observation, why
 from labbench.analysis.costs import (
     CostCurve,
     area_under_curve,
@@ -79,7 +79,7 @@ def test_a_configuration_with_a_run_that_misses_the_target_does_not_win():
     ]
     observed = observe_costs(curves, 0.9, "max")
     assert [(o.value, o.diverged) for o in observed] == [(10, False), (None, True), (20, False), (20, False)]
-    answer = why(observed, "steps", "min", lost="never got there")
+    answer = why(observed, "steps", "min", options=AnswerOptions(lost="never got there"))
     assert answer.best.config == {"optimizer": "steady"}
     assert "1 of 4 runs never got there: 1 of 2 with optimizer lucky" in sentences(answer)
     lucky, steady = (summarize_costs(setup) for setup in tabulate(observed).setups)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.analysis_grids import grid, grid_with_holes, nothing_matters, optimizer_and_rate
-from labbench.analysis import Observation, why
+from labbench.analysis import AnswerOptions, Observation, why
 from labbench.reports.sentences import sentences
 from labbench.reports.tables import setups_table
 from labbench.reports.text_charts import effect_lines, importance_rows
@@ -467,7 +467,8 @@ def nine_rates(generator, *, exploding, step=1.0, seeds=3):
 @pytest.mark.parametrize("seeds", [2, 3, 5])
 def test_one_exploding_value_does_not_hide_the_differences_of_the_others(seeds):
     for seed in range(5):
-        answer = why(nine_rates(np.random.default_rng(seed), exploding=True, seeds=seeds), "val/loss", "min")
+        runs = nine_rates(np.random.default_rng(seed), exploding=True, seeds=seeds)
+        answer = why(runs, "val/loss", "min", options=AnswerOptions(may_use_logarithms=False))
         assert parameter(answer, "lr").evidence == "clear"
         assert "lr: best on average at 0.1 (" in text(answer)
         assert "no significant difference" not in text(answer)
@@ -504,3 +505,22 @@ def test_intervals_of_shares_stay_within_their_bounds(metric, scale):
     ]
     assert max(interval.high for interval in intervals) == scale
     assert min(interval.low for interval in intervals) >= 0.0
+
+
+def test_differences_of_shares_stay_within_their_bounds():
+    """Two seeds of which one fails say little, but a difference of accuracies above 1 is impossible."""
+    accuracies = {"a": (0.99, 0.02), "b": (0.05, 0.9), "c": (0.9, 0.1)}
+    runs = [
+        Observation({"model": model, "width": width}, seed, value)
+        for model, values in accuracies.items()
+        for width in (1, 2)
+        for seed, value in enumerate((*values, values[0] / width))
+    ]
+    answer = why(runs, ACCURACY, "max")
+    differences = [
+        answer.difference.interval,
+        *(p.marginal.contrast.interval for p in answer.parameters),
+        *(value.behind for comparison in answer.tuned for value in comparison.values if value.behind is not None),
+    ]
+    assert len(differences) > 3
+    assert all(-1.0 <= interval.low <= interval.mean <= interval.high <= 1.0 for interval in differences)

@@ -51,6 +51,8 @@ class TunedValue:
     """Other settings of the one that is picked with all seeds."""
     behind: Interval | None
     """First value minus this one, in the metric's unit, on the same seeds; None for the first value."""
+    ratio: Interval | None = None
+    """First value divided by this one, if logarithms were analysed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +71,15 @@ class TunedComparison:
         behind = self.values[1].behind
         return behind is not None and behind.excludes(0.0)
 
-    def clip(self, clip: Callable[[Interval], Interval]) -> TunedComparison:
-        """Return the comparison with `clip` applied to the interval of each value."""
-        return replace(self, values=tuple(replace(v, interval=clip(v.interval)) for v in self.values))
+    def clip(
+        self, clip_mean: Callable[[Interval], Interval], clip_difference: Callable[[Interval], Interval]
+    ) -> TunedComparison:
+        """Return the comparison with the intervals of values and of differences clipped."""
+        values = (
+            replace(v, interval=clip_mean(v.interval), behind=None if v.behind is None else clip_difference(v.behind))
+            for v in self.values
+        )
+        return replace(self, values=tuple(values))
 
     def as_document(self) -> dict[str, Any]:
         """Return the comparison as JSON."""
@@ -84,6 +92,7 @@ def _value_document(value: TunedValue) -> dict[str, Any]:
         "value": value.value,
         **_limits(value.interval),
         "difference": None if behind is None else _limits(behind),
+        "ratio": None if value.ratio is None else _limits(value.ratio),
         "settings": value.settings,
         "left_out": value.left_out,
         "chosen": dict(value.chosen),

@@ -5,7 +5,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from labbench.analysis import Observation, why
+from labbench.analysis import AnswerOptions, Observation, why
 from labbench.analysis.tuning.budgets import Sampling, band_of_best, spread_budgets, unbiased_means
 from labbench.reports.budget_chart import budget_svg
 from labbench.reports.budget_sentences import budget_tables
@@ -59,7 +59,7 @@ def test_means_of_thousands_of_results_neither_overflow_nor_vanish():
 
 
 def test_a_value_is_called_better_only_where_the_bands_are_apart():
-    answer = why(random_search(gain=0.2), ACCURACY, "max", sampling=DRAWS)
+    answer = why(random_search(gain=0.2), ACCURACY, "max", options=AnswerOptions(sampling=DRAWS))
     [comparison] = answer.budgets
     assert (comparison.name, [curve.value for curve in comparison.curves]) == ("optimizer", ["adam", "sgd"])
     [separation] = comparison.separations
@@ -67,23 +67,23 @@ def test_a_value_is_called_better_only_where_the_bands_are_apart():
     lines = "\n".join(sentences(answer))
     assert f"adam is better than sgd up to n = {separation.budgets[1]}, else not separated" in lines
     assert "the best of n is one run's measured val/accuracy, noise of its seed included" in lines
-    equal = "\n".join(sentences(why(random_search(), ACCURACY, "max", sampling=DRAWS)))
+    equal = "\n".join(sentences(why(random_search(), ACCURACY, "max", options=AnswerOptions(sampling=DRAWS))))
     assert "are not separated at any n" in equal
 
 
 def test_without_a_random_draw_there_is_no_curve():
     assert why(random_search(), ACCURACY, "max").budgets == ()
     fixed_rates = Sampling("random draws", frozenset({"width"}))
-    assert why(random_search(), ACCURACY, "max", sampling=fixed_rates).budgets == ()
+    assert why(random_search(), ACCURACY, "max", options=AnswerOptions(sampling=fixed_rates)).budgets == ()
 
 
 def test_a_random_subset_of_a_full_grid_has_a_curve_of_all_and_one_by_value():
-    answer = why(random_search(), ACCURACY, "max", sampling=Sampling("random subset"))
+    answer = why(random_search(), ACCURACY, "max", options=AnswerOptions(sampling=Sampling("random subset")))
     assert [comparison.name for comparison in answer.budgets] == [None, "optimizer"]
 
 
 def test_diverged_configurations_count_as_the_worst_results():
-    [comparison] = why(random_search(diverged=10), ACCURACY, "max", sampling=DRAWS).budgets
+    [comparison] = why(random_search(diverged=10), ACCURACY, "max", options=AnswerOptions(sampling=DRAWS)).budgets
     curve = next(curve for curve in comparison.curves if curve.value == "sgd")
     assert (curve.results, curve.diverged) == (40, 10)
     assert curve.points[0].mean is None
@@ -92,10 +92,10 @@ def test_diverged_configurations_count_as_the_worst_results():
 
 
 def test_limits_stay_within_the_bounds_of_an_accuracy_and_fall_for_a_loss():
-    [comparison] = why(random_search(), ACCURACY, "max", sampling=DRAWS).budgets
+    [comparison] = why(random_search(), ACCURACY, "max", options=AnswerOptions(sampling=DRAWS)).budgets
     assert all(point.high is None or point.high <= 1.0 for curve in comparison.curves for point in curve.points)
     losses = [Observation(o.config, o.seed, 1.0 - o.value, 1.0) for o in random_search()]
-    [comparison] = why(losses, "val/loss", "min", sampling=DRAWS).budgets
+    [comparison] = why(losses, "val/loss", "min", options=AnswerOptions(sampling=DRAWS)).budgets
     for curve in comparison.curves:
         medians = [point.median for point in curve.points]
         assert medians == sorted(medians, reverse=True)
@@ -103,7 +103,7 @@ def test_limits_stay_within_the_bounds_of_an_accuracy_and_fall_for_a_loss():
 
 
 def test_the_table_and_the_chart_have_one_curve_per_value():
-    answer = why(random_search(gain=0.2), ACCURACY, "max", sampling=DRAWS)
+    answer = why(random_search(gain=0.2), ACCURACY, "max", options=AnswerOptions(sampling=DRAWS))
     [table] = budget_tables(answer)
     assert [row[0] for row in table.rows[::2]] == ["adam (40), median", "sgd (40), median"]
     assert table.header[-1] == "n = 40"
@@ -111,7 +111,7 @@ def test_the_table_and_the_chart_have_one_curve_per_value():
 
 
 def test_the_json_has_every_point():
-    document = why(random_search(), ACCURACY, "max", sampling=DRAWS).as_document()
+    document = why(random_search(), ACCURACY, "max", options=AnswerOptions(sampling=DRAWS)).as_document()
     [comparison] = document["budgets"]
     assert [point["n"] for point in comparison["curves"][0]["points"]] == list(range(1, 41))
     assert comparison["separations"][0]["budgets"] is None

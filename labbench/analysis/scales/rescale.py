@@ -15,8 +15,8 @@ MIN_SQUARABLE = 1e-140
 """Largest size of values whose squared differences may vanish."""
 METRIC_UNIT_FIELDS = {"mean", "low", "high", "median", "iqm", "spread", "gap", "held_out"}
 """Fields in the unit of the metric."""
-OTHER_UNIT_FIELDS = {"importance", "shares", "rate_ranges", "widenings"}
-"""Fields whose numbers are shares or learning rates, left unchanged."""
+OTHER_UNIT_FIELDS = {"importance", "shares", "rate_ranges", "widenings", "ratio"}
+"""Fields whose numbers are shares, ratios or learning rates, left unchanged."""
 
 Part = TypeVar("Part")
 

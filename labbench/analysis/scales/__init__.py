@@ -1,0 +1,1 @@
+"""Scales of an analysis: units in which squares are finite, and logarithms of losses."""
