@@ -28,11 +28,11 @@ class Search:
     """Metric that is measured at the end of each epoch."""
     goal: Goal
     budget: int | None = None
-    """Epochs of all runs together, those of the new seeds included; None: no limit."""
+    """Epochs of all runs together, with the new seeds; None: no limit."""
     time_limit: float | None = None
     """Seconds after which no rung begins."""
     eta: float = 3.0
-    """Factor by which a rung reduces the number of configurations, and lengthens the training of the others."""
+    """Reduction factor: of n configurations at a rung, n / eta train on, for eta times as many epochs."""
     min_epochs: int | None = None
     """Epochs up to the first rung, at least; None: a tenth of a run's epochs."""
     seeds: int | tuple[int, ...] = 0

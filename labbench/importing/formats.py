@@ -32,7 +32,7 @@ _TABLES = {
     "mlflow": ("runs", "run_uuid", "experiment_id"),
     "trackio": ("metrics", "run_name", "step", "metrics"),
 }
-"""Table and columns by which a database of each format is known."""
+"""Table and columns that identify a database of each format."""
 
 _MAX_FILES = 100_000
 _MAX_FILES_AT_START = 20_000

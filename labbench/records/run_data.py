@@ -19,7 +19,7 @@ AT_RUNG = "at a rung"
 """Reason of a run's return to the queue at a rung of a search, where it is compared with other runs."""
 
 NEW_SEED_TAG = "new-seed"
-"""Tag of the runs with new seeds, by which a search judges its finalists."""
+"""Tag of the runs with new seeds that judge the finalists of a search."""
 
 RETRIED = "retried"
 """Reason of a pruned run's return to the queue at a user's request; a search trains it on, too."""

@@ -59,7 +59,7 @@ class Stage:
     search: SearchStage | None = None
     """None outside of a search."""
     held: Sequence[RunRecord] = ()
-    """Running runs of jobs to which the executor is attached."""
+    """Runs of the jobs that the executor is attached to."""
 
 
 class ProgressListener(Protocol):

@@ -158,7 +158,7 @@ class GridProgress:
 
 
 def first_metric(grid: Grid) -> str | None:
-    """Return the metric that a grid names first: that of its search, of its metrics, or of its early stopping."""
+    """Return the first metric that a grid names, in `[search]`, `[metrics]` or `[stop]`."""
     named = [grid.search.metric] if grid.search else []
     named += [*grid.metrics, *([grid.stop.metric] if grid.stop else [])]
     return next(iter(named), None)

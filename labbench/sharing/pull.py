@@ -89,7 +89,7 @@ class Mirror:
         """Use an open connection; `source` is recorded with the runs."""
         self._writer, self._conversation, self._source = writer, conversation, source
         self._revision = 0
-        """Revision up to which the mirror is complete."""
+        """Revision of the mirror: all changes up to it are included."""
         self._n_points = 0
 
     def compare_all(self) -> PullReport:

@@ -1,4 +1,4 @@
-"""Revisions: numbers that increase with every transaction that changes a run, by which mirrors find what is new.
+"""Revisions of runs: a run's number increases with each transaction that changes it, so that mirrors find changes.
 
 Triggers of each writing connection note the changed runs in a temporary table, so that no statement can be forgotten.
 Points have no trigger: every write of points also writes their summary. New runs have a revision from the start.

@@ -121,10 +121,10 @@ class Writer(WritableDatabase):
             return read_records(connection, ids)
 
     def adopt(self, keys: Sequence[str]) -> dict[str, str | None]:
-        """Drive runs from now on whose jobs have lost their driver; their attempts continue.
+        """Take over runs whose jobs have lost their driver; their attempts continue.
 
         Returns:
-            Positions in the event files of their jobs up to which events are recorded, by key.
+            Position in the job's event file after the last recorded event, by key.
         """
         with self._transaction() as connection:
             query = f"SELECT id, key, job_position FROM runs WHERE key {IN_JSON_LIST} AND {IS_WITHOUT_DRIVER}"

@@ -50,7 +50,7 @@ class TrainingRun:
     def __init__(
         self, record: RunRecord, config: Config, stop: Stop | None, runtime: Runtime, pause_after: int | None = None
     ) -> None:
-        """`config` has a value for every parameter, defaults included; `pause_after` is that of the stack."""
+        """`config` has a value for every parameter, defaults included; the stack defines `pause_after`."""
         self.record, self.config, self.pause_after = record, config, pause_after
         self.epochs: int = config["epochs"]
         self.precision = runtime.precision

@@ -1,4 +1,4 @@
-"""Plan of a search: its configurations, brackets and rungs, and its cost compared with that of the full grid."""
+"""Plan of a search: its configurations, brackets and rungs, and its share of the full grid's cost."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def make_bracket(candidates: int, epochs: Sequence[int], eta: float) -> Bracket:
 
 
 def make_brackets(method: Method, candidates: int, epochs: Sequence[int], eta: float) -> list[Bracket]:
-    """Return the brackets of a search over this number of configurations; `epochs` are those of its rungs."""
+    """Return the brackets of a search over `candidates` configurations with rungs at `epochs`."""
     if method == "random":
         return [make_bracket(candidates, epochs[-1:], eta)]
     if method != "hyperband":

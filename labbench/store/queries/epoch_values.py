@@ -1,4 +1,4 @@
-"""Values of a metric at the ends of epochs, by which a search compares runs that have trained equally long."""
+"""Values of a metric at the ends of epochs, for the comparison of runs after equal numbers of epochs."""
 
 from __future__ import annotations
 
