@@ -216,9 +216,12 @@ def import_trackio(db: Path, paths: tuple[Path, ...], **options: Any) -> None:
 
 def table_options(command: Command) -> Command:
     """Add the options of a command that imports tables."""
+    config = click.option(
+        "--config", multiple=True, metavar="COLUMN", help="Column of the configuration; repeatable.  [those with texts]"
+    )
     step = click.option("--step", metavar="COLUMN", help="Column of the step.  [step, epoch or the row's number]")
     run = click.option("--run", metavar="COLUMN", help="Column that names the run.  [run, else the file is one run]")
-    return run(step(command))
+    return run(step(config(command)))
 
 
 @import_.command("keras", epilog=examples("labbench import keras training.log"))
@@ -241,20 +244,31 @@ def import_auto(db: Path, paths: tuple[Path, ...], **options: Any) -> None:
     \f
     Raises:
         InputError: No path holds files of a known format.
+        StoreError: Runs were not imported; the reasons are printed.
     """
-    from labbench.importing.formats import reader_of, recognise
+    from labbench.importing.formats import NAMES, reader_of, recognise
+    from labbench.importing.source_run import no_runs_error
 
     if missing := [path for path in paths if not path.exists()]:
         raise InputError(f"{missing[0]}: no such file or folder")
     sources = [(source, path) for path in paths for source in recognise(path)]
     if not sources:
-        raise InputError("no files of a known format; --help of the command `import` lists the formats")
+        raise no_runs_error(paths[0], NAMES)
+    problems = []
     for source, path in sources:
         echo(f"{path}: {source}")
-        if source == "pack":
-            _import_found_packs(db, path, SourceOptions(**options))
-        else:
-            _import_sources(db, source, reader_of(source), [path], SourceOptions(**options))
+        try:
+            if source == "pack":
+                _import_found_packs(db, path, SourceOptions(**options))
+            else:
+                _import_sources(db, source, reader_of(source), [path], SourceOptions(**options))
+        except (InputError, StoreError) as error:  # the other formats are imported
+            if len(sources) == 1:
+                raise
+            problems.append(source)
+            echo(str(error), err=True)
+    if problems:
+        raise StoreError(f"{', '.join(problems)}: not everything was imported, for the reasons above")
 
 
 def _import_found_packs(db: Path, path: Path, options: SourceOptions) -> None:
@@ -272,23 +286,32 @@ def _import_found_packs(db: Path, path: Path, options: SourceOptions) -> None:
 @import_.command("csv", epilog=examples("labbench import csv points.csv", "labbench import csv log.csv --step batch"))
 @source_options
 @table_options
-def import_csv(db: Path, paths: tuple[Path, ...], step: str | None, run: str | None, **options: Any) -> None:
+def import_csv(
+    db: Path,
+    *,
+    paths: tuple[Path, ...],
+    step: str | None,
+    run: str | None,
+    config: tuple[str, ...],
+    **options: Any,
+) -> None:
     """Import CSV files, exported by labbench or of any origin.
 
-    A table with the columns run, metric, step and value has a row for each point. Any other table has a row for each
-    step; columns of text become the configuration. Columns are separated by commas, semicolons or tabs.
+    A table with the columns run, metric, step and value has a row for each point. Charts and the table of runs that
+    W&B's web page exports, and tables of `labbench export --summary`, are known by their headings. Any other table has
+    a row for each step; columns of text become the configuration. Columns are separated by commas, semicolons or tabs.
     """
     from labbench.importing import csv_file
-    from labbench.importing.table_file import TableOptions, find_runs_in_csv
+    from labbench.importing.formats import find_runs_in_csv
+    from labbench.importing.table_file import TableOptions
 
     tables = [path for path in paths if not path.is_file() or not csv_file.is_long(path)]
     for path in paths:
         if path not in tables:
             _import_long_csv(db, path, **options)
     if tables:
-        _import_sources(
-            db, "csv", lambda path: find_runs_in_csv(path, TableOptions(step, run)), tables, SourceOptions(**options)
-        )
+        columns = TableOptions(step, run, config)
+        _import_sources(db, "csv", lambda path: find_runs_in_csv(path, columns), tables, SourceOptions(**options))
 
 
 def _import_long_csv(db: Path, path: Path, *, experiment: str | None, replace: bool, dry_run: bool) -> None:
@@ -309,15 +332,22 @@ def _import_long_csv(db: Path, path: Path, *, experiment: str | None, replace: b
 @import_.command("jsonl", epilog=examples("labbench import jsonl log.jsonl"))
 @source_options
 @table_options
-def import_jsonl(db: Path, paths: tuple[Path, ...], step: str | None, run: str | None, **options: Any) -> None:
+def import_jsonl(
+    db: Path,
+    *,
+    paths: tuple[Path, ...],
+    step: str | None,
+    run: str | None,
+    config: tuple[str, ...],
+    **options: Any,
+) -> None:
     """Import files with one JSON object per line and step.
 
     Numbers are metrics, {"step": 1, "train": {"loss": 0.5}} is a point of train/loss."""
     from labbench.importing.table_file import TableOptions, find_runs_in_jsonl
 
-    _import_sources(
-        db, "jsonl", lambda path: find_runs_in_jsonl(path, TableOptions(step, run)), paths, SourceOptions(**options)
-    )
+    columns = TableOptions(step, run, config)
+    _import_sources(db, "jsonl", lambda path: find_runs_in_jsonl(path, columns), paths, SourceOptions(**options))
 
 
 def _import_sources(

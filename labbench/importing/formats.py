@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator
 from fnmatch import fnmatch
 from functools import partial
 from importlib import import_module
@@ -11,18 +11,30 @@ from itertools import islice
 from pathlib import Path
 
 from labbench.errors import InputError
+from labbench.export.table_files import unescape_formula
+from labbench.importing import run_table, table_file, wandb_tables
+from labbench.importing.file_types.csv_rows import open_csv
 from labbench.importing.file_types.foreign_database import open_foreign
 from labbench.importing.source_run import FoundRun
+from labbench.importing.table_file import TableOptions
+from labbench.importing.trackio_parquet import is_project
 
 _PATTERNS = {
     "tensorboard": ["*tfevents*"],
     "huggingface": ["trainer_state.json"],
     "lightning": ["metrics.csv"],
     "wandb": ["*.wandb"],
-    "mlflow": ["mlflow.db", "meta.yaml"],
+    "mlflow": ["mlflow.db"],
+    "trackio": [],
     "pack": ["*.labbench"],
 }
 """File names of each format, which is also the name of its module, except for packs; the first match counts."""
+
+NAMES = (
+    "event files (*tfevents*), trainer_state.json, metrics.csv, *.wandb, MLflow's and Trackio's databases, mlruns/ or "
+    "*.labbench"
+)
+"""Files that are recognised, in words."""
 
 _SUFFIXES = {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl"}
 """Formats of single files by their names' endings."""
@@ -38,7 +50,7 @@ _MAX_FILES = 100_000
 _MAX_FILES_AT_START = 20_000
 """Files that are looked at to tell what a folder holds, which must not take long."""
 
-_FOLDERS_WITHOUT_LOGS = ("node_modules", "site-packages", "venv", "env", "__pycache__")
+_FOLDERS_WITHOUT_LOGS = ("node_modules", "site-packages", "__pycache__")
 
 
 def format_of(path: Path) -> str | None:
@@ -59,13 +71,28 @@ def _format_of_database(path: Path) -> str | None:
 
 
 def recognise(path: Path) -> list[str]:
-    """Return the formats of the files at or beneath a path, in the order of `_PATTERNS`."""
-    return _formats_of(set(islice(_file_names(path), _MAX_FILES)))
+    """Return the formats of the files at or beneath a path, in the order of `_PATTERNS`.
+
+    Hidden folders, virtual environments and the files of databases are not searched.
+    """
+    return _formats_of(islice(_files(path), _MAX_FILES))
 
 
-def _formats_of(names: Set[str]) -> list[str]:
-    recognised = {format_of_name(name) for name in names}
+def _formats_of(files: Iterable[Path]) -> list[str]:
+    recognised = {_format_of_file(file) for file in files}
     return [source for source in _PATTERNS if source in recognised]
+
+
+def _format_of_file(file: Path) -> str | None:
+    """Return the format that a file belongs to, by its name or, if many programs use the name, by its content."""
+    if (source := format_of_name(file.name)) is not None:
+        return source
+    if file.suffix == ".db":
+        source = _format_of_database(file)
+        return source if source in _PATTERNS else None
+    if file.name == "meta.yaml" and ((file.parent / "metrics").is_dir() or (file.parent / "params").is_dir()):
+        return "mlflow"
+    return "trackio" if file.suffix == ".parquet" and is_project(file) else None
 
 
 def format_of_name(name: str) -> str | None:
@@ -81,11 +108,11 @@ def find_logs(folder: Path) -> dict[Path, list[str]]:
     logs: dict[Path, list[str]] = {}
     n_left = _MAX_FILES_AT_START
     for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or path.name.endswith(".files") or path.name in _FOLDERS_WITHOUT_LOGS:
+        if path.is_dir() and not _may_hold_logs(path.name):
             continue
-        names = list(islice(_file_names(path), n_left))
-        n_left -= len(names)
-        if formats := _formats_of(set(names)):
+        files = list(islice(_files(path), n_left))
+        n_left -= len(files)
+        if formats := _formats_of(files):
             logs[path] = formats
     return logs
 
@@ -95,11 +122,33 @@ def find_databases(folder: Path) -> list[Path]:
     return [path for path in sorted(folder.glob("*.db")) if path.is_file() and _format_of_database(path) == "labbench"]
 
 
-def _file_names(path: Path) -> Iterator[str]:
+def _files(path: Path) -> Iterator[Path]:
+    """Yield a file, or the files beneath a folder."""
     if path.is_file():
-        yield path.name
-    for _, _, files in os.walk(path):
-        yield from files
+        yield path
+    for parent, subfolders, names in os.walk(path):
+        is_environment = "pyvenv.cfg" in names
+        subfolders[:] = [] if is_environment else [name for name in sorted(subfolders) if _may_hold_logs(name)]
+        yield from (Path(parent, name) for name in names if not is_environment)
+
+
+def _may_hold_logs(folder: str) -> bool:
+    return not folder.startswith(".") and not folder.endswith(".files") and folder not in _FOLDERS_WITHOUT_LOGS
+
+
+def find_runs_in_csv(path: Path, options: TableOptions) -> Iterator[FoundRun]:
+    """Yield the runs of a CSV file with one row per step, or per run.
+
+    Raises:
+        InputError: If the file cannot be read or a named column is missing.
+    """
+    with open_csv(path) as table:
+        headings = [unescape_formula(heading) for heading in table.headings]
+    if run_table.is_run_table(headings):
+        return run_table.find_runs(path)
+    if wandb_tables.is_wandb_table(headings):
+        return wandb_tables.find_runs(path, options.config)
+    return table_file.find_runs_in_csv(path, options)
 
 
 def reader_of(source: str) -> Callable[[Path], Iterator[FoundRun]]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from labbench.errors import InputError
-from labbench.importing.source_run import FoundRun, RunCollector, SourceRun
+from labbench.importing.source_run import FoundRun, RunCollector, SourceRun, no_runs_error
 
 _STATE_FILE = "trainer_state.json"
 _ARGUMENTS_FILE = "training_args.bin"
@@ -40,7 +40,7 @@ def find_runs(path: Path) -> Iterator[FoundRun]:
                 run = run.parent
             states.setdefault(run, []).append(Path(folder, _STATE_FILE))
     if not states:
-        raise InputError(f"{path}: no {_STATE_FILE} in this folder or beneath it")
+        raise no_runs_error(path, _STATE_FILE)
     for run, files_of_run in states.items():
         label = run.relative_to(path).as_posix()
         label = path.resolve().name if label == "." else label

@@ -137,6 +137,7 @@ def _describe(run: SourceRun, source: str, experiment: str | None) -> ImportedRu
         finished=run.finished,
         tags=run.tags,
         note=run.note,
+        is_partial=run.is_partial,
     )
 
 
@@ -152,11 +153,11 @@ def _import_run(
         is_new, missing = bool(importer.n_new), dict(run.series)
         if not is_new:
             try:
-                missing = importer.compare(run_id, run.series)
+                missing = (importer.complete if run.is_partial else importer.compare)(run_id, run.series)
             except SourceDiffersError:
                 if not replace:
                     raise
-                importer.delete_points(run_id)
+                importer.delete_points(run_id, run.series if run.is_partial else None)
             importer.update(run_id, described)
         importer.set_output(run_id, run.output)
         importer.set_goals(run.goals)

@@ -8,9 +8,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from labbench.errors import InputError
 from labbench.importing.file_types.yaml_file import read_yaml_mapping
-from labbench.importing.source_run import FoundRun, SourceRun
+from labbench.importing.source_run import FoundRun, SourceRun, no_runs_error
 from labbench.importing.table_file import TableOptions, find_runs_in_csv
 
 _METRICS_FILE, _PARAMETERS_FILE = "metrics.csv", "hparams.yaml"
@@ -31,7 +30,7 @@ def find_runs(path: Path) -> Iterator[FoundRun]:
         if _METRICS_FILE in files:
             folders.append(Path(folder))
     if not folders:
-        raise InputError(f"{path}: no {_METRICS_FILE} in this folder or beneath it")
+        raise no_runs_error(path, _METRICS_FILE)
     for run in folders:
         label = run.relative_to(path).as_posix()
         label = path.resolve().name if label == "." else label

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from labbench.errors import InputError
 from labbench.importing.file_types.foreign_database import open_foreign
 from labbench.importing.file_types.yaml_file import read_yaml_mapping
-from labbench.importing.source_run import FoundRun, RunCollector, SourceRun
+from labbench.importing.source_run import FoundRun, RunCollector, SourceRun, no_runs_error
 
 _STATUSES: dict[str, Literal["finished", "failed", "stopped"]] = {
     "FINISHED": "finished", "FAILED": "failed", "KILLED": "stopped", "3": "finished", "4": "failed", "5": "stopped"
@@ -31,7 +31,7 @@ def find_runs(path: Path) -> Iterator[FoundRun]:
     databases = [path] if path.is_file() else [file for file in sorted(path.rglob("*.db")) if _is_mlflow(file)]
     folders = [] if path.is_file() else sorted({meta.parent for meta in path.rglob("meta.yaml") if _is_run(meta)})
     if not databases and not folders:
-        raise InputError(f"{path}: no MLflow database and no folder mlruns here or beneath it")
+        raise no_runs_error(path, "MLflow database and no folder mlruns")
     for database in databases:
         yield from _find_in_database(database)
     for folder in folders:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from array import array
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -11,11 +12,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
+from labbench.errors import InputError
 from labbench.store.maintenance.external_runs import ImportedSeries
 
 _LARGEST_STEP = 2**53
 _LONGEST_SECONDS = 2**40
-
+_MAX_FOLDERS = 1000
+_MAX_ENDINGS = 4
 
 MAX_IMAGE_BYTES = 8 << 20
 """Largest PNG file that is imported."""
@@ -56,6 +59,8 @@ class SourceRun:
     images: Sequence[SourceImage] = ()
     skipped: Mapping[str, int] = field(default_factory=dict)
     """Number of entries that are not imported, by kind, such as `histograms`."""
+    is_partial: bool = False
+    """True for a source with a part of the run, such as one chart; other sources have the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +73,17 @@ class FoundRun:
     """Read the content. Raises InputError if it cannot be read."""
     files: Sequence[Path] = ()
     """Files that change when the run grows."""
+
+
+def no_runs_error(path: Path, sought: str) -> InputError:
+    """Return the error for a folder without runs of a format, which names what is there instead."""
+    endings: Counter[str] = Counter()
+    for _, (_, _, names) in zip(range(_MAX_FOLDERS), os.walk(path), strict=False):
+        endings.update(f"*{Path(name).suffix}" if Path(name).suffix else name for name in names)
+    found = ", ".join(f"{number} {ending}" for ending, number in endings.most_common(_MAX_ENDINGS))
+    more = ", ..." if len(endings) > _MAX_ENDINGS else ""
+    contents = f"it holds {found}{more}" if found else "it holds no files"
+    return InputError(f"{path}: no {sought} in this folder or beneath it; {contents}")
 
 
 class PointCollector:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,6 @@ TIME_COLUMNS = ("_timestamp", "timestamp", "wall_time", "walltime")
 """Columns with the Unix time in seconds."""
 _LABBENCH_COLUMNS = frozenset({"run", "name", "experiment", "step", "time"})
 """Columns of `labbench export --wide`, where `time` is in seconds since the start of the run."""
-_CHART_COLUMN = re.compile(r"(?P<run>.+) - (?P<metric>.+)")
-"""Heading of a column in the CSV file of a chart of W&B."""
 _INDEX = re.compile(r"(unnamed: \d+)?")
 """Heading of the column of row numbers that pandas writes."""
 
@@ -44,6 +43,8 @@ class TableOptions:
     """Column of the step; None: the first of `STEP_COLUMNS`, else the number of the row."""
     run: str | None = None
     """Column that names the run; None: the first of `RUN_COLUMNS`, else the file is one run."""
+    config: Sequence[str] = ()
+    """Columns of the configuration, in addition to those with texts."""
 
 
 @dataclass
@@ -79,44 +80,15 @@ def find_runs_in_jsonl(path: Path, options: TableOptions) -> Iterator[FoundRun]:
 def _read_csv_rows(path: Path) -> Iterator[dict[str, Any]]:
     with open_csv(path) as table:
         headings = [unescape_formula(heading) for heading in table.headings]
-        chart = _find_chart_columns(headings)
         for line, row in table.rows:
             if len(row) > len(headings):
                 raise InputError(f"{path}:{line}: {len(row)} cells under {len(headings)} headings")
-            cells = zip(headings, row, strict=False)
-            values = {heading: _parse_cell(cell, table.decimal_comma) for heading, cell in cells if cell.strip()}
-            if chart:
-                yield from _split_chart_row(values, headings[0], chart)
-            else:
-                yield values
+            cells = zip_longest(headings, row, fillvalue="")
+            yield {heading: parse_cell(cell, table.decimal_comma) if cell.strip() else None for heading, cell in cells}
 
 
-def _find_chart_columns(headings: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Return run and metric by heading for a chart that W&B exported: `Step`, then `RUN - METRIC` with its bounds.
-
-    Empty for any other table.
-    """
-    columns = [heading for heading in headings[1:] if not heading.endswith(("__MIN", "__MAX"))]
-    matches = {column: _CHART_COLUMN.fullmatch(column) for column in columns}
-    bounds = {f"{column}{bound}" for column in columns for bound in ("__MIN", "__MAX")}
-    if not columns or {*columns, *bounds} != {*headings[1:]}:
-        return {}
-    return {column: (match["run"], match["metric"]) for column, match in matches.items() if match is not None}
-
-
-def _split_chart_row(
-    row: Mapping[str, Any], axis: str, columns: Mapping[str, tuple[str, str]]
-) -> Iterator[dict[str, Any]]:
-    """Yield a row for each run that has values in a row of a chart."""
-    values: dict[str, dict[str, Any]] = {}
-    for column, (run, metric) in columns.items():
-        if column in row and axis in row and metric != "_step":
-            values.setdefault(run, {axis: row[axis], "run": run})[metric] = row[column]
-    yield from values.values()
-
-
-def _parse_cell(cell: str, decimal_comma: bool) -> object:
-    """Return a cell as a number, truth value, list or text; a missing value is NaN."""
+def parse_cell(cell: str, decimal_comma: bool) -> object:
+    """Return a cell of a CSV file as a number, truth value, list, object or text; a missing value is NaN."""
     text = cell.strip()
     number = text.replace(",", ".") if decimal_comma else text
     if text.lower() in MISSING:
@@ -131,7 +103,7 @@ def _parse_cell(cell: str, decimal_comma: bool) -> object:
         pass
     if text in ("true", "false", "True", "False"):
         return text.lower() == "true"
-    if text.startswith("[") and text.endswith("]"):
+    if (text[0], text[-1]) in (("[", "]"), ("{", "}")):
         with suppress(ValueError, RecursionError):
             return json.loads(text)
     return unescape_formula(cell)
@@ -164,52 +136,73 @@ def _find_runs(
 ) -> Iterator[FoundRun]:
     """Read the table, and yield its runs in the order of their first rows."""
     runs: dict[str, _Run] = {}
+    run_column = step_column = None
     for row in rows:
-        lower = {key.lower(): key for key in row}
-        run_column = _find_column(options.run, RUN_COLUMNS, row, lower, path)
-        step_column = _find_column(options.step, STEP_COLUMNS, row, lower, path)
-        name = str(row[run_column]) if run_column in row else label or path.stem
-        _add_row(runs.setdefault(name, _Run()), row, run_column, step_column, path)
+        run_column = run_column or _find_column(options.run, RUN_COLUMNS, row)
+        step_column = step_column or _find_column(options.step, STEP_COLUMNS, row)
+        name = label or path.stem
+        if run_column is not None and row.get(run_column) is not None:
+            name = str(row[run_column])
+        _add_row(runs.setdefault(name, _Run()), row, _Roles(run_column, step_column, options.config), path)
     if not runs:
         raise InputError(f"{path}: no rows; nothing was imported")
+    missing = [name for name in options.config if not any(name in run.config for run in runs.values())]
+    missing += [
+        name for name, column in ((options.run, run_column), (options.step, step_column)) if name and not column
+    ]
+    if missing:
+        raise InputError(f"{path}: no column `{missing[0]}`{did_you_mean(missing[0], row)}")
     for name, run in runs.items():
         yield FoundRun(name, partial(_to_source_run, run, name, path), [path])
 
 
-def _find_column(
-    named: str | None, candidates: Iterable[str], row: Mapping[str, Any], lower: Mapping[str, str], path: Path
-) -> str | None:
-    """Return the column that the user named, else the first of the candidates, else None. Raises InputError."""
-    if named is not None:
-        if named not in row and named.lower() not in lower:
-            raise InputError(f"{path}: no column `{named}`{did_you_mean(named, row)}")
-        return named if named in row else lower[named.lower()]
-    return next((lower[candidate] for candidate in candidates if candidate in lower), None)
+def _find_column(named: str | None, candidates: Iterable[str], row: Mapping[str, Any]) -> str | None:
+    """Return the column that the user named, or the first of the candidates; None if the row does not have it."""
+    if named in row:
+        return named
+    lower = {key.lower(): key for key in row}
+    return next((lower[name.lower()] for name in ([named] if named else candidates) if name.lower() in lower), None)
 
 
-def _add_row(run: _Run, row: dict[str, Any], run_column: str | None, step_column: str | None, path: Path) -> None:
-    run.first = run.first or json.dumps(row, sort_keys=True, default=str)
+@dataclass(frozen=True, slots=True)
+class _Roles:
+    """Columns of a table by what they hold."""
+
+    run: str | None
+    step: str | None
+    config: Sequence[str]
+
+
+def _add_row(run: _Run, row: dict[str, Any], roles: _Roles, path: Path) -> None:
+    """Add a row. Raises InputError if its step is not an integer."""
+    if not run.first:
+        run.first = json.dumps(
+            {key: value for key, value in row.items() if value is not None}, sort_keys=True, default=str
+        )
     if row.keys() >= _LABBENCH_COLUMNS:
         _add_labbench_row(run, row)
         return
     step, wall = run.n_rows, math.nan
-    if step_column is not None:
-        number = row[step_column]
+    if roles.step is not None:
+        number = row.get(roles.step)
+        if number is None:
+            run.points.skipped["rows without a step"] += 1
+            return
         if not isinstance(number, int | float) or not float(number).is_integer():
-            raise InputError(f"{path}: the step {number!r} in the column `{step_column}` is not an integer")
+            raise InputError(f"{path}: the step {number!r} in the column `{roles.step}` is not an integer")
         step = int(number)
     run.n_rows += 1
     values: dict[str, Any] = {}
     for key, value in row.items():
         if key.lower() in TIME_COLUMNS and isinstance(value, int | float):
             wall = value
-        elif isinstance(value, str | list | bool):
+        elif isinstance(value, str | list | dict | bool) or (key in roles.config and value is not None):
             run.config.setdefault(key, value)
-        elif key not in (run_column, step_column) and not _INDEX.fullmatch(key.lower()):
+        elif key not in (roles.run, roles.step) and not _INDEX.fullmatch(key.lower()):
             values[key] = value
-    if step_column is not None and step_column.lower() == "epoch":
+    if roles.step is not None and roles.step.lower() == "epoch":
         values.setdefault("epoch", step)
-    run.config.pop(run_column or "", None)
+    run.config.pop(roles.run or "", None)
     run.points.add_values(values, step, wall)
 
 

@@ -31,7 +31,7 @@ from labbench.importing.file_types.protobuf import (
     to_text,
 )
 from labbench.importing.file_types.yaml_file import read_yaml_mapping
-from labbench.importing.source_run import MAX_IMAGE_BYTES, FoundRun, RunCollector, SourceImage, SourceRun
+from labbench.importing.source_run import MAX_IMAGE_BYTES, FoundRun, RunCollector, SourceImage, SourceRun, no_runs_error
 from labbench.portraits.logged_images import MAX_IMAGES
 from labbench.portraits.png_file import is_png
 
@@ -58,7 +58,7 @@ def find_runs(path: Path) -> Iterator[FoundRun]:
         return
     folders = dict(_folders_with_events(path))
     if not folders:
-        raise InputError(f"{path}: no event files (*tfevents*) in this folder or beneath it")
+        raise no_runs_error(path, "event files (*tfevents*)")
     children: dict[Path, dict[Path, list[Path]]] = {folder: {} for folder in folders}
     for folder in folders:
         if folder.parent in folders and _belongs_to_parent(folder, folders[folder]):

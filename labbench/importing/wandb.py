@@ -18,7 +18,7 @@ from labbench.configs import flatten
 from labbench.errors import InputError
 from labbench.importing.file_types.protobuf import ProtobufError, read_message, to_bytes, to_double, to_signed, to_text
 from labbench.importing.file_types.wandb_file import read_records
-from labbench.importing.source_run import FoundRun, RunCollector, SourceRun
+from labbench.importing.source_run import FoundRun, RunCollector, SourceRun, no_runs_error
 
 _HISTORY, _SUMMARY, _OUTPUT, _CONFIG, _STATS, _METRIC, _OUTPUT_RAW, _RUN, _EXIT = 2, 3, 4, 5, 7, 12, 13, 17, 18
 """Fields of the message `Record`."""
@@ -34,7 +34,7 @@ def find_runs(path: Path) -> Iterator[FoundRun]:
     """
     files = [path] if path.is_file() else sorted(path.rglob("*.wandb"))
     if not files:
-        raise InputError(f"{path}: no .wandb file in this folder or beneath it")
+        raise no_runs_error(path, ".wandb file")
     for file in files:
         yield FoundRun(file.stem.removeprefix("run-"), partial(_read_run, file), [file])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import pickle
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from labbench.store.reader import Reader
 from labbench.store.writer import Writer
 
 Labbench = Callable[..., Result]
+WRITERS = Path(__file__).parents[1] / "writers"
 
 
 def read_all(folder: Path) -> dict[str, tuple[dict[str, object], dict[str, dict[int, float]]]]:
@@ -51,18 +53,6 @@ def test_wide_csv_of_any_dialect(labbench: Labbench, tmp_path: Path, text: str) 
     assert series == {"loss": {0: 1.5, 1: 0.5}, "val acc": {1: 0.75}}
     again = labbench("import", "csv", "log.csv").stdout
     assert again.startswith("imported 0 new runs, 0 points")
-
-
-def test_chart_exported_by_wandb_has_a_run_for_each_line(labbench: Labbench, tmp_path: Path) -> None:
-    lines = ["royal-sweep-1 - val/loss", "warm - up - val/loss"]
-    headings = ["Step", *(f"{line}{suffix}" for line in lines for suffix in ("", "__MIN", "__MAX"))]
-    rows = ["0,2.3,2.3,2.3,2.25,2.25,2.25", "1,1.75,1.75,1.75,,  ,", "2,1.5,1.5,1.5,NaN,NaN,NaN"]
-    (tmp_path / "chart.csv").write_text("\n".join([",".join(f'"{heading}"' for heading in headings), *rows]))
-    assert labbench("import", "csv", "chart.csv").stdout.startswith("imported 2 new runs, 5 points")
-    runs = read_all(tmp_path)
-    assert runs["royal-sweep-1"] == ({}, {"val/loss": {0: 2.3, 1: 1.75, 2: 1.5}})
-    assert runs["warm - up"][1]["val/loss"][0] == 2.25
-    assert math.isnan(runs["warm - up"][1]["val/loss"][2])
 
 
 def test_columns_of_step_and_run_are_named_and_texts_become_the_configuration(
@@ -155,6 +145,33 @@ def test_formats_in_a_folder_are_recognised(labbench: Labbench, tmp_path: Path) 
     }
     (tmp_path / "other").mkdir()
     assert labbench("import", "auto", "other").exit_code == 2
+
+
+def test_what_a_folder_without_logs_holds_is_said(labbench: Labbench, tmp_path: Path) -> None:
+    (tmp_path / "recipe").mkdir()
+    for name in ("meta.yaml", "train.py", "Makefile"):
+        (tmp_path / "recipe" / name).write_text("package: x\n")
+    for words in (["auto"], ["tensorboard"], ["mlflow"]):
+        result = labbench("import", *words, "recipe")
+        assert result.exit_code == 2
+        assert "recipe: no " in result.stderr
+        assert all(part in result.stderr for part in ("1 *.yaml", "1 *.py", "1 Makefile"))
+
+
+def test_a_damaged_format_does_not_keep_the_others_out(labbench: Labbench, tmp_path: Path) -> None:
+    write_event_file(tmp_path / "logs" / "tb", [("loss", 0, 0.5)])
+    (tmp_path / "logs" / "trainer_state.json").write_text("[")
+    shutil.copytree(WRITERS / "trackio" / "files", tmp_path / "logs" / "trackio")
+    result = labbench("import", "auto", "logs")
+    assert (result.exit_code, "huggingface: not everything was imported" in result.stderr) == (1, True)
+    assert set(read_all(tmp_path)) == {"tb", "first"}
+
+
+def test_hidden_folders_and_environments_are_not_searched(labbench: Labbench, tmp_path: Path) -> None:
+    for folder in (".git", "env/lib"):
+        write_event_file(tmp_path / "project" / folder, [("loss", 0, 0.5)])
+    (tmp_path / "project" / "env" / "pyvenv.cfg").write_text("")
+    assert labbench("import", "auto", "project").exit_code == 2
 
 
 def test_a_path_without_a_format_is_imported_by_the_format_of_its_files(labbench: Labbench, tmp_path: Path) -> None:

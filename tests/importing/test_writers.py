@@ -29,7 +29,10 @@ def test_every_run_config_and_point_is_imported_and_importing_again_changes_noth
     shutil.copytree(WRITERS / name / "files", tmp_path / "files")
     files = tmp_path / "files"
     paths = [files] if FORMAT_TAKES_FOLDERS.get(name, True) else sorted(files.iterdir())
-    result = labbench("import", name, *paths)
+    if name == "trackio-parquet":
+        pytest.importorskip("pyarrow")
+    source = name.partition("-")[0]
+    result = labbench("import", source, *paths)
     assert (result.exit_code, f"imported {len(expected)} new run" in result.stdout) == (0, True), result.output
     with Reader(tmp_path / "runs.db") as reader:
         runs = {run.name: run for run in reader.runs()}
@@ -48,7 +51,7 @@ def test_every_run_config_and_point_is_imported_and_importing_again_changes_noth
                 ]
                 assert pairs == points, (label, metric)
     assert diagnose(tmp_path / "runs.db").is_sound
-    again = labbench("import", name, *paths)
+    again = labbench("import", source, *paths)
     assert again.stdout.splitlines()[0] == f"imported 0 new runs, 0 points; 0 grown, {len(expected)} already present"
 
 

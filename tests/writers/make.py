@@ -257,6 +257,18 @@ def trackio(folder: Path) -> tuple[str, Runs]:
     return trackio.__version__, {"first": {"config": {"lr": 0.125, "model": {"width": 3}}, "series": series}}
 
 
+def trackio_parquet(folder: Path) -> tuple[str, Runs]:
+    """Write the Parquet files that are uploaded to a data set; needs pyarrow."""
+    version, runs = trackio(folder)
+    from trackio.sqlite_storage import SQLiteStorage
+
+    SQLiteStorage._dataset_import_attempted = True
+    SQLiteStorage.export_to_parquet()
+    for database in folder.glob("*.db"):
+        database.unlink()
+    return version, runs
+
+
 FORMATS: dict[str, Callable[[Path], tuple[str, Runs]]] = {
     "huggingface": huggingface,
     "keras": keras,
@@ -264,6 +276,7 @@ FORMATS: dict[str, Callable[[Path], tuple[str, Runs]]] = {
     "mlflow": mlflow,
     "tensorboard": tensorboard,
     "trackio": trackio,
+    "trackio-parquet": trackio_parquet,
     "wandb": wandb,
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import re
 import sqlite3
@@ -11,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from itertools import groupby
 from operator import itemgetter
-from typing import Literal
+from typing import Any, Literal
 
 from labbench.errors import LabbenchError
 from labbench.metrics import Goal
@@ -21,7 +22,14 @@ from labbench.store.recording.events import ensure_metric
 from labbench.store.recording.queue import add_tags, ensure_experiment, insert_run
 from labbench.store.revisions import mark_rewritten
 from labbench.store.series import overview
-from labbench.store.series.points import add_points, delete_points, insert_points, is_append, rebuild_series
+from labbench.store.series.points import (
+    add_points,
+    delete_points,
+    delete_series,
+    insert_points,
+    is_append,
+    rebuild_series,
+)
 from labbench.system.clock import now
 
 _KEY = re.compile("[a-z][a-z0-9]{7}")
@@ -46,6 +54,8 @@ class ImportedRun:
     """Unix time in seconds."""
     tags: Sequence[str] = ()
     note: str | None = None
+    is_partial: bool = False
+    """True for a source with a part of the run, such as one chart: what it does not mention is left unchanged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,11 +179,35 @@ class Import:
         for metric, points in groupby(self._connection.execute(query, (run_id,)), key=itemgetter(0)):
             if metric not in series:
                 raise SourceDiffersError(f"it has no points of {metric} any more")
-            missing[metric] = _subtract(metric, series[metric], points)
+            missing[metric] = _subtract(metric, series[metric], ((step, value) for _, step, value in points))
+        return {metric: points for metric, points in missing.items() if points.steps}
+
+    def complete(self, run_id: int, series: Mapping[str, ImportedSeries]) -> dict[str, ImportedSeries]:
+        """Return the points of a partial source that the run lacks, by metric.
+
+        A single point of a metric, such as the last value in a table of runs, is superseded by a curve.
+
+        Raises:
+            SourceDiffersError: If the run has another value at a step of the source.
+        """
+        missing = dict(series)
+        query = "SELECT step, value FROM points WHERE run_id = ? AND metric_id = ?"
+        for metric, points in series.items():
+            stored = dict(self._connection.execute(query, (run_id, self._metric_id(metric))))
+            if stored and len(points.steps) == 1:
+                del missing[metric]
+            elif len(stored) == 1:
+                delete_series(self._connection, run_id, self._metric_id(metric))
+            else:
+                common = [(step, stored[step]) for step in points.steps if step in stored]
+                missing[metric] = _subtract(metric, points, common)
         return {metric: points for metric, points in missing.items() if points.steps}
 
     def update(self, run_id: int, run: ImportedRun) -> None:
         """Update config, status and times of a run; its name, note and experiment are the user's to edit."""
+        if run.is_partial:
+            self._update_partially(run_id, run)
+            return
         columns = {
             "config": config_json(run.config),
             "status": run.status,
@@ -185,9 +219,23 @@ class Import:
         self._connection.execute(f"UPDATE runs SET {assignments} WHERE id = ?", (*columns.values(), run_id))
         add_tags(self._connection, [run_id], run.tags)
 
-    def delete_points(self, run_id: int) -> None:
-        """Delete all points of a run, in order to import them again."""
-        delete_points(self._connection, run_id, after=None)
+    def _update_partially(self, run_id: int, run: ImportedRun) -> None:
+        """Add what a partial source knows: its config and times, and its status with them."""
+        query = "SELECT config FROM runs WHERE id = ?"
+        [config] = self._connection.execute(query, (run_id,)).fetchone()
+        columns: dict[str, Any] = {"config": config_json({**json.loads(config), **run.config})}
+        if run.started is not None:
+            columns |= {"status": run.status, "reason": run.reason, "started": run.started, "finished": run.finished}
+        assignments = ", ".join(f"{column} = ?" for column in columns)
+        self._connection.execute(f"UPDATE runs SET {assignments} WHERE id = ?", (*columns.values(), run_id))
+        add_tags(self._connection, [run_id], run.tags)
+
+    def delete_points(self, run_id: int, metrics: Iterable[str] | None) -> None:
+        """Delete the points of some metrics of a run, or of all if None, in order to import them again."""
+        if metrics is None:
+            delete_points(self._connection, run_id, after=None)
+        for metric in metrics or ():
+            delete_series(self._connection, run_id, self._metric_id(metric))
 
     def set_output(self, run_id: int, lines: Sequence[str]) -> None:
         """Replace the printed output of a run, if it has grown."""
@@ -231,14 +279,14 @@ class Import:
             overview.complete(self._connection, run_id)
 
 
-def _subtract(metric: str, series: ImportedSeries, stored: Iterable[tuple[str, int, float | None]]) -> ImportedSeries:
+def _subtract(metric: str, series: ImportedSeries, stored: Iterable[tuple[int, float | None]]) -> ImportedSeries:
     """Return the points of a series without the stored ones, both in the order of the steps.
 
     Raises SourceDiffersError if the series lacks a stored point or has another value there.
     """
     missing: list[int] = []
     index = 0
-    for _, step, value in stored:
+    for step, value in stored:
         while index < len(series.steps) and series.steps[index] < step:
             missing.append(index)
             index += 1

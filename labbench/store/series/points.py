@@ -106,6 +106,16 @@ def delete_points(connection: sqlite3.Connection, run_id: int, *, after: int | N
         rebuild_series(connection, run_id, metric_id, from_step=after + 1)
 
 
+def delete_series(connection: sqlite3.Connection, run_id: int, metric_id: int) -> None:
+    """Delete all points of a series.
+
+    The caller holds a transaction.
+    """
+    connection.execute(f"DELETE FROM points WHERE {_SERIES}", (run_id, metric_id))
+    mark_rewritten(connection, run_id, metric_id)
+    rebuild_series(connection, run_id, metric_id)
+
+
 def rebuild_series(
     connection: sqlite3.Connection, run_id: int, metric_id: int, *, from_step: int = rollup.LEAST_STEP
 ) -> None:

@@ -1,0 +1,150 @@
+"""Tables that W&B's web page and labbench export: a chart, a table of runs, summaries."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+from click.testing import Result
+
+from helpers.store_samples import new_run, points, start
+from labbench.configs import flatten
+from labbench.records import RunRecord
+from labbench.store.reader import Reader
+from labbench.store.writer import Writer
+
+Labbench = Callable[..., Result]
+
+RUNS = """
+"Name","Agent","State","Notes","User","Tags","Created","Runtime","Sweep","batch_size","lr","wavelet","artifact","best_epoch","val/loss"
+"royal-1","","crashed","-","me","a, b","2025-11-13T09:48:11.000Z","9910","1wf","8","0.0001","none","x_best","","0.5"
+"warm-2","","running","a note","me","","2025-11-13T09:34:15.000Z","5902","1wf","16","0.01","haar","y","3","NaN"
+"""
+
+
+def chart(axis: str, *curves: str) -> str:
+    """Return the headings of a chart: the axis, and each curve with its bounds."""
+    headings = [axis, *(f"{curve}{bound}" for curve in curves for bound in ("", "__MIN", "__MAX"))]
+    return ",".join(f'"{heading}"' for heading in headings)
+
+
+CHART = f"""
+{chart("Step", "royal-1 - val/loss", "warm-2 - val/loss")}
+"0","2.5","2.5","2.5","3","3","3"
+"10","0.5","0.5","0.5","","",""
+"""
+TIMES = f"""
+{chart("Relative Time (Process)", "royal-1 - acc", "royal-1 - _step")}
+"0.5","0.1","0.1","0.1","0","0","0"
+"1.5","0.2","0.2","0.2","7","7","7"
+"""
+
+
+def read_runs(folder: Path) -> dict[str, RunRecord]:
+    with Reader(folder / "runs.db") as reader:
+        return {run.name: run for run in reader.runs()}
+
+
+def read_values(folder: Path, name: str, metric: str) -> dict[int, float]:
+    with Reader(folder / "runs.db") as reader:
+        steps, values = reader.series(reader.find(name).key, metric)
+        return dict(zip(steps.tolist(), values.tolist(), strict=True))
+
+
+def test_table_of_runs_of_wandb_has_configuration_and_last_values(labbench: Labbench, tmp_path: Path) -> None:
+    (tmp_path / "wandb_export_2025-11-13T10_00_00.000+01_00.csv").write_text(RUNS)
+    [file] = tmp_path.glob("*.csv")
+    assert labbench("import", file.name).stdout.startswith("imported 2 new runs, 3 points")
+    runs = read_runs(tmp_path)
+    royal, warm = runs["royal-1"], runs["warm-2"]
+    assert royal.config == {"batch_size": 8, "lr": 0.0001, "wavelet": "none"}
+    assert (royal.status, royal.experiment, royal.tags, royal.note) == ("failed", "wandb", ("a", "b"), None)
+    assert (royal.seconds, royal.started) == (9910, 1763027291.0)
+    assert (warm.status, warm.reason, warm.note) == ("stopped", "running when it was exported", "a note")
+    assert (royal.summary["val/loss"].last, warm.summary["best_epoch"].last) == (0.5, 3)
+    assert math.isnan(warm.summary["val/loss"].last)
+
+
+def test_charts_and_table_of_runs_of_wandb_meet_in_one_run_in_any_order(labbench: Labbench, tmp_path: Path) -> None:
+    files = {"runs.csv": RUNS, "chart.csv": CHART, "times.csv": TIMES}
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    for order in (list(files), list(files)[::-1]):
+        for name in order * 2:
+            result = labbench("import", "csv", name, "--experiment", "p")
+            assert result.exit_code == 0, result.output
+        runs = read_runs(tmp_path)
+        assert runs.keys() == {"royal-1", "warm-2"}
+        assert (runs["royal-1"].config["lr"], runs["royal-1"].status) == (0.0001, "failed")
+        assert read_values(tmp_path, "royal-1", "val/loss") == {0: 2.5, 10: 0.5}
+        assert read_values(tmp_path, "royal-1", "acc") == {0: 0.1, 7: 0.2}
+        assert read_values(tmp_path, "royal-1", "Relative Time (Process)") == {0: 0.5, 7: 1.5}
+        (tmp_path / "runs.db").unlink()
+
+
+def test_other_values_in_a_chart_are_reported_and_taken_with_replace(labbench: Labbench, tmp_path: Path) -> None:
+    (tmp_path / "chart.csv").write_text(CHART)
+    (tmp_path / "times.csv").write_text(TIMES)
+    assert labbench("import", "csv", "chart.csv", "times.csv", "--experiment", "p").exit_code == 0
+    (tmp_path / "chart.csv").write_text(CHART.replace('"0.5"', '"0.75"'))
+    result = labbench("import", "csv", "chart.csv", "--experiment", "p")
+    assert "royal-1: the source has changed: val/loss at step 10 was 0.5 and is 0.75" in result.stderr
+    assert labbench("import", "csv", "chart.csv", "--experiment", "p", "--replace").exit_code == 0
+    assert read_values(tmp_path, "royal-1", "val/loss") == {0: 2.5, 10: 0.75}
+    assert read_values(tmp_path, "royal-1", "acc") == {0: 0.1, 7: 0.2}
+
+
+def test_without_a_visible_border_common_names_are_metrics(labbench: Labbench, tmp_path: Path) -> None:
+    (tmp_path / "runs.csv").write_text(
+        '"Name","State","Created","Runtime","lr","val_loss"\n"a","finished","2025-11-13","1","0.1","0.5"\n'
+    )
+    assert labbench("import", "csv", "runs.csv").exit_code == 0
+    run = read_runs(tmp_path)["a"]
+    assert (run.config, run.summary["val_loss"].last) == ({"lr": 0.1}, 0.5)
+    (tmp_path / "odd.csv").write_text('"Name","State","Created","Runtime","a","b"\n"x","finished","","1","0.1","0.5"\n')
+    result = labbench("import", "csv", "odd.csv")
+    assert (result.exit_code, "with --config" in result.stderr) == (2, True)
+    assert labbench("import", "csv", "odd.csv", "--config", "a").exit_code == 0
+    assert read_runs(tmp_path)["x"].config == {"a": 0.1}
+
+
+def test_summaries_of_labbench_round_trip_and_are_part_of_their_runs(labbench: Labbench, tmp_path: Path) -> None:
+    with Writer(tmp_path / "from.db") as writer:
+        config = {"lr": 0.1, "run": "=1", "layers": [8, 4], "bn": True, "augment": "none", "nested": {"a": 1}}
+        runs = start(writer, [new_run(0, name="=sum", **config), new_run(1)], experiment="an experiment")
+        writer.write([points(runs[0], "a:last", {1: 0.5, 4: math.inf, 6: 0.25}), points(runs[1], "loss", [2.0, 1.0])])
+    for shape in ("summary", "wide"):
+        assert labbench("--db", "from.db", "export", f"--{shape}", "-o", f"{shape}.csv").exit_code == 0
+    assert labbench("import", "csv", "summary.csv").stdout.startswith("imported 2 new runs, 4 points")
+    with Reader(tmp_path / "from.db") as reader:
+        originals = {run.key: run for run in reader.runs()}
+    with Reader(tmp_path / "runs.db") as reader:
+        imported = {run.key: run for run in reader.runs()}
+    assert imported.keys() == originals.keys()
+    for key, run in imported.items():
+        assert (run.name, run.config) == (originals[key].name, dict(flatten(originals[key].config)))
+        for metric, summary in run.summary.items():
+            for field in ("last", "last_step", "min", "max", "max_step"):
+                assert getattr(summary, field) == getattr(originals[key].summary[metric], field)
+    for shape in ("wide", "summary"):
+        assert labbench("import", "csv", f"{shape}.csv").exit_code == 0
+    assert read_values(tmp_path, "=sum", "a:last") == {1: 0.5, 4: math.inf, 6: 0.25}
+
+
+def test_rows_without_a_step_are_counted_and_numbers_may_be_configuration(labbench: Labbench, tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("step,epoch,lr,loss\n,0,0.1,1\n3,0,0.1,2\n4,1,0.1,3\n")
+    result = labbench("import", "csv", "log.csv", "--config", "lr")
+    assert result.stdout.splitlines()[1] == "not imported: 1 rows without a step"
+    assert read_values(tmp_path, "log", "loss") == {3: 2.0, 4: 3.0}
+    assert read_runs(tmp_path)["log"].config == {"lr": 0.1}
+    result = labbench("import", "csv", "log.csv", "--config", "lrr")
+    assert (result.exit_code, "no column `lrr`; did you mean `lr`?" in result.stderr) == (2, True)
+
+
+def test_names_in_a_chart_may_contain_the_separator(labbench: Labbench, tmp_path: Path) -> None:
+    rows = ["0,2.25,2.25,2.25", "1,,  ,", "2,NaN,NaN,NaN"]
+    (tmp_path / "chart.csv").write_text("\n".join([chart("Step", "warm - up - val/loss"), *rows]))
+    assert labbench("import", "csv", "chart.csv").stdout.startswith("imported 1 new run, 2 points")
+    values = read_values(tmp_path, "warm - up", "val/loss")
+    assert (values[0], math.isnan(values[2]), len(values)) == (2.25, True, 2)
