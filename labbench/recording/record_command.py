@@ -24,6 +24,7 @@ from labbench.recording.printed_metrics import PrintedMetrics
 from labbench.recording.written_metrics import WrittenMetrics
 from labbench.store.reader import Reader
 from labbench.system.ranks import DRIVER_RANKS, driver_ranks
+from labbench.tracking.monitor import SAMPLED_VARIABLE
 from labbench.tracking.process_hooks import ExitInfo
 from labbench.tracking.run import Run
 from labbench.tracking.start import start_command_run
@@ -98,6 +99,7 @@ def _environment(run: Run) -> dict[str, str]:
         **os.environ,
         "LABBENCH_DB": str(run.path.absolute()),
         RUN_VARIABLE: run.key,
+        SAMPLED_VARIABLE: run.key,
         DRIVER_RANKS: driver_ranks(),
     }
 

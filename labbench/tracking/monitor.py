@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 import threading
@@ -11,6 +12,9 @@ from pathlib import Path
 
 from labbench._version import __version__
 from labbench.tracking.writer_thread import RunWriterThread
+
+SAMPLED_VARIABLE = "LABBENCH_SAMPLED"
+"""Environment variable with the key of the run whose system metrics the parent process records."""
 
 SYSTEM_SECONDS = 5.0
 """Seconds between two samples of the system metrics."""
@@ -30,11 +34,15 @@ class RunMonitor:
     def __init__(
         self, writer_thread: RunWriterThread, script: Path | None, *, system_metrics: bool, command: str | None = None
     ) -> None:
-        """Start the thread; `command` is the command line, by default the one of this process."""
+        """Start the thread.
+
+        `command` is the command line of a child process, whose system metrics are recorded; default: this process.
+        """
         self._writer_thread = writer_thread
         self._script = script
         self._command = _command(script) if command is None else command
-        self._system_metrics = system_metrics
+        self._is_of_child = command is not None
+        self._system_metrics = system_metrics and os.environ.get(SAMPLED_VARIABLE) != writer_thread.run.key
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name="labbench background", daemon=True)
         self._thread.start()
@@ -67,7 +75,7 @@ class RunMonitor:
             return
         from labbench.tracking.system_metrics import SystemSampler
 
-        sampler = SystemSampler()
+        sampler = SystemSampler(of_children=self._is_of_child)
         while not self._stop.wait(SYSTEM_SECONDS):
             step = max(step + 1, self._writer_thread.step)
             self._writer_thread.samples.append((step, time.monotonic_ns(), dict(sampler.sample())))

@@ -140,7 +140,7 @@ def start_command_run(
     writer_thread = RunWriterThread(Storage(writer, script_run), script_run, ProblemReporter(strict=False))
     run = Run(writer_thread, writer.path)
     writer_thread.start()
-    run._close_with_run(RunMonitor(writer_thread, script, system_metrics=False, command=command))
+    run._close_with_run(RunMonitor(writer_thread, script, system_metrics=True, command=command))
     return run
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,15 @@ class SystemSampler:
     CPU use is the mean since the previous sample.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, of_children: bool = False) -> None:
+        """Initialize a sampler of this process, or of all processes that it has started in its place."""
         self._gpus = list(_gpus())
-        self._cpu_time = (time.monotonic(), time.process_time())
         self._process = psutil.Process()
+        self._of_children = of_children
+        self._cpu_time = (time.monotonic(), self._read_cpu_time())
         self._machine = {
             "system/cpu_percent": psutil.cpu_percent,
-            "system/process_memory_mb": lambda: self._process.memory_info().rss / _MIB,
+            "system/process_memory_mb": self._read_memory,
             "system/memory_percent": _memory_percent,
         }
         self._read_machine()  # the first sample's CPU use is measured from here
@@ -51,8 +53,26 @@ class SystemSampler:
 
     def _process_cpu(self) -> float:
         """Return the CPU use in percent of one core (400 for four busy threads)."""
-        previous, self._cpu_time = self._cpu_time, (time.monotonic(), time.process_time())
-        return 100 * (self._cpu_time[1] - previous[1]) / max(1e-9, self._cpu_time[0] - previous[0])
+        previous, self._cpu_time = self._cpu_time, (time.monotonic(), self._read_cpu_time())
+        seconds = max(0.0, self._cpu_time[1] - previous[1])  # less if a process has ended
+        return 100 * seconds / max(1e-9, self._cpu_time[0] - previous[0])
+
+    def _read_cpu_time(self) -> float:
+        """Return the CPU time of the processes in seconds."""
+        if not self._of_children:
+            return time.process_time()
+        return sum(times.user + times.system for times in self._read_children(psutil.Process.cpu_times))
+
+    def _read_memory(self) -> float:
+        """Return the resident memory of the processes in MiB."""
+        if not self._of_children:
+            return float(self._process.memory_info().rss / _MIB)
+        return sum(memory.rss for memory in self._read_children(psutil.Process.memory_info)) / _MIB
+
+    def _read_children(self, read: Callable[[psutil.Process], Any]) -> Iterator[Any]:
+        for process in self._process.children(recursive=True):
+            with suppress(psutil.Error):  # it has ended
+                yield read(process)
 
 
 def _memory_percent() -> float:

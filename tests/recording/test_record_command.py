@@ -208,3 +208,37 @@ def test_a_killed_command_has_the_status_of_a_shell(tmp_path: Path) -> None:
     status, _, _ = record(tmp_path, "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
     assert status == 128 + signal.SIGKILL
     assert only_run(tmp_path).status == "failed"
+
+
+def test_system_metrics_of_the_command_are_recorded_once(tmp_path: Path) -> None:
+    """The script, which records with labbench itself, holds 100 MB; the recorder does not."""
+    code = """
+    import time, labbench
+    memory = bytearray(100 << 20)
+    with labbench.start() as run:
+        run.log({"loss": 1.0}, step=0)
+        while not run.summary.get("done"):
+            time.sleep(0.05)
+            with labbench.open(run.path) as db:
+                samples = db.find(run.key).summary.get("system/process_memory_mb")
+            if samples is not None and samples.n >= 3:
+                run.log({"done": 1.0}, step=1)
+    """
+    sampling = """
+    import sys
+    from labbench.cli import main
+    from labbench.tracking import monitor
+    monitor.SYSTEM_SECONDS = monitor.LOAD_SECONDS = 0.05
+    main()
+    """
+    (tmp_path / "train.py").write_text(textwrap.dedent(code))
+    (tmp_path / "sampling.py").write_text(textwrap.dedent(sampling))
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("LABBENCH")}
+    subprocess.run(
+        [sys.executable, "sampling.py", "run", "--", sys.executable, "train.py"],
+        cwd=tmp_path, env=environment | {"PYTHONPATH": str(ROOT)}, check=True, timeout=HANG_SECONDS,
+    )  # fmt: skip
+    memory = read_series(tmp_path, "system/process_memory_mb")
+    assert len(memory) >= 3
+    assert max(memory.values()) > 100
+    assert {"system/cpu_percent", "system/process_cpu_percent"} <= only_run(tmp_path).summary.keys()
