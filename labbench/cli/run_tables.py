@@ -242,6 +242,8 @@ def run_columns(
         TextColumn("key", [record.key for record in records]),
         TextColumn("name", [record.name for record in records], min_cells=MIN_NAME_CELLS),
     ]
+    if len({record.source for record in records}) > 1:
+        columns.append(TextColumn("source", [record.source or "" for record in records]))
     if any(record.older_code for record in records):
         columns.append(TextColumn("code", ["older" if record.older_code else "" for record in records]))
     for name in [*metrics, *keys] if names is None else names:

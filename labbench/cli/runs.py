@@ -6,18 +6,19 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from labbench.cli.help import FILTER_HELP, examples
-from labbench.cli.options import as_json, database, filters, plain, runs, table_format
+from labbench.cli.options import as_json, database, plain, runs, table_format
 from labbench.cli.output import echo, is_plain, print_name_notes
 from labbench.cli.setup.name_completion import complete_columns
 from labbench.errors import InputError, LabbenchError
-from labbench.files import database_command, files_folder
+from labbench.files import database_command, expand_home, files_folder
 from labbench.text import clean, format_count, format_duration, format_setting, split_lines
 
 if TYPE_CHECKING:
@@ -28,11 +29,13 @@ if TYPE_CHECKING:
 
 @click.command(
     epilog=examples(
-        "labbench ls optimizer=adam --sort 'best(val/loss)' --limit 10", "labbench ls --columns lr,val/accuracy"
+        "labbench ls optimizer=adam --sort 'best(val/loss)' --limit 10",
+        "labbench ls --columns lr,val/accuracy",
+        "labbench ls laptop.db server.db source=server.db",
     )
     + FILTER_HELP
 )
-@filters
+@click.argument("words", nargs=-1, metavar="[DB]... [FILTER]...")
 @click.option(
     "--sort",
     metavar="COLUMN",
@@ -50,7 +53,7 @@ if TYPE_CHECKING:
 @database
 def ls(
     db: Path,
-    filters: Sequence[str] = (),
+    words: Sequence[str] = (),
     sort: str | None = None,
     columns: str | None = None,
     limit: int | None = None,
@@ -58,12 +61,17 @@ def ls(
     as_json: bool = False,
     table_format: str = "text",
 ) -> None:
-    """List runs: the configuration keys that differ, and metrics."""
+    """List runs: the configuration keys that differ, and metrics.
+
+    Runs of several databases are listed together, with the source of each.
+    """
     from labbench.cli.run_tables import assumed_goals_note, leading_metrics, print_table, run_columns
     from labbench.filters.parser import parse
     from labbench.store.reader import Reader
 
-    with Reader(db) as reader:
+    paths, filters = _split_words(words)
+    db = paths[0] if len(paths) == 1 else Path("FILE") if paths else db  # for messages
+    with _open_database(paths or [db]) as path, Reader(path) as reader:
         run_filter = parse(filters)
         names = [name.strip() for name in columns.split(",")] if columns else None
         total, goals = reader.count(run_filter), reader.metrics(run_filter)
@@ -90,6 +98,29 @@ def ls(
             echo(f"{len(records)} of {total} runs", err=True)
     else:
         echo("no run matches the filter" if run_filter else no_runs_message(db), err=True)
+
+
+def _split_words(words: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """Return the words of `labbench ls` that name databases, and those of the filter."""
+    paths = [word for word in words if _is_database(word)]
+    return [expand_home(word) for word in paths], [word for word in words if word not in paths]
+
+
+def _is_database(word: str) -> bool:
+    """Return True for a word that is no term of a filter: the name of a file."""
+    return not any(sign in word for sign in "=<>~()") and (word.endswith(".db") or expand_home(word).is_file())
+
+
+@contextmanager
+def _open_database(paths: Sequence[Path]) -> Iterator[Path]:
+    """Yield the only database, or a temporary one with the runs of all."""
+    if len(paths) == 1:
+        yield paths[0]
+        return
+    from labbench.sharing.union import copy_union
+
+    with copy_union(paths) as union:
+        yield union
 
 
 def no_runs_message(db: Path) -> str:

@@ -48,6 +48,25 @@ def open_union(paths: Sequence[Path]) -> Iterator[Path]:
 
 
 @contextmanager
+def copy_union(paths: Sequence[Path]) -> Iterator[Path]:
+    """Yield the path of a temporary database with the runs of several databases, as they are now.
+
+    Raises:
+        InputError: If one of them cannot be read.
+        StoreError: If reading fails later on.
+    """
+    for path in paths:
+        Reader(path).close()
+    with ScratchFolder() as folder:
+        union = folder / "union.db"
+        with MirrorWriter(union) as writer:
+            for path in paths:
+                with connect_locally(path) as conversation:
+                    Mirror(writer, conversation, str(path)).compare_all()
+        yield union
+
+
+@contextmanager
 def _mirror_process(union: Path, path: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Start a process that mirrors a database, and end it with the block."""
     command = [sys.executable, "-m", __name__, str(union), str(path)]

@@ -61,13 +61,14 @@ class SystemSampler:
         """Return the CPU time of the processes in seconds."""
         if not self._of_children:
             return time.process_time()
-        return sum(times.user + times.system for times in self._read_children(psutil.Process.cpu_times))
+        times = self._read_children(psutil.Process.cpu_times)
+        return float(sum(each.user + each.system for each in times))
 
     def _read_memory(self) -> float:
         """Return the resident memory of the processes in MiB."""
         if not self._of_children:
             return float(self._process.memory_info().rss / _MIB)
-        return sum(memory.rss for memory in self._read_children(psutil.Process.memory_info)) / _MIB
+        return float(sum(memory.rss for memory in self._read_children(psutil.Process.memory_info)) / _MIB)
 
     def _read_children(self, read: Callable[[psutil.Process], Any]) -> Iterator[Any]:
         for process in self._process.children(recursive=True):

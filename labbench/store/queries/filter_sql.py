@@ -40,6 +40,8 @@ SMOOTHED_POINTS = 20
 """Number of last points that `smooth()` averages, ignoring NaN."""
 
 TEXT_COLUMNS = {"name": "runs.name", "key": "runs.key", "experiment": "experiments.name", "status": STATUS}
+SOURCE, SOURCE_COLUMN = "source", "coalesce(runs.source, '')"
+"""Key of the database that a run is mirrored from; a config key or a metric of this name takes precedence."""
 _PLAIN_KEY = re.compile(r'[^"\\\x00-\x1f]+')
 
 
@@ -73,7 +75,9 @@ def _compile(tree: Filter, metrics: Metrics) -> Sql:
         return _metric_comparison(tree, tree.function, metrics)
     if tree.key in RESERVED:
         return _RESERVED[tree.key](tree)
-    return _config_comparison(tree, otherwise=_metric_comparison(tree, "last", metrics))
+    is_of_run = tree.key == SOURCE and SOURCE not in metrics
+    otherwise = _text_comparison(tree, SOURCE_COLUMN) if is_of_run else _metric_comparison(tree, "last", metrics)
+    return _config_comparison(tree, otherwise=otherwise)
 
 
 def _join_terms(terms: Sequence[Sql], word: str) -> Sql:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from labbench.errors import InputError, did_you_mean, unknown_metric
 from labbench.filters.parser import RESERVED, And, Comparison, Filter, Not, Or, comparisons
-from labbench.store.queries.filter_sql import ConfigValue, Metrics, filter_condition, read_metrics
+from labbench.store.queries.filter_sql import SOURCE, ConfigValue, Metrics, filter_condition, read_metrics
 from labbench.store.queries.order_sql import WORD_HEADINGS, split_heading
 from labbench.store.queries.run_records import compare_config_texts
 from labbench.store.queries.run_sql import FROM_RUNS, STATUS
@@ -81,7 +81,13 @@ def _unknown_names(
 def _is_known(connection: sqlite3.Connection, term: Comparison, metrics: Metrics) -> bool:
     if term.key in metrics or (term.function is None and term.key in RESERVED):
         return True
+    if term.key == SOURCE and term.function is None and _has_mirrored_runs(connection):
+        return True
     return term.function is None and _is_config_key(connection, term.key)
+
+
+def _has_mirrored_runs(connection: sqlite3.Connection) -> bool:
+    return connection.execute("SELECT 1 FROM runs WHERE source IS NOT NULL LIMIT 1").fetchone() is not None
 
 
 def _is_config_key(connection: sqlite3.Connection, name: str) -> bool:

@@ -17,7 +17,8 @@ _RUN_HEADINGS = {
     "archived": "runs.archived",
     "older_code": "runs.older_code",
 }
-_TIMES = {
+_FACTS = {
+    "source": "runs.source",
     "created": "runs.created",
     "finished": "runs.finished",
     "seconds": "max(0, coalesce(runs.finished, runs.heartbeat) - runs.started)",
@@ -25,7 +26,7 @@ _TIMES = {
 """Not reserved words: a config key or a metric of the same name takes precedence."""
 
 
-WORD_HEADINGS = _RUN_HEADINGS.keys() | _TIMES.keys()
+WORD_HEADINGS = _RUN_HEADINGS.keys() | _FACTS.keys()
 """Headings that are words and exist in every database."""
 
 
@@ -48,7 +49,7 @@ def heading_value(heading: str, metrics: Metrics) -> Sql:
     if function is not None:
         return metric_value(metric, function, metrics)
     config, last = ConfigValue.of(heading), metric_value(heading, "last", metrics)
-    time = _TIMES.get(heading, "NULL")
+    time = _FACTS.get(heading, "NULL")
     return Sql(f"coalesce({config.value}, {last.text}, {time})", (*config.parameters, *last.parameters))
 
 
@@ -60,7 +61,7 @@ def require_heading(connection: sqlite3.Connection, heading: str, metrics: Metri
     """
     metric, function = split_heading(heading)
     require_goal(metric, function, metrics)
-    if metric in metrics or (function is None and heading in _RUN_HEADINGS | _TIMES):
+    if metric in metrics or (function is None and heading in _RUN_HEADINGS | _FACTS):
         return
     config = ConfigValue.of(metric)
     has_key = f"SELECT 1 FROM runs WHERE {config.type} IS NOT NULL"
@@ -69,7 +70,7 @@ def require_heading(connection: sqlite3.Connection, heading: str, metrics: Metri
     configs = tuple(text for (text,) in connection.execute("SELECT config FROM runs"))
     if configs:  # without runs, every heading is accepted
         keys = compare_config_texts(configs).names
-        headings = [*metrics] if function is not None else [*_RUN_HEADINGS, *_TIMES, *keys, *metrics]
+        headings = [*metrics] if function is not None else [*_RUN_HEADINGS, *_FACTS, *keys, *metrics]
         raise InputError(
             f"cannot sort by `{metric}`: no such column, config key or metric{did_you_mean(metric, headings)}"
         )
