@@ -50,7 +50,7 @@ _MAX_FILES = 100_000
 _MAX_FILES_AT_START = 20_000
 """Files that are looked at to tell what a folder holds, which must not take long."""
 
-_FOLDERS_WITHOUT_LOGS = ("node_modules", "site-packages", "__pycache__")
+_FOLDERS_WITHOUT_LOGS = ("node_modules", "site-packages", "venv", "env", "__pycache__")
 
 
 def format_of(path: Path) -> str | None:
