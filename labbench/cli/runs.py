@@ -16,7 +16,7 @@ import click
 from labbench.cli.help import FILTER_HELP, examples
 from labbench.cli.options import as_json, database, plain, runs, table_format
 from labbench.cli.output import echo, is_plain, print_name_notes
-from labbench.cli.setup.name_completion import complete_columns
+from labbench.cli.setup.name_completion import complete_columns, complete_filters
 from labbench.errors import InputError, LabbenchError
 from labbench.files import database_command, expand_home, files_folder
 from labbench.text import clean, format_count, format_duration, format_setting, split_lines
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     )
     + FILTER_HELP
 )
-@click.argument("words", nargs=-1, metavar="[DB]... [FILTER]...")
+@click.argument("filters", nargs=-1, metavar="[DB]... [FILTER]...", shell_complete=complete_filters)
 @click.option(
     "--sort",
     metavar="COLUMN",
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 @database
 def ls(
     db: Path,
-    words: Sequence[str] = (),
+    filters: Sequence[str] = (),
     sort: str | None = None,
     columns: str | None = None,
     limit: int | None = None,
@@ -69,7 +69,7 @@ def ls(
     from labbench.filters.parser import parse
     from labbench.store.reader import Reader
 
-    paths, filters = _split_words(words)
+    paths, filters = _split_words(filters)
     db = paths[0] if len(paths) == 1 else Path("FILE") if paths else db  # for messages
     with _open_database(paths or [db]) as path, Reader(path) as reader:
         run_filter = parse(filters)
