@@ -6,22 +6,25 @@ https://github.com/wandb/wandb/blob/main/wandb/proto/wandb_internal.proto
 
 from __future__ import annotations
 
-import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from labbench.configs import flatten
 from labbench.errors import InputError
-from labbench.importing.file_types.protobuf import ProtobufError, read_message, to_bytes, to_double, to_signed, to_text
+from labbench.importing.file_types.protobuf import ProtobufError, read_message, read_varint, to_bytes, to_text
 from labbench.importing.file_types.wandb_file import read_records
 from labbench.importing.source_run import FoundRun, RunCollector, SourceRun, no_runs_error
+from labbench.importing.wandb_history import LogCalls, read_items
 
 _HISTORY, _SUMMARY, _OUTPUT, _CONFIG, _STATS, _METRIC, _OUTPUT_RAW, _RUN, _EXIT = 2, 3, 4, 5, 7, 12, 13, 17, 18
 """Fields of the message `Record`."""
+
+_HISTORY_RECORD = re.compile(rb"(?:\x08[\x80-\xff]*[\x00-\x7f])?\x12([\x80-\xff]{0,3}[\x00-\x7f])")
+"""Start of the usual record of a log call: its number, and the size of `history`, which reaches to the end."""
 
 _GOALS: dict[int | bytes, Literal["min", "max"]] = {1: "min", 2: "max"}
 
@@ -43,6 +46,7 @@ def find_runs(path: Path) -> Iterator[FoundRun]:
 class _Records:
     """Content of a `.wandb` file."""
 
+    calls: LogCalls = field(default_factory=LogCalls)
     points: RunCollector = field(default_factory=RunCollector)
     run: dict[int, list[int | bytes]] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
@@ -50,7 +54,6 @@ class _Records:
     output: list[str] = field(default_factory=list)
     goals: dict[str, Literal["min", "max"]] = field(default_factory=dict)
     exit_code: int | None = None
-    last_step: int = 0
     started: float = math.nan
 
 
@@ -62,6 +65,7 @@ def _read_run(file: Path) -> SourceRun:
             _add_record(message, records)
     except (ProtobufError, UnicodeError, RecursionError) as error:
         raise InputError(f"{file}: not a .wandb file: {error}") from error
+    records.calls.add_to(records.points)
     _add_summary(records)
     run = records.run
     run_id = _text(run, 1) or file.stem.removeprefix("run-")
@@ -90,16 +94,20 @@ def _text(message: Mapping[int, list[int | bytes]], number: int) -> str:
 
 
 def _add_record(message: bytes, records: _Records) -> None:
+    history = _HISTORY_RECORD.match(message)
+    if history and read_varint(history[1], 0)[0] == len(message) - history.end():
+        records.calls.add(message[history.end() :])
+        return
     record = read_message(message)
     if _HISTORY in record:
-        _add_history(to_bytes(record[_HISTORY][0]), records)
+        records.calls.add(to_bytes(record[_HISTORY][0]))
     elif _OUTPUT_RAW in record or _OUTPUT in record:
         output = read_message(to_bytes(record.get(_OUTPUT_RAW, record.get(_OUTPUT, [b""]))[0]))
         records.output.append(_text(output, 3))
     elif _STATS in record:
         _add_stats(to_bytes(record[_STATS][0]), records)
     elif _SUMMARY in record:
-        records.summary |= _read_items(read_message(to_bytes(record[_SUMMARY][0])).get(1, []))
+        records.summary |= read_items(read_message(to_bytes(record[_SUMMARY][0])).get(1, []))
     elif _CONFIG in record:
         _add_config(to_bytes(record[_CONFIG][0]), records)
     elif _METRIC in record:
@@ -117,37 +125,20 @@ def _add_record(message: bytes, records: _Records) -> None:
         records.exit_code = code if isinstance(code, int) else 1
 
 
-def _add_history(message: bytes, records: _Records) -> None:
-    """Add the values of one call of `wandb.log`."""
-    history = read_message(message)
-    values = _read_items(history.get(1, []))
-    step = values.get("_step")
-    for record in history.get(2, []):
-        number = read_message(to_bytes(record)).get(1, [0])[0]
-        step = to_signed(number) if isinstance(number, int) else step
-    if not isinstance(step, int | float) or not math.isfinite(step):
-        records.points.skipped["log calls without a step"] += 1
-        return
-    records.last_step = int(step)
-    wall = values.get("_timestamp", math.nan)
-    numbers = {key: value for key, value in values.items() if not key.startswith("_")}
-    records.points.add_values(numbers, int(step), wall if isinstance(wall, int | float) else math.nan)
-
-
 def _add_stats(message: bytes, records: _Records) -> None:
     """Add system metrics, at the seconds since the start of the run."""
     stats = read_message(message)
     wall = _read_timestamp(to_bytes(stats[2][0])) if 2 in stats else math.nan
     if math.isnan(wall) or math.isnan(records.started):
         return
-    values = {f"system/{key}": value for key, value in _read_items(stats.get(3, [])).items()}
+    values = {f"system/{key}": value for key, value in read_items(stats.get(3, [])).items()}
     records.points.add_values(values, max(0, round(wall - records.started)), wall)
 
 
 def _add_config(message: bytes, records: _Records) -> None:
     config = read_message(message)
-    records.config |= _read_items(config.get(1, []))
-    for key in _read_items(config.get(2, [])):
+    records.config |= read_items(config.get(1, []))
+    for key in read_items(config.get(2, [])):
         records.config.pop(key, None)
 
 
@@ -156,35 +147,7 @@ def _add_summary(records: _Records) -> None:
     values = {key: value for key, value in records.summary.items() if not key.startswith("_")}
     for key, value in values.items():
         if key not in records.points.metrics and isinstance(value, int | float):
-            records.points.add_values({key: value}, records.last_step)
-
-
-def _read_items(items: list[int | bytes]) -> dict[str, Any]:
-    """Return the values of items by key; nested keys are joined with a point, as W&B shows them."""
-    values: dict[str, Any] = {}
-    for content in items:
-        item = read_message(to_bytes(content))
-        key = ".".join(map(to_text, item.get(2, []))) or _text(item, 1)
-        value = _read_value(item)
-        values |= dict(flatten({key: value})) if 2 in item else {key: value}
-    return values
-
-
-def _read_value(item: Mapping[int, list[int | bytes]]) -> Any:
-    """Return the value of an item: a JSON text, or one of the typed fields that newer versions write."""
-    if 16 in item or 8 in item:
-        try:
-            return json.loads(to_bytes(item.get(16, item.get(8, [b""]))[0]))
-        except ValueError:
-            return None
-    if 6 in item:
-        return to_double(item[6][0])
-    if 7 in item:
-        return _text(item, 7)
-    value = item.get(5, item.get(4, [None]))[0]
-    if 4 in item:
-        return bool(value)
-    return to_signed(value) if isinstance(value, int) else None
+            records.points.add_values({key: value}, records.calls.last_step)
 
 
 def _read_timestamp(message: bytes) -> float:

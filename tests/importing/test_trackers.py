@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -11,8 +12,11 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
+from labbench.export.event_records import bytes_field, integer_field
 from labbench.importing.mlflow import parse_param
+from labbench.importing.source_run import RunCollector
 from labbench.importing.wandb import find_runs
+from labbench.importing.wandb_history import LogCalls
 from labbench.store.reader import Reader
 
 Labbench = Callable[..., Result]
@@ -40,6 +44,47 @@ def test_a_live_wandb_file_is_imported_up_to_its_last_whole_record(
     with Reader(tmp_path / "runs.db") as reader:
         [run] = reader.runs()
         assert (run.status, run.reason, run.summary["loss"].n) == ("finished", None, 12)
+
+
+def test_calls_of_every_kind_are_read_as_by_the_general_decoder() -> None:
+    """Known keys, new keys, texts, objects, long values and calls without a step, in any order."""
+    calls = [
+        {"loss": 0.5, "val.acc": 1, "_step": 0, "_timestamp": 1.5},
+        {"loss": 1e-30, "val.acc": "high", "_step": 1, "_timestamp": 2.5},
+        {"loss": True, "val.acc": {"a": 2}, "_step": 2},
+        {"loss": None, "long": "x" * 300, "_step": 3},
+        {"loss": 7.0},
+        {"val.acc": -2, "new": 5, "loss": float("inf"), "_step": 4},
+        {"loss": float("nan"), "_step": 10, "loss ": 3},
+        {"loss": 0.125, "_step": 2**60},
+    ]
+    fast, general = LogCalls(), LogCalls()
+    for _ in range(2):
+        for call in calls:
+            fast.add(encode_call(call))
+            general._add_any(encode_call(call))
+            general._n_calls += 1
+    results = []
+    for reader in (fast, general):
+        points = RunCollector()
+        reader.add_to(points)
+        results.append((repr(points.series()), points.skipped))
+    assert results[0] == results[1]
+    points = RunCollector()
+    fast.add_to(points)
+    assert points.series()["loss"].steps.tolist() == [0, 1, 2, 4, 10]
+    assert points.series()["val.acc.a"].values.tolist() == [2.0]
+    assert points.skipped["log calls without a step"] == 2
+    assert points.skipped["points whose step is out of range"] == 2
+
+
+def encode_call(values: dict[str, object]) -> bytes:
+    """Return the message of a log call as W&B writes it: keys are nested, the step comes last if there is one."""
+    items = b"".join(
+        bytes_field(1, b"".join(bytes_field(2, part) for part in key.split(".")) + bytes_field(16, json.dumps(value)))
+        for key, value in values.items()
+    )
+    return items + (bytes_field(2, integer_field(1, int(str(values["_step"])))) if "_step" in values else b"")
 
 
 def test_every_damaged_byte_of_a_wandb_file_is_noticed_or_harmless(wandb_file: Path) -> None:

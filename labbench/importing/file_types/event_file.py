@@ -11,7 +11,7 @@ import numpy as np
 from labbench.errors import InputError
 from labbench.export.event_records import masked_crcs
 
-_CHUNK_BYTES = 1 << 24
+_CHUNK_BYTES = 1 << 20
 _MAX_RECORD_BYTES = 1 << 30
 _LENGTH = struct.Struct("<Q")
 

@@ -44,22 +44,20 @@ def read_records(path: Path) -> Iterator[bytes]:
 
 def _read_chunks(file: BinaryIO, path: Path) -> Iterator[tuple[int, bytes]]:
     """Yield type and data of each chunk up to the end of the file or the first that is cut. Raises InputError."""
-    position = _HEADER_SIZE
-    while True:
-        left = _BLOCK_SIZE - position % _BLOCK_SIZE
-        if left < _CHUNK_HEADER.size:  # a block ends with zeros that no chunk's header fits in
-            position += len(file.read(left))
-            continue
-        header = file.read(_CHUNK_HEADER.size)
-        if len(header) < _CHUNK_HEADER.size:
-            return
-        crc, size, kind = _CHUNK_HEADER.unpack(header)
-        if header == bytes(_CHUNK_HEADER.size):  # space that is allocated and not yet written
-            return
-        data = file.read(size)
-        if len(data) < size:
-            return
-        if kind not in _CRC_OF_TYPE or zlib.crc32(data, _CRC_OF_TYPE[kind]) != crc:
-            raise InputError(f"{path}: the record at byte {position} has a wrong checksum: the file is damaged")
-        position += _CHUNK_HEADER.size + size
-        yield kind, data
+    start, position = 0, _HEADER_SIZE
+    block = bytes(_HEADER_SIZE) + file.read(_BLOCK_SIZE - _HEADER_SIZE)
+    while block:
+        last = len(block) - _CHUNK_HEADER.size  # a block ends with zeros that no chunk's header fits in
+        while position <= last:
+            crc, size, kind = _CHUNK_HEADER.unpack_from(block, position)
+            end = position + _CHUNK_HEADER.size + size
+            if end > len(block) or not (crc or size or kind):  # cut, or space that is not yet written
+                return
+            data = block[end - size : end]
+            if kind not in _CRC_OF_TYPE or zlib.crc32(data, _CRC_OF_TYPE[kind]) != crc:
+                byte = start + position
+                raise InputError(f"{path}: the record at byte {byte} has a wrong checksum: the file is damaged")
+            yield kind, data
+            position = end
+        start += len(block)
+        position, block = 0, file.read(_BLOCK_SIZE)
