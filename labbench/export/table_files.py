@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -18,7 +19,7 @@ from labbench.errors import InputError
 from labbench.filters.parser import RunFilter
 from labbench.json_documents import run_document, to_json_value
 from labbench.store.queries.export_tables import LONG_COLUMNS, TableShape, make_table
-from labbench.store.queries.stream import PointRow, StepRow
+from labbench.store.queries.stream import SeriesBatch, StepRow
 from labbench.store.reader import Reader
 
 if TYPE_CHECKING:
@@ -66,26 +67,26 @@ def write_csv(
     """
     writer = csv_writer(file)
     if shape == "long":
-        points = reader.points(filter, metrics)
+        batches = reader.batches(filter, metrics)
         writer.writerow(LONG_COLUMNS)
-        writer.writerows(_long_rows(points))
+        file.writelines(_long_lines(batches))
         return
     headings, rows = make_table(reader, filter, shape, metrics)
     writer.writerow([escape_formula(heading) for heading in headings])
     writer.writerows([_cell(value) for value in row] for row in rows)
 
 
-def _long_rows(points: Iterable[PointRow]) -> Iterator[tuple[object, ...]]:
-    """Yield the cells of each point."""
-    for run, name, experiment, metric, step, time, value in points:
-        yield (
-            escape_formula(run),
-            escape_formula(name),
-            escape_formula(experiment),
-            escape_formula(metric),
-            step,
-            time,
-            value if value == value else _NAN,
+def _long_lines(batches: Iterable[SeriesBatch]) -> Iterator[str]:
+    """Yield the lines of each batch: its texts once through the csv module, its numbers as they are."""
+    for *labels, points in batches:
+        text = io.StringIO()
+        csv_writer(text).writerow(map(escape_formula, labels))
+        start = text.getvalue().removesuffix("\n")
+        yield "".join(
+            [
+                f"{start},{step},{time!r},{value!r}\n" if value == value else f"{start},{step},{time!r},{_NAN}\n"
+                for step, time, value in points
+            ]
         )
 
 

@@ -26,7 +26,15 @@ from labbench.store.queries.select_runs import (
     select_page,
     select_values,
 )
-from labbench.store.queries.stream import PointRow, StepRow, stream_points, stream_runs, stream_steps
+from labbench.store.queries.stream import (
+    PointRow,
+    SeriesBatch,
+    StepRow,
+    stream_batches,
+    stream_points,
+    stream_runs,
+    stream_steps,
+)
 from labbench.store.row_checks import RowCheck
 from labbench.store.run_reader import RunReader
 
@@ -229,6 +237,14 @@ class Reader(RunReader):
             InputError: If no run has logged one of the metrics.
         """
         return stream_points(self.path, filter_tree(filter), self._require_metrics(metrics))
+
+    def batches(self, filter: RunFilter = None, metrics: Collection[str] | None = None) -> Iterator[SeriesBatch]:
+        """Stream the points as `points` does, in batches of one series.
+
+        Raises:
+            InputError: If no run has logged one of the metrics.
+        """
+        return stream_batches(self.path, filter_tree(filter), self._require_metrics(metrics))
 
     def steps(self, filter: RunFilter = None, metrics: Collection[str] | None = None) -> Iterator[StepRow]:
         """Stream the steps of the matching runs with their values, ordered by run and step.

@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 import sqlite3
 from collections.abc import Collection, Iterator, Mapping
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +23,7 @@ from labbench.store.queries.run_sql import FROM_RUNS, IN_JSON_LIST, as_json_list
 from labbench.store.row_checks import RowCheck
 
 _RUNS_PER_BATCH = 200
+_POINTS_PER_BATCH = 1000
 
 
 _check_runs = RowCheck("runs", ("id", "key", "name", "experiment"))
@@ -53,8 +56,20 @@ class StepRow(NamedTuple):
     values: dict[str, float]
 
 
-def stream_points(path: Path, tree: Filter | None, metrics: Collection[str] | None) -> Iterator[PointRow]:
-    """Yield the points of the matching runs, ordered by run (in queue order), metric and step.
+class SeriesBatch(NamedTuple):
+    """Consecutive points of one series."""
+
+    run: str
+    """Key of the run."""
+    name: str
+    experiment: str
+    metric: str
+    points: list[tuple[int, float, float]]
+    """Step, seconds since the run's start, and value of each point."""
+
+
+def stream_batches(path: Path, tree: Filter | None, metrics: Collection[str] | None) -> Iterator[SeriesBatch]:
+    """Yield the points of the matching runs in batches, ordered by run (in queue order), metric and step.
 
     Raises:
         InputError: If the database cannot be opened.
@@ -67,10 +82,31 @@ def stream_points(path: Path, tree: Filter | None, metrics: Collection[str] | No
             WHERE run_id = ? AND metric_id {IN_JSON_LIST} ORDER BY metric_id, step
         """
         metric_ids = as_json_list(names)
-        for run_id, key, name, experiment in runs:
-            for metric_id, step, time, value in connection.execute(query, (run_id, metric_ids)):
-                number = value if type(value) is float and type(step) is int else _check_point(step, value)
-                yield PointRow(key, name, experiment, _name_of(names, metric_id), step, time, number)
+        for run_id, *labels in runs:
+            cursor = connection.execute(query, (run_id, metric_ids))
+            while rows := cursor.fetchmany(_POINTS_PER_BATCH):
+                for metric_id, group in groupby(rows, key=itemgetter(0)):
+                    points = [
+                        (
+                            step,
+                            time,
+                            value if type(value) is float and type(step) is int else _check_point(step, value),
+                        )
+                        for _, step, time, value in group
+                    ]
+                    yield SeriesBatch(*labels, _name_of(names, metric_id), points)
+
+
+def stream_points(path: Path, tree: Filter | None, metrics: Collection[str] | None) -> Iterator[PointRow]:
+    """Yield the points of the matching runs one by one, in the order of `stream_batches`.
+
+    Raises:
+        InputError: If the database cannot be opened.
+        StoreError: If reading fails later on, or another user's database was changed during the read.
+    """
+    for *labels, points in stream_batches(path, tree, metrics):
+        for step, time, value in points:
+            yield PointRow(*labels, step, time, value)
 
 
 def stream_steps(path: Path, tree: Filter | None, metrics: Collection[str] | None) -> Iterator[StepRow]:
