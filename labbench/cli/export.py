@@ -68,7 +68,7 @@ def _open_text(path: Path | None) -> Iterator[TextIO]:
 @click.option(
     "--format",
     "file_format",
-    type=click.Choice(["csv", "jsonl", "parquet", "tensorboard"]),
+    type=click.Choice(["csv", "jsonl", "parquet", "tensorboard", "wandb"]),
     help="File format; default: the ending of FILE, else csv.",
 )
 @click.option("--long", "shape", flag_value="long", default="long", help="One row per point.  [default]")
@@ -101,7 +101,8 @@ def export(
 ) -> None:
     """Write the metrics of matching runs for other programs.
 
-    CSV, JSON lines and Parquet keep every digit, nan and inf. TensorBoard's event files keep 32-bit numbers.
+    CSV, JSON lines and Parquet keep every digit, nan and inf. TensorBoard's event files keep 32-bit numbers. The format
+    wandb is the CSV file of a chart on W&B's web page.
     \f
     Raises:
         InputError: Parquet or tensorboard without -o.
@@ -122,6 +123,8 @@ def export(
             _write_event_files(selection, output)
         elif output is not None and output.is_dir():
             raise InputError(f"{output} is a folder: pass the name of a file to -o")
+        elif file_format == "wandb":
+            _write_chart(selection, output)
         else:
             _write_table(selection, file_format, shape, output)
 
@@ -143,6 +146,13 @@ def _write_event_files(selection: ExportedRuns, folder: Path) -> None:
 
     n_runs = write_event_files(selection.reader, selection.filter, folder, metrics=selection.metrics)
     echo(f"{format_count(n_runs, 'run')} in {folder}: tensorboard --logdir {shlex.quote(str(folder))}", err=True)
+
+
+def _write_chart(selection: ExportedRuns, output: Path | None) -> None:
+    from labbench.export.wandb_chart import write_wandb_chart
+
+    with _open_text(output) as text:
+        write_wandb_chart(selection.reader, selection.filter, text, metrics=selection.metrics)
 
 
 def _write_table(selection: ExportedRuns, file_format: str, shape: TableShape, output: Path | None) -> None:

@@ -148,3 +148,18 @@ def test_names_in_a_chart_may_contain_the_separator(labbench: Labbench, tmp_path
     assert labbench("import", "csv", "chart.csv").stdout.startswith("imported 1 new run, 2 points")
     values = read_values(tmp_path, "warm - up", "val/loss")
     assert (values[0], math.isnan(values[2]), len(values)) == (2.25, True, 2)
+
+
+def test_a_chart_in_the_form_of_wandb_round_trips(labbench: Labbench, tmp_path: Path) -> None:
+    series = {"val/loss": {0: 0.1, 7: math.inf}, "a/b": {3: 1e-300}}
+    with Writer(tmp_path / "from.db") as writer:
+        runs = start(writer, [new_run(0, name="=a, b"), new_run(1, name="same"), new_run(2, name="same")])
+        writer.write([points(run, metric, values) for run in runs for metric, values in series.items()])
+    assert labbench("--db", "from.db", "export", "--format", "wandb", "-o", "chart.csv").exit_code == 0
+    heading = (tmp_path / "chart.csv").read_text().splitlines()[0]
+    assert heading.startswith('"Step","\'=a, b - val/loss","\'=a, b - val/loss__MIN"')
+    assert labbench("import", "csv", "chart.csv").stdout.startswith("imported 3 new runs, 9 points")
+    assert read_values(tmp_path, "=a, b", "val/loss") == series["val/loss"]
+    assert read_values(tmp_path, f"same ({runs[1].key})", "val/loss") == series["val/loss"]
+    result = labbench("--db", "from.db", "export", "--format", "wandb", "--metric", "val/loss")
+    assert result.stdout.splitlines()[1] == '"0"' + ',"0.1"' * 9

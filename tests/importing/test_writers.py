@@ -55,6 +55,22 @@ def test_every_run_config_and_point_is_imported_and_importing_again_changes_noth
     assert again.stdout.splitlines()[0] == f"imported 0 new runs, 0 points; 0 grown, {len(expected)} already present"
 
 
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_table_of_formats_has_writer_and_number_of_compared_values(name: str) -> None:
+    document = json.loads((WRITERS / name / "expected.json").read_text())
+    runs = document["runs"].values()
+    n_values = sum(
+        len(run.get("config", {})) + len(run.get("config includes", {})) + sum(map(len, run["series"].values()))
+        for run in runs
+    )
+    source, _, variant = name.partition("-")
+    program, version = {"huggingface": "transformers"}.get(source, source), document["program"].rpartition(" ")[2]
+    table = (WRITERS.parents[1] / "docs" / "reference" / "formats.md").read_text(encoding="utf-8")
+    start = f"| `{source}`, {variant.capitalize()} |" if variant else f"| `{source}` |"
+    [row] = [line for line in table.splitlines() if line.startswith(start)]
+    assert row.endswith(f"| {n_values} | {program} {version} |")
+
+
 def test_written_files_name_no_host_user_or_folder() -> None:
     """The files are public."""
     personal = {Path.home().name, Path.home().as_posix()} - {"root", "/root"} | {"/home/"}

@@ -89,6 +89,28 @@ def test_hydra(tmp_path: Path, is_multirun: bool) -> None:
         assert (run.status, run.config["model.width"], run.summary["train/loss"].n) == ("finished", 3, 10)
 
 
+@pytest.mark.parametrize(
+    ("package", "points"),
+    [("skorch", {"train/loss": 3, "val/loss": 3}), ("ignite", {"train/loss": 10}), ("fastai", {"train/loss": 8})],
+)
+def test_recipes(tmp_path: Path, package: str, points: dict[str, int]) -> None:
+    [run] = run_example(tmp_path, package, package)
+    assert (run.name, run.experiment, run.status) == ("baseline", "demo", "finished")
+    assert {name: run.summary[name].n for name in points} == points
+
+
+def test_modules_are_short_and_the_table_has_their_lengths() -> None:
+    folder = PAGE.parents[2] / "labbench" / "integrations"
+    table = PAGE.read_text(encoding="utf-8").partition("\n## ")[0]
+    rows = re.findall(r"^\| [^|]* \| `(\w+)` \| (\d+) \|", table, re.MULTILINE)
+    assert len(rows) >= 7
+    for name, lines in rows:
+        [module] = [
+            file for file in folder.glob("*.py") if re.search(rf"^class {name}\b", file.read_text(), re.MULTILINE)
+        ]
+        assert len(module.read_text().splitlines()) == int(lines) < 100
+
+
 def test_code_written_for_tensorboard(tmp_path: Path) -> None:
     [run] = run_example(tmp_path, "Code written for TensorBoard", "torch")
     assert (run.name, run.experiment, run.status, run.summary["train/loss"].n) == ("baseline", "demo", "finished", 10)
