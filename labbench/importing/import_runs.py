@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -190,16 +190,16 @@ def _add_images(writer: MaintenanceWriter, run_id: int, images: Sequence[SourceI
 
 def _add_points(writer: MaintenanceWriter, run_id: int, series: Mapping[str, ImportedSeries]) -> int:
     """Add points in transactions of a bounded size, and return their number."""
-    slices = [
+    slices = deque(
         (metric, start)
         for metric, points in series.items()
         for start in range(0, len(points.steps), _POINTS_PER_TRANSACTION)
-    ]
+    )
     while slices:
         n_points = 0
         with writer.importing() as importer:
             while slices and n_points < _POINTS_PER_TRANSACTION:
-                metric, start = slices.pop(0)
+                metric, start = slices.popleft()
                 points, stop = series[metric], start + _POINTS_PER_TRANSACTION
                 columns = points.steps[start:stop], points.times[start:stop], points.values[start:stop]
                 importer.add_missing(run_id, metric, *columns)

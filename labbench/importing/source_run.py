@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from labbench.errors import InputError
 from labbench.store.maintenance.external_runs import ImportedSeries
+from labbench.store.queries.run_sql import storable_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -131,15 +132,17 @@ class RunCollector:
         if not -_LARGEST_STEP < step < _LARGEST_STEP:
             self.skipped["points whose step is out of range"] += 1
             return
-        if metric not in self.metrics:
-            self.metrics[metric] = PointCollector()
-        points = self.metrics[metric]
+        points = self.metrics.get(metric) or self._new_metric(metric)
         points.steps.append(step)
         points.values.append(value)
         if not 0 <= wall < _LONGEST_SECONDS:
             wall = math.nan
         points.walls.append(wall)
         self.first_wall, self.last_wall = min(self.first_wall, wall), max(self.last_wall, wall)
+
+    def _new_metric(self, metric: str) -> PointCollector:
+        """Return the points of a metric under the name that SQLite stores; names may be equal then."""
+        return self.metrics.setdefault(storable_text(metric), PointCollector())
 
     def add_values(self, values: Mapping[str, object], step: int, wall: float = math.nan) -> None:
         """Add a point for each number of a mapping; other values are counted as skipped."""
@@ -162,7 +165,7 @@ class RunCollector:
         if n_invalid := int(np.count_nonzero(~is_valid)):
             self.skipped["points whose step is out of range"] += n_invalid
         walls = np.where((walls >= 0) & (walls < _LONGEST_SECONDS), walls, math.nan)[is_valid]
-        points = self.metrics.setdefault(metric, PointCollector())
+        points = self.metrics.get(metric) or self._new_metric(metric)
         points.steps.frombytes(steps[is_valid].astype(np.int64).tobytes())
         points.walls.frombytes(walls.tobytes())
         points.values.frombytes(values[is_valid].tobytes())

@@ -91,6 +91,17 @@ def test_json_lines_of_nested_objects(labbench: Labbench, tmp_path: Path) -> Non
     assert (result.exit_code, "bad.jsonl:1: a JSON object" in result.stderr) == (2, True)
 
 
+def test_names_that_are_equal_once_stored_are_one_metric(labbench: Labbench, tmp_path: Path) -> None:
+    line = '{"run": "r\\ud800", "step": 1, "a\\ud800": 1, "a\\ud801": 2, "../x\\u001b[1m\\n": 4}\n'
+    (tmp_path / "log.jsonl").write_text(line)
+    assert labbench("import", "jsonl", "log.jsonl").exit_code == 0
+    (tmp_path / "log.jsonl").write_text(line + line.replace('"step": 1', '"step": 2'))
+    again = labbench("import", "jsonl", "log.jsonl")
+    assert (again.exit_code, again.stderr) == (0, "")
+    assert read_all(tmp_path) == {"r?": ({}, {"a?": {1: 2, 2: 2}, "../x\x1b[1m\n": {1: 4, 2: 4}})}
+    assert "\x1b" not in labbench("ls").stdout + labbench("show", "r?").stdout
+
+
 def test_a_wide_table_of_labbench_round_trips(labbench: Labbench, tmp_path: Path) -> None:
     with Writer(tmp_path / "from.db") as writer:
         [run] = start(writer, [new_run(0, name="=sum")], experiment="an experiment")
