@@ -231,7 +231,11 @@ def import_keras(db: Path, paths: tuple[Path, ...], **options: Any) -> None:
     from labbench.importing.table_file import TableOptions, find_runs_in_csv
 
     _import_sources(
-        db, "keras", lambda path: find_runs_in_csv(path, TableOptions(step="epoch")), paths, SourceOptions(**options)
+        db,
+        "keras",
+        lambda path: find_runs_in_csv(path, TableOptions(step="epoch", is_live=True)),
+        paths,
+        SourceOptions(**options),
     )
 
 

@@ -152,6 +152,8 @@ def _import_run(
             return
         is_new, missing = bool(importer.n_new), dict(run.series)
         if not is_new:
+            if run.has_last_values:
+                importer.delete_moved(run_id, run.series)
             try:
                 missing = (importer.complete if run.is_partial else importer.compare)(run_id, run.series)
             except SourceDiffersError:

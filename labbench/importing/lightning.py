@@ -50,7 +50,7 @@ def _read_run(root: Path, folder: Path) -> SourceRun:
     """
     label = folder.relative_to(root).as_posix()
     label = root.resolve().name if label == "." else label
-    [found] = find_runs_in_csv(folder / _METRICS_FILE, TableOptions(step="step"), label)
+    [found] = find_runs_in_csv(folder / _METRICS_FILE, TableOptions(step="step", is_live=True), label)
     run = found.read()
     return replace(
         run,

@@ -16,6 +16,8 @@ from labbench.importing.file_types.foreign_database import open_foreign
 from labbench.importing.file_types.yaml_file import read_yaml_mapping
 from labbench.importing.source_run import FoundRun, RunCollector, SourceRun, no_runs_error
 
+_TESTED = "3.17"
+"""Newest version whose files were tested."""
 _STATUSES: dict[str, Literal["finished", "failed", "stopped"]] = {
     "FINISHED": "finished", "FAILED": "failed", "KILLED": "stopped", "3": "finished", "4": "failed", "5": "stopped"
 }  # fmt: skip
@@ -52,7 +54,7 @@ def _is_mlflow(file: Path) -> bool:
 def _find_in_database(path: Path) -> Iterator[FoundRun]:
     with open_foreign(path) as database:
         if not database.has_columns("runs", "run_uuid", "status", "start_time", "end_time", "lifecycle_stage"):
-            raise InputError(f"{path}: not an MLflow database: it has no table `runs` of MLflow")
+            raise InputError(f"{path}: not an MLflow database: it has no table `runs` as in MLflow up to {_TESTED}")
         query = "SELECT run_uuid FROM runs WHERE lifecycle_stage = 'active' ORDER BY start_time, run_uuid"
         ids = [run_id for (run_id,) in database.rows(query)]
     for run_id in ids:

@@ -63,6 +63,8 @@ class SourceRun:
     images: Sequence[SourceImage] = ()
     skipped: Mapping[str, int] = field(default_factory=dict)
     """Number of entries that are not imported, by kind, such as `histograms`."""
+    has_last_values: bool = False
+    """True if a single point may be a last value, which moves to another step when the run grows."""
     is_partial: bool = False
     """True for a source with a part of the run, such as one chart; other sources have the rest."""
 

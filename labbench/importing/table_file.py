@@ -45,6 +45,8 @@ class TableOptions:
     """Column that names the run; None: the first of `RUN_COLUMNS`, else the file is one run."""
     config: Sequence[str] = ()
     """Columns of the configuration, in addition to those with texts."""
+    is_live: bool = False
+    """True for a program that ends every line: a last line without a line end is not complete."""
 
 
 @dataclass
@@ -63,7 +65,7 @@ def find_runs_in_csv(path: Path, options: TableOptions, label: str | None = None
     Raises:
         InputError: If the file cannot be read or a named column is missing.
     """
-    return _find_runs(path, _read_csv_rows(path), options, label)
+    return _find_runs(path, _read_csv_rows(path, options), options, label)
 
 
 def find_runs_in_jsonl(path: Path, options: TableOptions) -> Iterator[FoundRun]:
@@ -77,8 +79,8 @@ def find_runs_in_jsonl(path: Path, options: TableOptions) -> Iterator[FoundRun]:
     return _find_runs(path, _read_json_rows(path), options, None)
 
 
-def _read_csv_rows(path: Path) -> Iterator[dict[str, Any]]:
-    with open_csv(path) as table:
+def _read_csv_rows(path: Path, options: TableOptions) -> Iterator[dict[str, Any]]:
+    with open_csv(path, is_live=options.is_live) as table:
         headings = [unescape_formula(heading) for heading in table.headings]
         for line, row in table.rows:
             if len(row) > len(headings):
@@ -113,12 +115,17 @@ def _read_json_rows(path: Path) -> Iterator[dict[str, Any]]:
     try:
         with path.open(encoding="utf-8-sig") as file:
             for number, line in enumerate(file, 1):
-                if line.strip():
+                if line.strip() and not (number > 1 and _is_cut(line)):
                     yield dict(flatten(_parse_line(line, f"{path}:{number}"), "/"))
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
     except UnicodeError as error:
         raise InputError(f"{path}: not a text file in UTF-8: {error}") from error
+
+
+def _is_cut(line: str) -> bool:
+    """Return True for a last line that its program is about to complete."""
+    return not line.endswith("\n") and not line.rstrip().endswith("}")
 
 
 def _parse_line(line: str, where: str) -> dict[str, Any]:

@@ -39,6 +39,7 @@ _TIME_FOLDER = re.compile(r"\d{9,11}\.\d+")
 """Name of the folder that torch's `SummaryWriter.add_hparams` creates beneath the folder of the run."""
 
 _SESSION_START = 1
+_FILE_VERSIONS = ("brain.Event:1", "brain.Event:2")
 _FLOAT = struct.Struct("<f")
 
 _TENSOR_FORMATS = {1: "<f", 2: "<d", 3: "<i", 9: "<q"}
@@ -217,6 +218,8 @@ def _read_event(record: bytes) -> tuple[float, int, bytes, int | bytes | None]:
             step = to_signed(value)
         elif number == 5:
             summary = to_bytes(value)
+        elif number == 3 and to_text(value) not in _FILE_VERSIONS:
+            raise ProtobufError(f"it has the version {to_text(value)[:40]!r}; {_FILE_VERSIONS[-1]!r} can be read")
         elif number == 7:
             session = next((each for key, each in read_fields(to_bytes(value)) if key == 1), None)
     return wall, step, summary, session

@@ -17,6 +17,8 @@ from labbench.importing import trackio_parquet
 from labbench.importing.file_types.foreign_database import ForeignDatabase, open_foreign
 from labbench.importing.source_run import FoundRun, RunCollector, SourceRun, no_runs_error
 
+_TESTED = "0.43"
+"""Newest version whose files were tested."""
 _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
@@ -46,7 +48,7 @@ def _run_names(file: Path) -> dict[str, str]:
     """Return name by id of the runs of a database. Raises InputError if it is not one of Trackio."""
     with open_foreign(file) as database:
         if not _has_tables(database):
-            raise InputError(f"{file}: not a Trackio database: it has no table `metrics` of Trackio")
+            raise InputError(f"{file}: not a Trackio database: it has no table `metrics` as in Trackio up to {_TESTED}")
         id_column = _id_column(database)
         query = f"SELECT {id_column}, run_name FROM metrics GROUP BY {id_column} ORDER BY min(id)"
         return {str(run_id): str(name) for run_id, name in database.rows(query)}

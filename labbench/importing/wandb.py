@@ -85,6 +85,7 @@ def _read_run(file: Path) -> SourceRun:
         note=_text(run, 9) or None,
         output=[line + "\n" for line in "".join(records.output).splitlines()],
         goals=records.goals,
+        has_last_values=True,
         skipped=records.points.skipped,
     )
 

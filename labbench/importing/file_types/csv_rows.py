@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,8 +40,11 @@ class _Dialect(TypedDict):
 
 
 @contextmanager
-def open_csv(path: Path) -> Iterator[CsvTable]:
+def open_csv(path: Path, *, is_live: bool = False) -> Iterator[CsvTable]:
     """Open a CSV file whose columns are separated by commas, semicolons, tabs or bars.
+
+    A last line without a line end is left out if it has less cells than headings, and always if the file `is_live`:
+    its program ends each line, and may be writing this one.
 
     Raises:
         InputError: If the file cannot be read, or while the rows are read, if it is not a CSV file in UTF-8 or UTF-16.
@@ -50,19 +53,26 @@ def open_csv(path: Path) -> Iterator[CsvTable]:
         with path.open(newline="", encoding=_encoding(path)) as file:
             skipped, first_line = next(((n, line) for n, line in enumerate(file) if _is_table(line)), (0, ""))
             dialect = _find_dialect(first_line)
-            reader = csv.reader(file, **dialect)
+            headings = _parse_headings(first_line, **dialect)
+            reader = csv.reader(_complete_lines(file, dialect, 1 << 62 if is_live else len(headings)), **dialect)
             padded = dialect["skipinitialspace"]
             rows = (
                 (skipped + 1 + reader.line_num, [cell.strip() for cell in row] if padded else row)
                 for row in reader
                 if any(map(str.strip, row))
             )
-            headings = _parse_headings(first_line, **dialect)
             yield CsvTable(headings, skipped + 1, rows, dialect["delimiter"] != ",")
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
     except (UnicodeError, csv.Error) as error:
         raise InputError(f"{path}: not a CSV file in UTF-8: {error}") from error
+
+
+def _complete_lines(lines: Iterable[str], dialect: _Dialect, min_cells: int) -> Iterator[str]:
+    """Yield the lines, except for a last one that has no line end and less than `min_cells` cells."""
+    for line in lines:
+        if line.endswith(("\n", "\r")) or line.count(dialect["delimiter"]) + 1 >= min_cells:
+            yield line
 
 
 def _encoding(path: Path) -> str:

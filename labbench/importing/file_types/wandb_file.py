@@ -17,6 +17,8 @@ from labbench.errors import InputError
 
 _MAGIC = b":W&B"
 _HEADER_SIZE = 7
+_VERSION = 0
+"""Last byte of the header."""
 _BLOCK_SIZE = 32768
 _CHUNK_HEADER = struct.Struct("<IHB")
 _FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
@@ -31,8 +33,11 @@ def read_records(path: Path) -> Iterator[bytes]:
     """
     try:
         with path.open("rb") as file:
-            if file.read(_HEADER_SIZE)[: len(_MAGIC)] != _MAGIC:
+            header = file.read(_HEADER_SIZE)
+            if header[: len(_MAGIC)] != _MAGIC:
                 raise InputError(f"{path}: not a .wandb file: it does not begin with {_MAGIC.decode()}")
+            if header[-1] != _VERSION:
+                raise InputError(f"{path}: a .wandb file of version {header[-1]}; version {_VERSION} can be read")
             record = b""
             for kind, data in _read_chunks(file, path):
                 record = data if kind in (_FULL, _FIRST) else record + data

@@ -182,6 +182,14 @@ class Import:
             missing[metric] = _subtract(metric, series[metric], ((step, value) for _, step, value in points))
         return {metric: points for metric, points in missing.items() if points.steps}
 
+    def delete_moved(self, run_id: int, series: Mapping[str, ImportedSeries]) -> None:
+        """Delete the only point of a metric if the source does not have it: a last value that has moved on."""
+        query = "SELECT step, value FROM points WHERE run_id = ? AND metric_id = ? LIMIT 2"
+        for metric, points in series.items():
+            stored = self._connection.execute(query, (run_id, self._metric_id(metric))).fetchall()
+            if len(stored) == 1 and stored[0] not in zip(points.steps, points.values, strict=True):
+                delete_series(self._connection, run_id, self._metric_id(metric))
+
     def complete(self, run_id: int, series: Mapping[str, ImportedSeries]) -> dict[str, ImportedSeries]:
         """Return the points of a partial source that the run lacks, by metric.
 
