@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -43,9 +44,9 @@ def test_runs_of_several_databases_are_listed_filtered_and_sorted_by_their_sourc
         with Writer(tmp_path / name) as writer:
             [run] = start(writer, [new_run(lr=rate, name=f"of {name}")])
             writer.write([points(run, "loss", [loss, loss / 2])])
-    heading, _, *rows = labbench("ls", "a.db", "b.db", "--sort", "best(loss)").stdout.splitlines()
-    assert "source" in heading.split()
-    assert [row.split()[4:6] for row in rows] == [["b.db", "0.2"], ["a.db", "0.1"]]
+    table = labbench("ls", "a.db", "b.db", "--sort", "best(loss)", "--format", "csv").stdout
+    rows = list(csv.DictReader(table.splitlines()))
+    assert [(row["source"], row["lr"]) for row in rows] == [("b.db", "0.2"), ("a.db", "0.1")]
     rows = json.loads(labbench("ls", "a.db", "b.db", "source=a.db", "--json").stdout)
     assert [(row["name"], row["source"]) for row in rows] == [("of a.db", "a.db")]
     rows = json.loads(labbench("ls", "a.db", "b.db", "lr>0.1", "source~A,b", "--sort", "source", "--json").stdout)
