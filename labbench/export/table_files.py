@@ -78,9 +78,9 @@ def write_csv(
 
 def _long_lines(batches: Iterable[SeriesBatch]) -> Iterator[str]:
     """Yield the lines of each batch: its texts once through the csv module, its numbers as they are."""
-    for *labels, points in batches:
+    for run, name, experiment, metric, points in batches:
         text = io.StringIO()
-        csv_writer(text).writerow(map(escape_formula, labels))
+        csv_writer(text).writerow([escape_formula(label) for label in (run, name, experiment, metric)])
         start = text.getvalue().removesuffix("\n")
         yield "".join(
             [

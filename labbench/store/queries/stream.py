@@ -82,7 +82,7 @@ def stream_batches(path: Path, tree: Filter | None, metrics: Collection[str] | N
             WHERE run_id = ? AND metric_id {IN_JSON_LIST} ORDER BY metric_id, step
         """
         metric_ids = as_json_list(names)
-        for run_id, *labels in runs:
+        for run_id, key, name, experiment in runs:
             cursor = connection.execute(query, (run_id, metric_ids))
             while rows := cursor.fetchmany(_POINTS_PER_BATCH):
                 for metric_id, group in groupby(rows, key=itemgetter(0)):
@@ -94,7 +94,7 @@ def stream_batches(path: Path, tree: Filter | None, metrics: Collection[str] | N
                         )
                         for _, step, time, value in group
                     ]
-                    yield SeriesBatch(*labels, _name_of(names, metric_id), points)
+                    yield SeriesBatch(key, name, experiment, _name_of(names, metric_id), points)
 
 
 def stream_points(path: Path, tree: Filter | None, metrics: Collection[str] | None) -> Iterator[PointRow]:
@@ -104,9 +104,9 @@ def stream_points(path: Path, tree: Filter | None, metrics: Collection[str] | No
         InputError: If the database cannot be opened.
         StoreError: If reading fails later on, or another user's database was changed during the read.
     """
-    for *labels, points in stream_batches(path, tree, metrics):
+    for run, name, experiment, metric, points in stream_batches(path, tree, metrics):
         for step, time, value in points:
-            yield PointRow(*labels, step, time, value)
+            yield PointRow(run, name, experiment, metric, step, time, value)
 
 
 def stream_steps(path: Path, tree: Filter | None, metrics: Collection[str] | None) -> Iterator[StepRow]:
