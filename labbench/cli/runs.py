@@ -108,7 +108,9 @@ def _split_words(words: Sequence[str]) -> tuple[list[Path], list[str]]:
 
 def _is_database(word: str) -> bool:
     """Return True for a word that is no term of a filter: the name of a file."""
-    return not any(sign in word for sign in "=<>~()") and (word.endswith(".db") or expand_home(word).is_file())
+    if any(sign in word for sign in "=<>~()"):
+        return False
+    return word.endswith(".db") or ("." in word and expand_home(word).is_file())
 
 
 @contextmanager

@@ -66,6 +66,12 @@ def test_table_of_runs_of_wandb_has_configuration_and_last_values(labbench: Labb
     assert math.isnan(warm.summary["val/loss"].last)
 
 
+def test_notes_of_several_lines_and_no_last_line_end(labbench: Labbench, tmp_path: Path) -> None:
+    (tmp_path / "runs.csv").write_text(RUNS.replace("a note", "two\nlines").rstrip("\n"))
+    assert labbench("import", "runs.csv").stdout.startswith("imported 2 new runs, 3 points")
+    assert read_runs(tmp_path)["warm-2"].note == "two\nlines"
+
+
 def test_charts_and_table_of_runs_of_wandb_meet_in_one_run_in_any_order(labbench: Labbench, tmp_path: Path) -> None:
     files = {"runs.csv": RUNS, "chart.csv": CHART, "times.csv": TIMES}
     for name, text in files.items():

@@ -69,9 +69,9 @@ def open_csv(path: Path, *, is_live: bool = False) -> Iterator[CsvTable]:
 
 
 def _complete_lines(lines: Iterable[str], dialect: _Dialect, min_cells: int) -> Iterator[str]:
-    """Yield the lines, except for a last one that has no line end and less than `min_cells` cells."""
+    """Yield the lines, except for a last one that has no line end, no quotes and less than `min_cells` cells."""
     for line in lines:
-        if line.endswith(("\n", "\r")) or line.count(dialect["delimiter"]) + 1 >= min_cells:
+        if line.endswith(("\n", "\r")) or '"' in line or line.count(dialect["delimiter"]) + 1 >= min_cells:
             yield line
 
 
