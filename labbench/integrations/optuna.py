@@ -6,14 +6,15 @@ from typing import Any
 
 import optuna
 
+from labbench.tracking.process_hooks import ExitInfo
 from labbench.tracking.start import start
 
 
 class OptunaCallback:
     """Record each trial of a study as a run when it ends: parameters, intermediate values, objective values.
 
-    The times of the intermediate values are not known then. A pruned trial is a stopped run with the tag `pruned`. A
-    trial whose objective records a run of its own needs no callback.
+    The times of the intermediate values are not known then. A pruned trial is a run with the status `pruned`. A trial
+    whose objective records a run of its own needs no callback.
 
     Args:
         metrics: Names of the objective values; default: `value`, or `value/0`, `value/1` of several.
@@ -28,7 +29,6 @@ class OptunaCallback:
         """Record a trial that has ended."""
         options: dict[str, Any] = {"experiment": study.study_name, "system_metrics": False, **self._options}
         options["config"] = {**options.get("config", {}), **trial.params}
-        options["tags"] = [*options.get("tags", ()), *(["pruned"] if trial.state.name == "PRUNED" else [])]
         run = start(f"trial {trial.number}", **options)
         values = trial.values or []
         names = self._metrics or (
@@ -43,4 +43,6 @@ class OptunaCallback:
             run.log(dict(zip(names, values, strict=False)), last)
         for key, value in trial.user_attrs.items():
             run.config[key] = value
-        run.finish(0 if trial.state.name in ("COMPLETE", "PRUNED") else 1)
+        if trial.state.name == "PRUNED":
+            run._end(ExitInfo("pruned", "pruned by Optuna"))
+        run.finish(0 if trial.state.name == "COMPLETE" else 1)

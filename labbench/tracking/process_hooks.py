@@ -256,7 +256,7 @@ if hasattr(os, "register_at_fork"):
 class ExitInfo:
     """Final status of a run, with the error that caused it."""
 
-    status: Literal["finished", "failed", "stopped"]
+    status: Literal["finished", "failed", "stopped", "pruned"]
     reason: str | None = None
     error_kind: FailureKind | None = None
     error: str | None = None

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -75,6 +76,28 @@ def test_optuna(tmp_path: Path) -> None:
     for run in runs:
         assert (run.experiment, run.status, run.summary["val/loss"].n) == ("demo", "finished", 6)
         assert run.summary["val/loss"].last == run.config["lr"]
+
+
+def test_pruned_and_failed_trials_of_optuna_have_their_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    optuna = pytest.importorskip("optuna")
+    from labbench.integrations import OptunaCallback
+
+    def objective(trial: Any) -> float:
+        trial.report(0.5, 0)
+        if trial.number == 1:
+            raise optuna.TrialPruned
+        if trial.number == 2:
+            raise ValueError("diverged")
+        return 0.25
+
+    monkeypatch.chdir(tmp_path)
+    callbacks = [OptunaCallback(["val/loss"], capture_output=False)]
+    optuna.create_study(study_name="demo").optimize(objective, n_trials=3, callbacks=callbacks, catch=ValueError)
+    with Reader(tmp_path / "runs.db") as reader:
+        runs = {run.name: run for run in reader.runs()}
+    assert [runs[f"trial {number}"].status for number in range(3)] == ["finished", "pruned", "failed"]
+    assert [runs[f"trial {number}"].summary["val/loss"].n for number in range(3)] == [2, 1, 1]
+    assert runs["trial 1"].tags == ()
 
 
 @pytest.mark.parametrize("is_multirun", [False, True])

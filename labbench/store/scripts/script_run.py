@@ -74,7 +74,7 @@ class ScriptRun:
     git_commit: str | None = None
     git_dirty: bool | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
-    status: Literal["running", "finished", "failed", "stopped"] = "running"
+    status: Literal["running", "finished", "failed", "stopped", "pruned"] = "running"
     reason: str | None = None
     finished: float | None = None
     error_kind: FailureKind | None = None
