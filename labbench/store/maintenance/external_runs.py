@@ -187,7 +187,11 @@ class Import:
         query = "SELECT step, value FROM points WHERE run_id = ? AND metric_id = ? LIMIT 2"
         for metric, points in series.items():
             stored = self._connection.execute(query, (run_id, self._metric_id(metric))).fetchall()
-            if len(stored) == 1 and stored[0] not in zip(points.steps, points.values, strict=True):
+            if len(stored) != 1:
+                continue
+            try:
+                _subtract(metric, points, stored)
+            except SourceDiffersError:
                 delete_series(self._connection, run_id, self._metric_id(metric))
 
     def complete(self, run_id: int, series: Mapping[str, ImportedSeries]) -> dict[str, ImportedSeries]:
