@@ -49,6 +49,7 @@ def state_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         patch.setenv("LABBENCH_STRICT", "1")
+        patch.setenv("LABBENCH_QUIET", "1")
         yield
 
 

@@ -27,7 +27,12 @@ class OptunaCallback:
 
     def __call__(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
         """Record a trial that has ended."""
-        options: dict[str, Any] = {"experiment": study.study_name, "system_metrics": False, **self._options}
+        options: dict[str, Any] = {
+            "experiment": study.study_name,
+            "system_metrics": False,
+            "quiet": True,
+            **self._options,
+        }
         options["config"] = {**options.get("config", {}), **trial.params}
         run = start(f"trial {trial.number}", **options)
         values = trial.values or []

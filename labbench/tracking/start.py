@@ -39,6 +39,7 @@ def start(
     all_ranks: bool = False,
     capture_output: bool = False,
     system_metrics: bool = True,
+    quiet: bool = False,
 ) -> Run:
     """Start recording a training run: `with labbench.start("baseline", config={"lr": 0.1}) as run: run.log(...)`.
 
@@ -66,6 +67,8 @@ def start(
         all_ranks: Record every rank of a distributed job, as a run of its own.
         capture_output: Record the script's output.
         system_metrics: Record the use of CPU, memory and GPUs every 5 s.
+        quiet: Print no line with the name, the key and the database of the run on stderr; default: True if
+            `LABBENCH_QUIET` is set.
 
     Raises:
         InputError: If the database cannot be opened, the run cannot be resumed, or an argument is invalid.
@@ -108,7 +111,19 @@ def start(
     if capture_output:
         run.watch_output()
     run._close_with_run(RunMonitor(writer_thread, script, system_metrics=system_metrics))
+    if not (quiet or attach_key or os.environ.get("LABBENCH_QUIET")):
+        _announce(script_run, writer.path, first_step if resumes else None)
     return run
+
+
+def _announce(run: ScriptRun, database: Path, first_step: int | None) -> None:
+    """Print name, key and database of a run that begins, or that resumes at a step, in the main process."""
+    multiprocessing = sys.modules.get("multiprocessing.process")
+    if multiprocessing is not None and multiprocessing.parent_process() is not None:
+        return
+    begins = "recording" if first_step is None else f"resuming at step {first_step}:"
+    name, path = [text if text.isprintable() else repr(text) for text in (run.name, str(database))]
+    warn(f"{begins} {name} ({run.key}) in {path}")
 
 
 def start_command_run(

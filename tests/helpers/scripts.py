@@ -45,7 +45,7 @@ def begin(folder: Path, code: str, *, prefix: Sequence[str] = (), **environment:
     return subprocess.Popen(
         [*prefix, sys.executable, script.name],
         cwd=folder,
-        env=inherited | {"LABBENCH_STRICT": "1"} | environment,
+        env=inherited | {"LABBENCH_STRICT": "1", "LABBENCH_QUIET": "1"} | environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

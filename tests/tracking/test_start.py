@@ -921,3 +921,37 @@ def test_unknown_attribute_of_the_package_raises() -> None:
     assert labbench.Run.__name__ == "Run"
     with pytest.raises(AttributeError, match="module 'labbench' has no attribute 'nothing'"):
         _ = labbench.nothing
+
+
+SCRIPT = """
+import multiprocessing, labbench
+def child():
+    labbench.start("of a child", system_metrics=False).finish()
+if __name__ == "__main__":
+    run = labbench.start("mine\\x1b[31m", system_metrics=False)
+    run.finish()
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    process.join()
+    labbench.start(resume=run.key, system_metrics=False).finish()
+    labbench.start("quiet", system_metrics=False, quiet=True).finish()
+"""
+
+
+def test_one_line_names_run_key_and_database_in_the_main_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "train.py").write_text(SCRIPT)
+    (tmp_path / "grid.toml").write_text('command = ["python", "train.py"]\n[grid]\nlr = [0.1]\n')
+    command = [sys.executable, "train.py"]
+    quiet = subprocess.run(command, capture_output=True, text=True, check=True)
+    monkeypatch.delenv("LABBENCH_QUIET")
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert (quiet.stdout, quiet.stderr, result.stdout) == ("", "", "")
+    first, second = result.stderr.splitlines()
+    key = first.partition("(")[2][:8]
+    assert first == f"labbench: recording 'mine\\x1b[31m' ({key}) in {tmp_path / 'runs.db'}"
+    assert second == f"labbench: resuming at step 0: 'mine\\x1b[31m' ({key}) in {tmp_path / 'runs.db'}"
+    words = [sys.executable, "-m", "labbench", "--db", "recorded.db"]
+    recorded = subprocess.run([*words, "run", "--", *command], capture_output=True, text=True)
+    assert "labbench: recording" not in recorded.stdout + recorded.stderr

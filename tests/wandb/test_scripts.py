@@ -121,6 +121,7 @@ def run_script(
 ) -> subprocess.CompletedProcess[str]:
     (folder / "train.py").write_text(textwrap.dedent(code))
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("LABBENCH", "WANDB"))}
+    inherited["LABBENCH_QUIET"] = "1"
     return subprocess.run(
         [sys.executable, "train.py", *words],
         cwd=folder,
