@@ -375,7 +375,7 @@ def _import_sources(
     runs = search()
     with click.progressbar(runs, label=source, file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
         if options.dry_run:
-            report = preview(bar)
+            report = preview(db, bar, source, experiment=options.experiment)
         else:
             report = import_runs(db, bar, source, experiment=options.experiment, replace=options.replace)
     for line in _summary_lines(report, dry_run=options.dry_run):
@@ -400,7 +400,9 @@ def _find_all(find_runs: Callable[[Path], Iterable[FoundRun]], paths: Sequence[P
 def _summary_lines(report: ImportReport, *, dry_run: bool = False) -> Iterator[str]:
     verb = "would import" if dry_run else "imported"
     new, points = format_count(report.n_new, "new run"), format_count(report.n_points, "point")
-    present = "" if dry_run else f"; {report.n_grown} grown, {report.n_unchanged} already present"
+    present = f"; {report.n_grown} grown, {report.n_unchanged} already present"
+    if dry_run:
+        present = f"; {report.n_unchanged} already present, which would be completed" if report.n_unchanged else ""
     images = f", {format_count(report.n_images, 'image')}" if report.n_images else ""
     yield f"{verb} {new}, {points}{images}{present}"
     if report.skipped:

@@ -13,7 +13,12 @@ from labbench.configs import flatten
 from labbench.errors import InputError, LabbenchError
 from labbench.importing.source_run import FoundRun, SourceImage, SourceRun
 from labbench.portraits.logged_images import image_path, write_image
-from labbench.store.maintenance.external_runs import ImportedRun, ImportedSeries, SourceDiffersError
+from labbench.store.maintenance.external_runs import (
+    ImportedRun,
+    ImportedSeries,
+    SourceDiffersError,
+    imported_identities,
+)
 from labbench.store.maintenance.keeper import MaintenanceWriter, open_for_import
 
 _POINTS_PER_TRANSACTION = 100_000
@@ -74,19 +79,29 @@ def import_runs(
     return report
 
 
-def preview(runs: Iterable[FoundRun]) -> ImportReport:
-    """Read runs without importing them; all of them are counted as new."""
+def preview(database: Path, runs: Iterable[FoundRun], source: str, *, experiment: str | None = None) -> ImportReport:
+    """Read runs without importing them; the points of runs that the database has already are not counted.
+
+    Raises:
+        InputError: If the file is not a labbench database.
+        StoreError: If it cannot be read.
+    """
     report = ImportReport()
+    known = imported_identities(database)
     for found in runs:
         try:
             run = found.read()
         except InputError as error:
             report.problems[found.label] = str(error)
             continue
+        report.skipped.update(run.skipped)
+        described = _describe(run, source, experiment)
+        if (described.experiment, described.identity) in known:
+            report.n_unchanged += 1
+            continue
         report.n_new += 1
         report.n_points += sum(len(points.steps) for points in run.series.values())
         report.n_images += len(run.images)
-        report.skipped.update(run.skipped)
     return report
 
 

@@ -96,6 +96,13 @@ def test_a_dry_run_writes_nothing(labbench: Labbench, tmp_path: Path) -> None:
     result = labbench("import", "tensorboard", "logs", "--dry-run")
     assert result.stdout == "would import 1 new run, 1 point\n"
     assert not (tmp_path / "runs.db").exists()
+    assert labbench("import", "tensorboard", "logs").exit_code == 0
+    write_event_file(tmp_path / "logs" / "b", [("loss", 0, 1.0)])
+    result = labbench("import", "tensorboard", "logs", "--dry-run")
+    assert result.stdout == "would import 1 new run, 1 point; 1 already present, which would be completed\n"
+    assert (
+        "would import 2 new runs" in labbench("import", "tensorboard", "logs", "--dry-run", "--experiment", "x").stdout
+    )
 
 
 def test_following_adds_what_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

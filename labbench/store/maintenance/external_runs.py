@@ -12,11 +12,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from itertools import groupby
 from operator import itemgetter
+from pathlib import Path
 from typing import Any, Literal
 
 from labbench.errors import LabbenchError
 from labbench.metrics import Goal
 from labbench.records import Artifact, Config
+from labbench.store.connection import open_snapshot
 from labbench.store.queries.run_sql import IN_JSON_LIST, as_json_list, config_json, storable_text
 from labbench.store.recording.events import ensure_metric
 from labbench.store.recording.queue import add_tags, ensure_experiment, insert_run
@@ -57,6 +59,11 @@ class ImportedRun:
     is_partial: bool = False
     """True for a source with a part of the run, such as one chart: what it does not mention is left unchanged."""
 
+    @property
+    def identity(self) -> str:
+        """Hash by which the run is known in its experiment."""
+        return hashlib.sha256(f"import {self.source} {self.hint}".encode("utf-8", "replace")).hexdigest()
+
 
 @dataclass(frozen=True, slots=True)
 class ImportedSeries:
@@ -72,6 +79,23 @@ class ImportedSeries:
 
 class SourceDiffersError(LabbenchError):
     """A source that became shorter than what was imported from it, or different; the text names the first point."""
+
+
+def imported_identities(database: Path) -> set[tuple[str, str]]:
+    """Return experiment and identity of the imported runs of a database; empty if it does not exist.
+
+    Raises:
+        InputError: If the file is not a labbench database.
+        StoreError: If it cannot be read.
+    """
+    if not database.exists():
+        return set()
+    query = """
+        SELECT experiments.name, identity FROM runs JOIN experiments ON experiments.id = experiment_id
+        WHERE origin = 'import'
+    """
+    with open_snapshot(database) as connection:
+        return {(str(experiment), str(identity)) for experiment, identity in connection.execute(query)}
 
 
 class Import:
@@ -93,7 +117,7 @@ class Import:
 
         Returns None if the source is an export of this database, which has the run already.
         """
-        identity = hashlib.sha256(f"import {run.source} {run.hint}".encode("utf-8", "replace")).hexdigest()
+        identity = run.identity
         experiment_id = ensure_experiment(self._connection, run.experiment)
         query = "SELECT id FROM runs WHERE experiment_id = ? AND identity = ? AND origin = 'import'"
         row = self._connection.execute(query, (experiment_id, identity)).fetchone()
