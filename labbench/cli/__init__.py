@@ -19,7 +19,7 @@ from labbench import __version__
 from labbench.cli import edit, export, plot, run, runs, share, tasks, tui, why
 from labbench.cli.database import backup, doctor, experiments, vacuum
 from labbench.cli.help import examples, help_
-from labbench.cli.import_runs import import_
+from labbench.cli.importing.commands import import_
 from labbench.cli.options import database
 from labbench.cli.output import limited_stream
 from labbench.cli.setup import completion, new, welcome

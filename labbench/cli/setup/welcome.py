@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from labbench.cli import tui
-from labbench.cli.import_runs import import_auto
+from labbench.cli.importing.commands import import_auto
 from labbench.cli.output import echo
 from labbench.cli.setup import new
 from labbench.errors import InputError

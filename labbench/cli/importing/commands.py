@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from labbench.cli.help import examples
-from labbench.cli.options import FILE_PATH, PATH, Command, database
+from labbench.cli.importing.sources import SourceOptions, import_sources, source_options
+from labbench.cli.options import FILE_PATH, Command, database
 from labbench.cli.output import echo
 from labbench.errors import InputError, StoreError, did_you_mean
 from labbench.files import expand_home
 from labbench.text import clean, format_count
 
 if TYPE_CHECKING:
-    from labbench.importing.import_runs import ImportReport
-    from labbench.importing.source_run import FoundRun
     from labbench.store.maintenance.merge import MergeResult
 
 MAX_PACK_GB = 10.0
@@ -65,30 +61,6 @@ def import_(db: Path) -> None:
     A path without a format is imported by the format of its files. Importing the same source again adds only what is
     new.
     """
-
-
-@dataclass(frozen=True)
-class SourceOptions:
-    """Options of a command that imports runs of another program."""
-
-    experiment: str | None
-    """Experiment of new runs; None: the one that the source names."""
-    replace: bool
-    """Import runs again whose source was shortened or changed."""
-    dry_run: bool
-
-
-def source_options(command: Command) -> Command:
-    """Add the paths and options of a command that imports runs of another program."""
-    for decorate in (
-        database,
-        click.option("--dry-run", is_flag=True, help="Print what would be imported, and write nothing."),
-        click.option("--replace", is_flag=True, help="Import runs again whose source was shortened or changed."),
-        click.option("--experiment", metavar="NAME", help="Experiment of the new runs."),
-        click.argument("paths", type=PATH, nargs=-1, required=True, metavar="PATH..."),
-    ):
-        command = decorate(command)
-    return command
 
 
 @import_.command("labbench", epilog=examples("labbench import labbench /mnt/other/runs.db"))
@@ -153,7 +125,7 @@ def import_tensorboard(db: Path, paths: tuple[Path, ...], follow: bool, **option
     """
     from labbench.importing import tensorboard
 
-    _import_sources(db, "tensorboard", tensorboard.find_runs, paths, SourceOptions(**options), follow=follow)
+    import_sources(db, "tensorboard", tensorboard.find_runs, paths, SourceOptions(**options), follow=follow)
 
 
 @import_.command("huggingface", epilog=examples("labbench import huggingface output/"))
@@ -167,7 +139,7 @@ def import_huggingface(db: Path, paths: tuple[Path, ...], **options: Any) -> Non
     """
     from labbench.importing import huggingface
 
-    _import_sources(db, "huggingface", huggingface.find_runs, paths, SourceOptions(**options))
+    import_sources(db, "huggingface", huggingface.find_runs, paths, SourceOptions(**options))
 
 
 @import_.command("lightning", epilog=examples("labbench import lightning lightning_logs/"))
@@ -178,7 +150,7 @@ def import_lightning(db: Path, paths: tuple[Path, ...], **options: Any) -> None:
     Takes metrics.csv, and hparams.yaml as the configuration."""
     from labbench.importing import lightning
 
-    _import_sources(db, "lightning", lightning.find_runs, paths, SourceOptions(**options))
+    import_sources(db, "lightning", lightning.find_runs, paths, SourceOptions(**options))
 
 
 @import_.command("wandb", epilog=examples("labbench import wandb wandb/"))
@@ -190,7 +162,7 @@ def import_wandb(db: Path, paths: tuple[Path, ...], **options: Any) -> None:
     """
     from labbench.importing import wandb
 
-    _import_sources(db, "wandb", wandb.find_runs, paths, SourceOptions(**options))
+    import_sources(db, "wandb", wandb.find_runs, paths, SourceOptions(**options))
 
 
 @import_.command("mlflow", epilog=examples("labbench import mlflow mlflow.db", "labbench import mlflow mlruns/"))
@@ -202,7 +174,7 @@ def import_mlflow(db: Path, paths: tuple[Path, ...], **options: Any) -> None:
     """
     from labbench.importing import mlflow
 
-    _import_sources(db, "mlflow", mlflow.find_runs, paths, SourceOptions(**options))
+    import_sources(db, "mlflow", mlflow.find_runs, paths, SourceOptions(**options))
 
 
 @import_.command("trackio", epilog=examples("labbench import trackio ~/.cache/huggingface/trackio"))
@@ -211,7 +183,7 @@ def import_trackio(db: Path, paths: tuple[Path, ...], **options: Any) -> None:
     """Import Trackio's databases, one experiment for each project."""
     from labbench.importing import trackio
 
-    _import_sources(db, "trackio", trackio.find_runs, paths, SourceOptions(**options))
+    import_sources(db, "trackio", trackio.find_runs, paths, SourceOptions(**options))
 
 
 def table_options(command: Command) -> Command:
@@ -230,7 +202,7 @@ def import_keras(db: Path, paths: tuple[Path, ...], **options: Any) -> None:
     """Import files of the CSVLogger of Keras, one run each."""
     from labbench.importing.table_file import TableOptions, find_runs_in_csv
 
-    _import_sources(
+    import_sources(
         db,
         "keras",
         lambda path: find_runs_in_csv(path, TableOptions(step="epoch", is_live=True)),
@@ -265,7 +237,7 @@ def import_auto(db: Path, paths: tuple[Path, ...], **options: Any) -> None:
             if source == "pack":
                 _import_found_packs(db, path, SourceOptions(**options))
             else:
-                _import_sources(db, source, reader_of(source), [path], SourceOptions(**options))
+                import_sources(db, source, reader_of(source), [path], SourceOptions(**options))
         except (InputError, StoreError) as error:  # the other formats are imported
             if len(sources) == 1:
                 raise
@@ -315,7 +287,7 @@ def import_csv(
             _import_long_csv(db, path, **options)
     if tables:
         columns = TableOptions(step, run, config)
-        _import_sources(db, "csv", lambda path: find_runs_in_csv(path, columns), tables, SourceOptions(**options))
+        import_sources(db, "csv", lambda path: find_runs_in_csv(path, columns), tables, SourceOptions(**options))
 
 
 def _import_long_csv(db: Path, path: Path, *, experiment: str | None, replace: bool, dry_run: bool) -> None:
@@ -351,59 +323,4 @@ def import_jsonl(
     from labbench.importing.table_file import TableOptions, find_runs_in_jsonl
 
     columns = TableOptions(step, run, config)
-    _import_sources(db, "jsonl", lambda path: find_runs_in_jsonl(path, columns), paths, SourceOptions(**options))
-
-
-def _import_sources(
-    db: Path,
-    source: str,
-    find_runs: Callable[[Path], Iterable[FoundRun]],
-    paths: Sequence[Path],
-    options: SourceOptions,
-    *,
-    follow: bool = False,
-) -> None:
-    """Import the runs of each path and print a summary.
-
-    Raises:
-        InputError: A path holds no runs of this format.
-        StoreError: Runs were not imported; the reasons are printed.
-    """
-    from labbench.importing.import_runs import follow_runs, import_runs, preview
-
-    search = partial(_find_all, find_runs, paths)
-    runs = search()
-    with click.progressbar(runs, label=source, file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
-        if options.dry_run:
-            report = preview(db, bar, source, experiment=options.experiment)
-        else:
-            report = import_runs(db, bar, source, experiment=options.experiment, replace=options.replace)
-    for line in _summary_lines(report, dry_run=options.dry_run):
-        echo(line)
-    if follow and not options.dry_run:
-        for update in follow_runs(db, search, runs, source, experiment=options.experiment):
-            echo(next(_summary_lines(update)))
-    if report.problems:
-        for label, problem in report.problems.items():
-            echo(f"{label}: {problem}", err=True)
-        raise StoreError(f"{format_count(len(report.problems), 'run')} not imported, for the reasons above")
-
-
-def _find_all(find_runs: Callable[[Path], Iterable[FoundRun]], paths: Sequence[Path]) -> list[FoundRun]:
-    """Return the runs of all paths. Raises InputError if a path does not exist or holds none."""
-    for path in paths:
-        if not path.exists():
-            raise InputError(f"{path}: no such file or folder")
-    return [run for path in paths for run in find_runs(path)]
-
-
-def _summary_lines(report: ImportReport, *, dry_run: bool = False) -> Iterator[str]:
-    verb = "would import" if dry_run else "imported"
-    new, points = format_count(report.n_new, "new run"), format_count(report.n_points, "point")
-    present = f"; {report.n_grown} grown, {report.n_unchanged} already present"
-    if dry_run:
-        present = f"; {report.n_unchanged} already present, which would be completed" if report.n_unchanged else ""
-    images = f", {format_count(report.n_images, 'image')}" if report.n_images else ""
-    yield f"{verb} {new}, {points}{images}{present}"
-    if report.skipped:
-        yield "not imported: " + ", ".join(f"{count} {kind}" for kind, count in report.skipped.most_common())
+    import_sources(db, "jsonl", lambda path: find_runs_in_jsonl(path, columns), paths, SourceOptions(**options))

@@ -1,0 +1,1 @@
+"""The command `import`: runs of other databases and other programs."""
