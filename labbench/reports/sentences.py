@@ -109,7 +109,7 @@ def _runner_up_sentence(answer: Answer) -> str:
         return "no other configuration has a result" if answer.counts.setups > 1 else ""
     if difference.interval == Interval(0.0, 0.0, 0.0):
         return f"the runner-up ({_setup_phrase(second, answer)}) has exactly the same result"
-    comparison = f"against the runner-up ({_setup_phrase(second, answer)}): {_change_phrase(difference, answer)}"
+    comparison = f"against the runner-up ({_setup_phrase(second, answer)}): {_change_phrase(difference)}"
     if difference.interval.low is None:
         return f"{comparison}: too few seeds to say; run 3 seeds per configuration for a first comparison"
     seeds = f"{difference.pairs} paired seeds" if difference.pairs else _seeds_of_both(answer)
@@ -120,12 +120,14 @@ def _runner_up_sentence(answer: Answer) -> str:
     return f"{comparison}: too close to call with {seeds}; {advice}"
 
 
-def _change_phrase(difference: Difference, answer: Answer) -> str:
-    """Format a difference with signs, or a ratio as `2.1 times lower [1.8, 2.5]`."""
-    if difference.ratio is None:
+def _change_phrase(difference: Difference) -> str:
+    """Format a difference with signs, or a ratio of losses as `2.1 times lower [1.8, 2.5]`."""
+    ratio = difference.ratio
+    if ratio is None:
         return format_change(difference.interval)
-    factor, _, limits = format_factor(difference.ratio, answer.goal).partition(" ")
-    return f"{factor} times lower {limits}".rstrip()
+    is_lower = ratio.mean <= 1.0  # a runner-up with a lower mean has diverged runs
+    factor, _, limits = format_factor(ratio, "min" if is_lower else "max").partition(" ")
+    return f"{factor} times {'lower' if is_lower else 'higher'} {limits}".rstrip()
 
 
 def _chance_phrase(difference: Difference) -> str:

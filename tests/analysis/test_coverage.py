@@ -64,3 +64,20 @@ def test_one_exploding_value_neither_hides_differences_nor_narrows_intervals(ben
     assert contradictions <= 0.05
     size = {"setups": 12, "seeds": 3, "grids": GRIDS}
     assert bench.measure_coverage(bench.labbench_half_widths, bench.exploding_noise, **size).share >= 0.93
+
+
+@pytest.mark.parametrize("name", ["factors, equal spread", "gamma"])
+def test_geometric_means_and_ratios_of_losses_over_decades_are_covered(bench, name):
+    """On the scale of the losses themselves, spreads differ by decades and intervals are too narrow."""
+    medians = np.geomspace(0.003, 1.0, 16)
+    coverage = bench.measure_scale(bench.LOSSES[name], medians, bench.Bounds(scale="log"), seeds=3, grids=30)
+    assert 0.92 <= coverage.mean <= 0.98
+    assert 0.9 <= coverage.difference <= 0.98
+
+
+def test_intervals_of_accuracies_near_1_are_covered_within_their_bounds(bench):
+    medians = 1.0 - np.geomspace(0.002, 0.2, 16)
+    coverage = bench.measure_scale(bench.draw_accuracies, medians, bench.Bounds(0.0, 1.0), seeds=3, grids=30)
+    assert coverage.mean >= 0.91
+    assert coverage.difference >= 0.91
+    assert coverage.at_bound > 0.1

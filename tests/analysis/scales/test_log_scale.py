@@ -131,3 +131,11 @@ def test_usable_learning_rates_are_those_within_5_percent_of_the_geometric_mean(
     runs[:12] = [Observation({**run.config, "model": "a"}, run.seed, run.value) for run in runs[:12]]
     first = next(row for row in why(runs, LOSS, "min").rate_ranges if row.value == "a")
     assert (first.basin.low, first.basin.high) == (0.01, 0.1)
+
+
+def test_a_runner_up_with_a_lower_mean_and_diverged_runs_is_not_called_higher():
+    runs = [Observation({"a": a}, seed, a * 1.05**seed) for a in (0.01, 0.1) for seed in range(3)]
+    runs += [Observation({"a": 0.01}, 3, None, diverged=True)]
+    answer = why(runs, LOSS, "min")
+    assert answer.best.config == {"a": 0.1}
+    assert "times higher [" in text(answer)
