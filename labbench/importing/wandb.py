@@ -96,9 +96,11 @@ def _text(message: Mapping[int, list[int | bytes]], number: int) -> str:
 
 def _add_record(message: bytes, records: _Records) -> None:
     history = _HISTORY_RECORD.match(message)
-    if history and read_varint(history[1], 0)[0] == len(message) - history.end():
-        records.calls.add(message[history.end() :])
-        return
+    if history:
+        content = message[history.end() :]
+        if read_varint(history[1], 0)[0] == len(content):
+            records.calls.add(content)
+            return
     record = read_message(message)
     if _HISTORY in record:
         records.calls.add(to_bytes(record[_HISTORY][0]))

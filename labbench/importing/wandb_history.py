@@ -11,7 +11,7 @@ import json
 import math
 from array import array
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -47,14 +47,16 @@ class LogCalls:
 
     def __init__(self) -> None:
         self._columns: dict[str, _Column] = {_STEP: _Column(), _TIME: _Column()}
-        self._by_encoded_key: dict[bytes, _Column] = {}
+        self._steps = self._columns[_STEP]
+        self._by_encoded_key: dict[bytes, tuple[Callable[[int], None], Callable[[float], None]]] = {}
+        """Functions that append a call and its value to a column."""
         self._skipped: Counter[str] = Counter()
         self._n_calls = 0
 
     @property
     def last_step(self) -> int:
         """Step of the last call; 0 without one."""
-        steps = self._columns[_STEP].values
+        steps = self._steps.values
         return int(steps[-1]) if steps and math.isfinite(steps[-1]) else 0
 
     def add(self, history: bytes) -> None:
@@ -66,12 +68,12 @@ class LogCalls:
     def _add_known(self, history: bytes) -> bool:
         """Add a call of numbers and texts under known keys; return False, and add nothing, for any other."""
         call, n_texts = self._n_calls, 0
-        column_of = self._by_encoded_key.get
+        appends_of = self._by_encoded_key.get
         rest, *pieces = history.split(_VALUE_JSON)
         for piece in pieces:  # an item is 0x0A, its size in one or two bytes, its keys, and its value with its size
-            column = column_of(rest[2:]) or column_of(rest[3:])
+            appends = appends_of(rest[2:]) or appends_of(rest[3:])
             end = piece[0] + 1 if piece else 0
-            if column is None or end > 128 or end > len(piece):
+            if appends is None or end > 128 or end > len(piece):
                 break
             rest = piece[end:]
             try:
@@ -81,10 +83,11 @@ class LogCalls:
                     break
                 n_texts += 1
             else:
-                column.calls.append(call)
-                column.values.append(number)
+                append_call, append_value = appends
+                append_call(call)
+                append_value(number)
         else:
-            if self._columns[_STEP].calls[-1:] == array("q", [call]):
+            if self._steps.calls and self._steps.calls[-1] == call:
                 self._skipped["values that are not numbers"] += n_texts
                 return True
         self._drop(call)
@@ -111,7 +114,8 @@ class LogCalls:
         for item in items:
             keys, separator, _ = to_bytes(item).partition(_VALUE_JSON)
             if separator:
-                self._by_encoded_key[keys] = self._columns.setdefault(read_key(read_message(keys)), _Column())
+                column = self._columns.setdefault(read_key(read_message(keys)), _Column())
+                self._by_encoded_key[keys] = column.calls.append, column.values.append
 
     def _append(self, name: str, value: float) -> None:
         try:

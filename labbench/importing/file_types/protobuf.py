@@ -53,6 +53,8 @@ def read_varint(message: bytes, position: int) -> tuple[int, int]:
     Raises:
         ProtobufError: If it does not end within 10 bytes.
     """
+    if position < len(message) and message[position] < 0x80:  # the usual case
+        return message[position], position + 1
     result = shift = 0
     while shift < 70 and position < len(message):
         byte = message[position]
