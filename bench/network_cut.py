@@ -69,6 +69,7 @@ def main() -> None:
             folders = Path(name, "ray"), Path(name, "local")
             text = OPTIMIZERS.read_text().replace("epochs = 20", f"epochs = {EPOCHS}")
             text = text.replace("seeds = [0, 1, 2]", "seeds = [0]").replace("[128, 64]", "[32]")
+            text = text.replace("[3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003]", "[0.1, 0.01, 0.001]")
             for folder in folders:
                 folder.mkdir()
                 (folder / "grid.toml").write_text(text + EXACT)
@@ -76,6 +77,7 @@ def main() -> None:
             processes.append(start_ray(NODE, f"--address={head}"))
             time.sleep(20)
             driver = start_run(folders[0], "--executor", "ray", "--address", head, prefix=("ip", "netns", "exec", HEAD))
+            processes.append(driver)
             while driver.poll() is None and count_places(folders[0]) < 2:
                 time.sleep(0.2)
             cut = time.monotonic()

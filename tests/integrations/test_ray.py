@@ -43,7 +43,7 @@ from labbench.executors.ray.cluster import (
     require_slots,
 )
 from labbench.executors.ray.executor import RayExecutor, RaySettings
-from labbench.records import Boundary, Event, Finished, Resources, RunRecord, Runtime, Started
+from labbench.records import Boundary, Event, Finished, Resources, RunRecord, Runtime, Started, Submitted
 from labbench.store.reader import Reader
 from labbench.train.active_runs import StopRequests
 
@@ -59,6 +59,24 @@ WAIT_SECONDS = 400.0
 """Limit for what takes seconds on an idle machine."""
 
 OPTIMIZERS = Path(__file__).parents[2] / "experiments" / "optimizers.toml"
+
+SEARCH = """
+task = "digits"
+[params]
+epochs = 9
+hidden = [8]
+train_size = 100
+[grid]
+lr = [0.3, 0.1, 0.03, 0.01, 0.003, 0.001]
+[runtime]
+precision = "float64"
+[search]
+method = "halving"
+metric = "val/loss"
+min_epochs = 1
+seeds = 1
+finalists = 1
+"""
 
 HEAD = {"num_cpus": 1, "num_gpus": 1, "include_dashboard": False}
 """Head of the cluster; its GPU exists in name alone."""
@@ -192,6 +210,21 @@ def test_a_node_that_joins_late_trains_and_its_death_costs_no_run(
     assert points_of(events).keys() == points_of(expected).keys()
 
 
+def test_a_node_that_only_the_head_has_lost_costs_no_run(
+    make_ray: MakeExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_executor, "CAPACITY_SECONDS", 0.0)
+    events: list[Event] = []
+    with closing(make_ray()) as executor:
+        for event in executor.execute(stacks_of(tmp_path, "good", epochs=3000)):
+            if isinstance(event, Started):  # as if the network were cut: its connections stay open
+                lost = set() if any(isinstance(each, Started) for each in events) else ray_cluster.living_nodes()
+                monkeypatch.setattr(ray_executor, "living_nodes", lambda lost=lost: ray_cluster.living_nodes() - lost)
+            events += [event] if event is not None else []
+    assert [type(event) for event in ends(events).values()] == [Finished]
+    assert len([event for event in events if isinstance(event, Submitted)]) == 2
+
+
 def labbench(folder: Path, *words: str, **environment: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-P", "-m", "labbench", "run", "grid.toml", *words]
     return subprocess.Popen(command, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -235,6 +268,24 @@ def wait_for_boundary(folder: Path, process: subprocess.Popen[str]) -> None:
     while not any(run.boundary for run in read_runs(folder)) and process.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_a_search_trains_on_the_cluster_as_in_worker_processes(cluster: Any, tmp_path: Path) -> None:
+    ways = {"ray": ["--executor", "ray", "--address", cluster.address], "local": ["--workers", "1"]}
+    for name in ways:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "grid.toml").write_text(SEARCH)
+    processes = [labbench(tmp_path / name, *words) for name, words in ways.items()]
+    for process in processes:
+        _, errors = process.communicate(timeout=WAIT_SECONDS)
+        assert process.returncode == 0, errors
+        assert "best configuration" in errors
+    runs, expected = (
+        {run.name: (run.status, run.summary["train/loss"].n) for run in read_runs(tmp_path / name)} for name in ways
+    )
+    assert runs == expected
+    assert {status for status, _ in runs.values()} == {"finished", "pruned"}
+    assert read_points(tmp_path / "ray") == pytest.approx(read_points(tmp_path / "local"), rel=1e-10)
 
 
 def test_nodes_of_which_one_is_removed_and_a_killed_driver_equal_worker_processes(cluster: Any, tmp_path: Path) -> None:

@@ -113,6 +113,13 @@ def node_resources() -> list[Mapping[str, float]]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
+def living_nodes() -> set[str]:
+    """Return the ids of the nodes that the head of the cluster hears from."""
+    import ray
+
+    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+
+
 def requested(resources: Resources) -> dict[str, float]:
     """Return what a task of one stack requests, by the names of Ray."""
     request = {"CPU": resources.cpus or 1.0, "GPU": resources.gpus}

@@ -15,6 +15,7 @@ from labbench.executors.event_codec import decode_event, encode_stack
 from labbench.executors.ray.cluster import (
     count_slots,
     disconnect,
+    living_nodes,
     node_environment,
     node_resources,
     requested,
@@ -30,7 +31,7 @@ POLL_SECONDS = 0.1
 """Seconds without an event after which `execute` yields None."""
 
 CAPACITY_SECONDS = 5.0
-"""Seconds between two counts of the nodes; one may join late."""
+"""Seconds between two looks at the nodes; one may join late or die."""
 
 MAX_FRUITLESS_STARTS = 3
 """Number of tasks of a stack that may end with their node without any progress."""
@@ -58,6 +59,8 @@ class RayTask:
     watched: WatchedStack
     fruitless: int = 0
     """Number of tasks of this stack that have ended before with their node, without progress."""
+    node: str | None = None
+    """Id of the node that trains it; None while it waits."""
     has_progressed: bool = False
     ended: bool = False
     remainder: list[tuple[Stack, int]] = field(default_factory=list)
@@ -87,7 +90,7 @@ class RayExecutor(Executor):
             train_on_node
         )
         self._stops = ray.remote(num_cpus=0, max_restarts=-1)(StopBoard).remote()
-        self._slots, self._counted = 1, 0.0
+        self._slots, self._counted, self._looked = 1, 0.0, 0.0
 
     def capacity(self) -> int:
         if time.monotonic() - self._counted > CAPACITY_SECONDS:
@@ -165,6 +168,9 @@ class RayExecutor(Executor):
             task.ended = True
             yield from self._end_dead(task, *describe_error(error))
             return
+        if task.node is None:
+            task.node = encoded[0].decode()
+            return
         if not task.has_progressed:
             task.has_progressed = True
             task.watched.restart_clock()
@@ -192,7 +198,8 @@ class RayExecutor(Executor):
             task.remainder = [(stack, 0) for stack in retries]
 
     def _end_tasks(self) -> Iterator[Event]:
-        """Remove ended tasks, and end those whose runs have exceeded their time limit."""
+        """Remove ended tasks, and end those whose node has died or whose runs have exceeded their time limit."""
+        yield from self._end_tasks_of_dead_nodes()
         for task in [*self._tasks]:
             overdue = task.watched.overdue_runs() if task.has_progressed and not task.ended else {}
             if overdue:
@@ -203,6 +210,20 @@ class RayExecutor(Executor):
             if task.ended:
                 self._tasks.remove(task)
                 self._waiting += task.remainder
+
+    def _end_tasks_of_dead_nodes(self) -> Iterator[Event]:
+        """End the tasks whose node the head has given up.
+
+        Ray itself reports them only if their connections were closed, which a network that is cut does not do.
+        """
+        if time.monotonic() - self._looked < CAPACITY_SECONDS:
+            return
+        self._looked, living = time.monotonic(), living_nodes()
+        for task in self._tasks:
+            if not task.ended and task.node is not None and task.node not in living:
+                self._cancel(task)
+                task.ended = True
+                yield from self._end_dead(task, "node", "the node of the task has died")
 
     def _request_stop(self, runs: Sequence[str]) -> None:
         self._stops.add.remote(list(runs))
