@@ -106,11 +106,16 @@ class RunRecord:
         return f"{self.status} (no driver)" if self.without_driver else self.status
 
     @property
+    def machine(self) -> str:
+        """Host and device that train it, for people; "" before its start on a cluster."""
+        host = self.node if self.executor is not None else self.host
+        return " ".join(filter(None, (host, self.device)))
+
+    @property
     def place(self) -> str:
         """Host and device that train it, for people; with the executor and its job on a cluster."""
-        host = self.node if self.executor is not None else self.host
         job = f"{self.executor} job {self.job_id}" if self.executor is not None else ""
-        return " ".join(filter(None, (host, self.device, job)))
+        return " ".join(filter(None, (self.machine, job)))
 
     @property
     def seconds(self) -> float | None:

@@ -175,7 +175,7 @@ def machine_facts(state: GridState, run_steps: float | None) -> list[str]:
     """Return the number of running runs, their speed and the utilization of the machine, as text."""
     if not state.live:
         return []
-    devices = sorted({run.place or "?" for run in state.live})
+    devices = sorted({run.machine or "?" for run in state.live})
     drivers = {(run.host, run.pid) for run in state.live}
     facts = [f"{len(state.live)} running on {text.clean(', '.join(devices[:3]))}"]
     if len(drivers) > 1:
@@ -190,7 +190,12 @@ def machine_facts(state: GridState, run_steps: float | None) -> list[str]:
 
 
 def failure_summary(run: RunRecord) -> str:
-    """Return the last line of a run's traceback, or the reason it ended; for an error of labbench, its message."""
+    """Return the last line of a run's traceback, or the reason it ended; for an error of labbench, its message.
+
+    For a run that a cluster trains, its node, device and job.
+    """
+    if run.status == "running" and run.executor is not None:
+        return text.clean(run.place)
     lines = (run.traceback or "").strip().splitlines()
     message = run.error if run.error and lines and lines[0].startswith(run.error) else None
     return text.clean((message or (lines[-1] if lines else run.error or run.reason or "")).strip())

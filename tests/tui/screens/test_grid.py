@@ -11,7 +11,7 @@ from textual.pilot import Pilot
 
 from helpers.golden import LARGE, SIZES, SMALL, compare, golden_name, line_of, press, type_in, use, wait_for_words
 from helpers.store_samples import new_run, points, start
-from labbench.records import Failed, Finished, Started
+from labbench.records import Failed, Finished, Started, Submitted
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer
 
@@ -163,6 +163,21 @@ def test_a_running_run_is_listed_and_stopped_from_the_grid(tmp_path: Path) -> No
     use(database, look)
     with Writer(database) as writer:
         assert writer.pop_requests([run.key]) == [(run.key, "stop")]
+
+
+def test_the_nodes_of_a_cluster_that_train_are_named(tmp_path: Path) -> None:
+    database = tmp_path / "runs.db"
+    with Writer(database) as writer:
+        for number, run in enumerate(start(writer, 2)):
+            writer.write([Submitted(run.key, 1, "slurm", "gpus", f"7_{number}")])
+            writer.write([Started(run.key, 1, f"node{number}", os.getpid(), "cuda:0"), points(run, "loss", [1.0, 0.5])])
+
+    async def look(pilot: Pilot[None]) -> None:
+        now = await press(pilot, "3")
+        assert "2 running on node0 cuda:0, node1 cuda:0" in now
+        assert "node1 cuda:0 slurm job 7_1" in now
+
+    use(database, look)
 
 
 def test_a_search_shows_the_runs_left_at_each_rung(tmp_path: Path) -> None:
