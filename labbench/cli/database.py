@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections.abc import Iterable, Iterator
 from datetime import datetime
@@ -73,15 +74,23 @@ def format_time(seconds: float) -> str:
 @click.option("--fix", is_flag=True, help="Repair what can be repaired; no logged value is changed or deleted.")
 @database
 def doctor(db: Path, fix: bool) -> None:
-    """Check a database, and repair it with --fix.
+    """Explain the environment, and check a database.
 
-    Checks the file, its tables, and that summaries, rollups and overviews agree with the points.
+    Prints versions, devices, abilities of the terminal and the file system; with --fix, repairs instead. Checks the
+    file, its tables, and that summaries, rollups and overviews agree with the points.
     \f
     Raises:
         StoreError: Problems were found and not repaired.
     """
     from labbench.store.maintenance.health import diagnose
 
+    if not fix:
+        from labbench.cli.setup.environment import environment_facts
+
+        for name, fact in environment_facts(db, os.environ).items():
+            if fact:
+                echo(f"{name + ':':<15}{fact}")
+        click.echo()
     diagnosis = diagnose(db)
     if fix and not diagnosis.damage and (diagnosis.is_repairable or diagnosis.spill_files):
         from labbench.store.maintenance.keeper import MaintenanceWriter

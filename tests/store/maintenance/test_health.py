@@ -86,7 +86,8 @@ def test_doctor_command_reports_and_repairs(labbench: Callable[..., Result], oth
     assert "sound; 3 series agree with their points" in labbench("--db", other, "doctor").stdout
     execute(other, "UPDATE summary SET n = n + 1")
     result = labbench("doctor", "--db", other)
-    assert (result.exit_code, result.stdout) == (1, "the summaries of 3 of 3 series are wrong: --fix repairs it\n")
+    assert result.exit_code == 1
+    assert result.stdout.endswith("\n\nthe summaries of 3 of 3 series are wrong: --fix repairs it\n")
     assert labbench("doctor", "--fix", "--db", other).exit_code == 0
     assert labbench("doctor", "--db", other).exit_code == 0
     assert labbench("doctor", "--db", "nothing.db").exit_code == 2
