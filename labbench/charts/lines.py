@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from labbench.charts.axes import Frame, scale_values
 from labbench.charts.glyphs import OTHER_SLOT, SERIES_GLYPHS
-from labbench.charts.rasterize import ColumnSpans, Extent, measure_all_spans
+from labbench.charts.rasterize import ColumnSpans, Extent, measure_all_spans, spread_buckets
 from labbench.charts.series import Curve, Floats, Series, envelope, smooth_series, value_range
 from labbench.charts.smoothing_spec import Smoothing, parse_smoothing
 from labbench.charts.ticks import MAX_AXIS_VALUE
@@ -78,10 +78,22 @@ class PreparedLine:
     y_range: Range | None
     """Scaled; None if nothing can be drawn."""
 
+    def end(self) -> Range | None:
+        """Return the scaled (x, y) of the last point that is drawn; None without one."""
+        x, _, middle, _ = self.line
+        last = last_finite_index(middle)
+        return None if last is None else (float(x[(last + 1) * len(x) // len(middle) - 1]), float(middle[last]))
 
-def _prepare_line(series: Series, smoothing: Smoothing, log: bool, log_x: bool) -> PreparedLine:
+
+def _prepare_line(
+    series: Series, smoothing: Smoothing, log: bool, log_x: bool, other: PreparedLine | None
+) -> PreparedLine:
+    """Return a line prepared for drawing; its x are arrays of the `other` line if they are equal, to save memory."""
     curve = smooth_series(series, smoothing)
     raw = envelope(series)
+    if other is not None:
+        curve = _share_x(curve[0], other.curve[0]), curve[1]
+        raw = _share_x(raw[0], (other.band or other.line)[0]), *raw[1:]
     line = _scale_extent((curve[0], curve[1], curve[1], curve[1]) if smoothing else raw, log, log_x)
     band = _scale_extent(raw, log, log_x) if smoothing else None
     x_range = (float(line[0][0]), float(line[0][-1])) if len(line[0]) else None
@@ -89,8 +101,12 @@ def _prepare_line(series: Series, smoothing: Smoothing, log: bool, log_x: bool) 
     return PreparedLine(curve, line, band, x_range, value_range(extremes))
 
 
+def _share_x(x: Floats, other: Floats) -> Floats:
+    return other if np.array_equal(x, other) else x
+
+
 def _scale_extent(extent: Extent, log: bool, log_x: bool) -> Extent:
-    x, low, middle, high = extent
+    x, low, middle, high = spread_buckets(extent) if log_x else extent
     if log_x:
         positive = x > 0
         x, low, middle, high = np.log10(x[positive]), low[positive], middle[positive], high[positive]
@@ -224,9 +240,10 @@ class LineCache:
         if self._last is None or self._last[0] != key:
             smoothing = parse_smoothing(view.smoothing)
             keys = [(line.series, *scaling) for line in lines]
-            prepared = [
-                self._prepared_by_key.get(key) or _prepare_line(key[0], smoothing, view.log, view.log_x) for key in keys
-            ]
+            prepared: list[PreparedLine] = []
+            for line_key in keys:
+                known, other = self._prepared_by_key.get(line_key), prepared[-1] if prepared else None
+                prepared.append(known or _prepare_line(line_key[0], smoothing, view.log, view.log_x, other))
             self._prepared_by_key = dict(zip(keys, prepared, strict=True))
             self._last = (key, PreparedLines(lines, prepared, self._last[1] if self._last else None))
         return self._last[1]

@@ -15,7 +15,11 @@ from numpy.typing import NDArray
 
 Floats: TypeAlias = NDArray[np.float64]
 Extent: TypeAlias = tuple[Floats, Floats, Floats, Floats]
-"""(x, low, middle, high), each of shape (N,), x non-decreasing: a line through `middle` with a `low`-`high` band."""
+"""(x, low, middle, high): a line through `middle` with a `low`-`high` band.
+
+Values have shape (N,), and so has x, which does not decrease. For buckets x has shape (2 N,): the start and the end of
+each.
+"""
 
 _CURVES_PER_BATCH = 32
 """Curves measured at once, so that their arrays fit into the CPU cache."""
@@ -36,8 +40,20 @@ class PackedCurves:
         return len(self.starts) - 1
 
 
+def spread_buckets(extent: Extent) -> Extent:
+    """Return an extent with one value per x: those of buckets twice, at the start and at the end."""
+    x, low, middle, high = extent
+    if len(x) == len(middle):
+        return extent
+    if low is middle is high:
+        middle = np.repeat(middle, 2)
+        return x, middle, middle, middle
+    return x, np.repeat(low, 2), np.repeat(middle, 2), np.repeat(high, 2)
+
+
 def pack_curves(curves: Sequence[Extent]) -> PackedCurves:
     """Concatenate curves; infinities become NaN (gaps)."""
+    curves = list(map(spread_buckets, curves))
     starts = np.cumsum([0, *(len(x) for x, _, _, _ in curves)])
     if not curves:
         nothing = np.empty(0)

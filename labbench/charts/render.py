@@ -26,7 +26,7 @@ from labbench.charts.legend import (
     side_legend_width,
     top_legend_rows,
 )
-from labbench.charts.lines import Line, LineCache, LineGroup, PreparedLines, best_point, group_lines, last_finite_index
+from labbench.charts.lines import Line, LineCache, LineGroup, PreparedLines, best_point, group_lines
 from labbench.charts.palette import (
     BEST,
     BOX_GROUND,
@@ -170,17 +170,16 @@ def _draw_marks(canvas: Canvas, frame: Frame, lines: PreparedLines, view: ChartV
         highlighted = line.key == view.highlighted
         if not highlighted and (not ends or line.slot == OTHER_SLOT):
             continue
-        x, _, scaled, _ = prepared.line
         ink = line_ink(line.slot, line_style(line, lines, view))
         best = best_point(line.series, view.goal) if highlighted else None
         if best is not None:
             best_x, best_y = scale_value(best[0], view.log_x), scale_value(best[1], view.log)
             if best_x is not None and best_y is not None and frame.contains_x(best_x):
                 canvas.put(*frame.cell(best_x, best_y), "★", BEST)
-        last = last_finite_index(scaled)
-        if last is not None and frame.contains_x(float(x[last])):
+        last = prepared.end()
+        if last is not None and frame.contains_x(last[0]):
             glyph = STATUS_GLYPHS[line.status].glyph if line.status in _STATUSES_WITH_END_GLYPH else line.glyph
-            end = LineEnd(*frame.cell(float(x[last]), float(scaled[last])), line.label, ink)
+            end = LineEnd(*frame.cell(*last), line.label, ink)
             canvas.put(end.column, end.row, glyph, ink)
             line_ends.append(end)
     return line_ends if ends else []

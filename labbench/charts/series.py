@@ -15,7 +15,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from labbench.charts.rasterize import measure_spans, pack_curves
+from labbench.charts.rasterize import Extent, measure_spans, pack_curves
 from labbench.charts.smoothing import smooth
 from labbench.charts.smoothing_spec import Smoothing
 
@@ -87,17 +87,14 @@ def smooth_series(series: Series, smoothing: Smoothing) -> Curve:
     return x, smooth(series.y, smoothing, buckets.n)
 
 
-def envelope(series: Series) -> tuple[Floats, Floats, Floats, Floats]:
-    """Return the raw (x, low, middle, high) of a series, each of shape (N,), or (2 N,) for N buckets.
-
-    A bucket covers x from its start to its end, and y from its lowest to its highest value.
-    """
-    if series.buckets is None:
+def envelope(series: Series) -> Extent:
+    """Return the raw extent of a series; a bucket covers y from its lowest to its highest value."""
+    buckets = series.buckets
+    if buckets is None:
         return series.x, series.y, series.y, series.y
     ends = np.empty(2 * len(series))
-    ends[::2], ends[1::2] = series.x, series.buckets.end
-    low, middle, high = (np.repeat(values, 2) for values in (series.buckets.low, series.y, series.buckets.high))
-    return ends, low, middle, high
+    ends[::2], ends[1::2] = series.x, buckets.end
+    return ends, buckets.low, series.y, buckets.high
 
 
 def column_spans(x: Floats, y: Floats, left: float, right: float, columns: int) -> Curve:
