@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import select
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import repeat
 
@@ -15,7 +15,8 @@ from textual.drivers.linux_driver import LinuxDriver
 
 from labbench.tui.graphics.board import Picture
 from labbench.tui.graphics.output import PictureOutput, ShownCell, is_picture_cell
-from labbench.tui.sgr_styles import blank_style, is_background, shows_blank, style_change
+from labbench.tui.sgr_styles import blank_style
+from labbench.tui.span_writer import Cell, Span, Spans, SpanWriter
 
 _CURSOR_TO = re.compile(r"\x1b\[(\d+);(\d+)H")
 _TOKEN = re.compile(r"\x1b\[([\d;]*)m|([^\x1b]+)")
@@ -27,18 +28,12 @@ _BEGIN, _END = "\x1b[?2026h", "\x1b[?2026l"
 _GAP = 4
 """Maximum number of unchanged cells that are cheaper to write again than to skip."""
 
-_MIN_ERASED = 10
-"""Minimum number of blank cells that are erased in place of writing spaces."""
-
-_Cell = tuple[str, str]
-"""A character and its style, the parameters of the SGR sequence."""
-
 
 @dataclass(slots=True)
 class _Row:
     """Known content of one row of the terminal."""
 
-    cells: list[_Cell | None] = field(default_factory=list)
+    cells: list[Cell | None] = field(default_factory=list)
     pieces: dict[int, tuple[int, str]] = field(default_factory=dict)
     """End and content of the pieces written last, by their first column; pieces never overlap."""
 
@@ -91,16 +86,32 @@ class ChangedCells:
             return data
         if self._pictures is not None and self._pictures.board.removed:
             self._forget_pictures(self._pictures.board.removed)
-        writer = _SpanWriter(self._cursor, self._pictures, erases=self._erases)
+        spans = Spans()
         row = column = 1
         for line, start, content in zip(parts[0::3], parts[1::3], contents, strict=True):
             row, column = int(line), int(start)
             if content:
-                self._write(writer, row, column, content)
+                self._write(spans, row, column, content)
         if contents[-1] == "":  # the position of the cursor in a text field
-            writer.move(row, column)
+            spans.caret = row, column
+        return self._with_pictures(spans) if self._pictures is not None else self._encode(spans)[0]
+
+    def _encode(self, spans: Spans) -> tuple[str, Collection[ShownCell]]:
+        """Return the shorter sequences that write spans, by row or by style, and the cells of pictures."""
+        writers = [self._write_all(spans.spans, spans.caret)]
+        if len(spans.spans) > 1 and not spans.overlap():
+            writers.append(self._write_all(spans.by_style(), spans.caret))
+        output, writer = min(((writer.finish(), writer) for writer in writers), key=lambda pair: len(pair[0]))
         self._cursor = writer.cursor
-        return self._with_pictures(writer) if self._pictures is not None else writer.finish()
+        return output, writer.picture_cells.values()
+
+    def _write_all(self, spans: Iterable[Span], caret: tuple[int, int] | None) -> SpanWriter:
+        writer = SpanWriter(self._cursor, self._pictures, erases=self._erases)
+        for row, column, cells in spans:
+            writer.write(row, column, cells)
+        if caret is not None:
+            writer.move(*caret)
+        return writer
 
     def _forget_pictures(self, removed: Collection[Picture]) -> None:
         """Forget the cells of pictures whose characters may stand for other pictures from now on."""
@@ -110,7 +121,7 @@ class ChangedCells:
                 if cell is not None and any(cell[0] in picture for picture in removed):
                     row.cells[column] = None
 
-    def _with_pictures(self, writer: _SpanWriter) -> str:
+    def _with_pictures(self, spans: Spans) -> str:
         """Return what was written, between the images that changed and the parts of images to paint."""
         pictures = self._pictures
         assert pictures is not None
@@ -120,14 +131,14 @@ class ChangedCells:
             for number, row in self._rows.items():
                 for column, cell in enumerate(row.cells):
                     if cell is not None and is_picture_cell(cell[0]) and pictures.board.find(cell[0]) in changed:
-                        writer.write(number, column, [cell])
-        cells = writer.finish()
-        painted = pictures.paint(writer.picture_cells.values())
+                        spans.write(number, column, [cell])
+        cells, picture_cells = self._encode(spans)
+        painted = pictures.paint(picture_cells)
         if painted and self._cursor is not None:
             painted += f"\x1b[{self._cursor[0]};{self._cursor[1]}H"
         return before + cells + painted
 
-    def _write(self, writer: _SpanWriter, number: int, column: int, content: str) -> None:
+    def _write(self, spans: Spans, number: int, column: int, content: str) -> None:
         row = self._rows.setdefault(number, _Row())
         if (known := row.pieces.get(column)) is not None and known[1] == content:
             return
@@ -142,107 +153,20 @@ class ChangedCells:
         row.cells[column:end] = cells
         _forget_cut_texts(row.cells, before[0], column, end)
         for first, last in _changed_spans(before, cells):
-            writer.write(number, column + first, cells[first:last])
-            self._write_cut_picture(writer, number, column + last, cells[last - 1])
+            spans.write(number, column + first, cells[first:last])
+            self._write_cut_picture(spans, number, column + last, cells[last - 1])
 
-    def _write_cut_picture(self, writer: _SpanWriter, number: int, column: int, left: _Cell) -> None:
+    def _write_cut_picture(self, spans: Spans, number: int, column: int, left: Cell) -> None:
         """Write a picture's cell again if the changed cell at its left is no longer the one that it continues."""
         cells = self._rows[number].cells
         cell = cells[column] if column < len(cells) else None
         if self._pictures is None or self._pictures.repaints or cell is None or not is_picture_cell(cell[0]):
             return
         if not (is_picture_cell(left[0]) and ord(left[0]) + 1 == ord(cell[0])):
-            writer.write(number, column, [cell])
+            spans.write(number, column, [cell])
 
 
-class _SpanWriter:
-    """Sequences that write spans of cells, with the fewest changes of cursor and style."""
-
-    def __init__(
-        self, cursor: tuple[int, int] | None, pictures: PictureOutput | None = None, *, erases: bool = False
-    ) -> None:
-        self.cursor = cursor
-        self._erases = erases
-        self.picture_cells: dict[tuple[int, int], ShownCell] = {}
-        """Cells of pictures that were written, by row and column."""
-        self._pictures = pictures
-        self._previous = ""
-        """Character of the picture's cell at the left of the cursor, if it was just written."""
-        self._style = ""
-        self._output: list[str] = []
-
-    def move(self, row: int, column: int) -> None:
-        if self.cursor == (row, column):
-            return
-        self._previous = ""
-        if self.cursor is not None and self.cursor[0] == row and column > self.cursor[1]:
-            self._output.append(f"\x1b[{column - self.cursor[1]}C")
-        else:
-            self._output.append(f"\x1b[{row};{column}H")
-        self.cursor = (row, column)
-
-    def write(self, row: int, column: int, cells: list[_Cell]) -> None:
-        offset = 0
-        while offset < len(cells):
-            n_blanks = _count_blanks(cells, offset) if self._erases else 0
-            if n_blanks >= _MIN_ERASED:
-                self._erase(row, column + offset, n_blanks, cells[offset][1])
-                offset += n_blanks
-            else:
-                self._write_cell(row, column + offset, *cells[offset])
-                offset += 1
-
-    def _write_cell(self, row: int, column: int, character: str, style: str) -> None:
-        if not character:  # covered by the previous text, whose width differs between terminals
-            self.cursor = None
-            return
-        self.move(row, column)
-        if self._pictures is not None and is_picture_cell(character):
-            character, style = self._picture_cell(row, column, character, style)
-        else:
-            self._previous = ""
-        self._select(character, style)
-        self._output.append(character)
-        self.cursor = (row, column + 1) if len(character) == 1 or self._previous else None
-
-    def _erase(self, row: int, column: int, count: int, style: str) -> None:
-        """Erase cells to the background of the style; the cursor stays at the first."""
-        self.move(row, column)
-        self._previous = ""
-        self._select(" ", style)
-        self._output.append(f"\x1b[{count}X")
-
-    def _select(self, character: str, style: str) -> None:
-        """Change to the style of a character."""
-        if style != self._style and not (character == " " and shows_blank(self._style, style)):
-            self._output.append(style_change(self._style, style))
-            self._style = style
-
-    def _picture_cell(self, row: int, column: int, character: str, style: str) -> tuple[str, str]:
-        """Return text and style of a picture's cell, and remember it."""
-        assert self._pictures is not None
-        self.picture_cells[row, column] = ShownCell(row, column, character, style)
-        before, self._previous = self._previous, character
-        return self._pictures.cell(character, style, before)
-
-    def finish(self) -> str:
-        if self._style:
-            self._output.append("\x1b[0m")
-        return "".join(self._output)
-
-
-def _count_blanks(cells: list[_Cell], start: int) -> int:
-    """Return the number of equal blank cells from `start` on, as far as they can be erased; 0 for any other cell."""
-    blank = cells[start]
-    if blank[0] != " " or not is_background(blank[1]):
-        return 0
-    end = start + 1
-    while end < len(cells) and cells[end] == blank:
-        end += 1
-    return end - start
-
-
-def _cells(content: str) -> Iterator[_Cell]:
+def _cells(content: str) -> Iterator[Cell]:
     """Yield the cells of a line.
 
     A text with characters that are not one cell wide is one cell, and the cells that it covers follow as empty ones.
@@ -260,7 +184,7 @@ def _cells(content: str) -> Iterator[_Cell]:
             yield from repeat(("", style), width - 1)
 
 
-def _forget_cut_texts(cells: list[_Cell | None], first_before: _Cell | None, start: int, end: int) -> None:
+def _forget_cut_texts(cells: list[Cell | None], first_before: Cell | None, start: int, end: int) -> None:
     """Forget the texts that are partly overwritten by the cells from `start` to `end`."""
     if first_before is not None and not first_before[0]:
         left = start - 1
@@ -273,7 +197,7 @@ def _forget_cut_texts(cells: list[_Cell | None], first_before: _Cell | None, sta
         end += 1
 
 
-def _changed_spans(before: list[_Cell | None], after: list[_Cell]) -> list[tuple[int, int]]:
+def _changed_spans(before: list[Cell | None], after: list[Cell]) -> list[tuple[int, int]]:
     """Return the spans of `after` to write, as pairs of first and last + 1."""
     spans: list[tuple[int, int]] = []
     for index, (old, new) in enumerate(zip(before, after, strict=True)):

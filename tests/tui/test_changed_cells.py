@@ -154,6 +154,13 @@ def test_many_blank_cells_are_erased() -> None:
     assert " " * 20 in ChangedCells().reduce(update)
 
 
+def test_cells_of_one_style_are_written_together_if_that_is_shorter() -> None:
+    key, title = "\x1b[38;2;108;182;255m", "\x1b[38;2;213;220;230m"
+    update = "".join(f"\x1b[{row};1H{key}k{row}{title}title {row}\x1b[0m\n" for row in range(1, 4)) + "\x1b[1;1H"
+    written = ChangedCells().reduce(update)
+    assert written.count(key) == written.count(title) == 1
+
+
 def test_an_update_without_changes_writes_nothing() -> None:
     changed_cells = ChangedCells()
     update = "\x1b[1;1H\x1b[1;31mrun 1\x1b[0m  \n\x1b[2;1H\x1b[31mrun 2\x1b[0m  \x1b[1;1H"
