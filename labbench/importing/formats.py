@@ -12,7 +12,7 @@ from pathlib import Path
 
 from labbench.errors import InputError
 from labbench.export.table_files import unescape_formula
-from labbench.importing import run_table, table_file, wandb_tables
+from labbench.importing import summary_table, table_file, wandb_tables
 from labbench.importing.file_types.csv_rows import open_csv
 from labbench.importing.file_types.foreign_database import open_foreign
 from labbench.importing.source_run import FoundRun
@@ -144,8 +144,8 @@ def find_runs_in_csv(path: Path, options: TableOptions) -> Iterator[FoundRun]:
     """
     with open_csv(path) as table:
         headings = [unescape_formula(heading) for heading in table.headings]
-    if run_table.is_run_table(headings):
-        return run_table.find_runs(path)
+    if summary_table.is_summary_table(headings):
+        return summary_table.find_runs(path)
     if wandb_tables.is_wandb_table(headings):
         return wandb_tables.find_runs(path, options.config)
     return table_file.find_runs_in_csv(path, options)

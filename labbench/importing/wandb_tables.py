@@ -14,8 +14,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from labbench.errors import InputError
-from labbench.importing.run_table import TableRow, find_in_rows, parse_time, read_table
 from labbench.importing.source_run import FoundRun, RunCollector, SourceRun
+from labbench.importing.summary_table import TableRow, find_in_rows, parse_time, read_table
 
 _FACTS = frozenset(
     {"Name", "ID", "Agent", "State", "Notes", "User", "Tags", "Created", "Updated", "Runtime", "End Time", "Hostname",

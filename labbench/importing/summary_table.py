@@ -20,7 +20,7 @@ from labbench.importing.table_file import parse_cell
 
 _RUN_COLUMNS = ("run", "name", "experiment", "status", "started", "seconds")
 _STEPS = {":last": ":last_step", ":min": ":min_step", ":max": ":max_step"}
-"""Ending of the heading of a step by that of its value."""
+"""Ending of the heading of a step, by the ending of the heading of its value."""
 _STATUSES: Mapping[str, Literal["finished", "failed", "stopped"]] = {
     "finished": "finished", "failed": "failed", "crashed": "failed", "stopped": "stopped", "killed": "stopped"
 }  # fmt: skip
@@ -55,7 +55,7 @@ class TableRow:
         return _STATUSES.get(status, "stopped"), None if status in _STATUSES else f"{status} when it was exported"
 
 
-def is_run_table(headings: Sequence[str]) -> bool:
+def is_summary_table(headings: Sequence[str]) -> bool:
     """Return True for the headings that `labbench export --summary` writes."""
     return tuple(headings[: len(_RUN_COLUMNS)]) == _RUN_COLUMNS
 
