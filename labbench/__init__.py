@@ -6,9 +6,13 @@ torch, `labbench.Data` does.
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from labbench._version import __version__
+
+if sys.platform == "win32":  # no file locks, process groups and signals of POSIX
+    raise ImportError("labbench runs on Linux and macOS; on Windows, install it in WSL (Windows Subsystem for Linux)")
 
 if TYPE_CHECKING:
     from pathlib import Path

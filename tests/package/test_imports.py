@@ -101,3 +101,10 @@ def test_expanding_the_grid_of_a_built_in_task_does_not_load_torch(tmp_path: Pat
         f"from pathlib import Path; from labbench.runner.expanded_grid import load_grid; load_grid(Path({str(grid)!r}))"
     )
     assert "torch" not in loaded_by(code)
+
+
+def test_windows_is_refused_with_the_way_to_run_there() -> None:
+    code = "import sys; sys.platform = 'win32'; import labbench"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1].startswith("ImportError: labbench runs on Linux and macOS; on Windows")
