@@ -47,7 +47,7 @@ CASES = [
     Case("log y", "", ["y"] * 6, leet_before="\t", leet_keys=["y"] * 6),
     Case("filter letter", "<= 3 kB", list("lr=0.0"), before="f"),
     Case("help", "<= 25 kB", ["?", "\x1b", "?", "\x1b"], leet_keys=["?", "?", "?", "?"]),
-    Case("another screen", "<= 25 kB", ["4", "1", "4", "1"]),
+    Case("another screen", "<= 25 kB", ["3", "1", "3", "1"]),
     Case("mouse move over nothing", "0", [MOUSE.format(column=100 + n, row=1) for n in range(6)]),
 ]
 

@@ -18,7 +18,10 @@ _LINE_BREAK = re.compile(r"[ \t]*[\r\n]+\s*")
 
 
 class LineInput(Input):
-    """Input whose pasted lines are joined by spaces; Textual's own keeps only the first."""
+    """Input that joins pasted lines, of which Textual's own keeps only the first, and does not blink."""
+
+    def on_mount(self) -> None:
+        self.cursor_blink = False  # it would write to a slow connection twice a second
 
     def _on_paste(self, event: events.Paste) -> None:
         event.prevent_default()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from textual.pilot import Pilot
+from textual.widgets import Input
 
 from helpers.golden import press, screen, type_in, use
 
@@ -22,5 +23,15 @@ def test_tab_completes_keys_and_values(database: Path) -> None:
         assert "6 of 12" in now
         now = await press(pilot, "enter")
         assert "adam   sgd" not in now
+
+    use(database, look)
+
+
+def test_the_cursor_does_not_blink(database: Path) -> None:
+    async def look(pilot: Pilot[None]) -> None:
+        await press(pilot, "f")
+        focused = pilot.app.focused
+        assert isinstance(focused, Input)
+        assert not focused.cursor_blink
 
     use(database, look)
