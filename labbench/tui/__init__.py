@@ -14,7 +14,7 @@ from labbench.files import database_command
 
 if TYPE_CHECKING:
     from labbench.tui.app import LabbenchApp
-    from labbench.tui.terminal_background import TerminalQuestion
+    from labbench.tui.terminal_background import TerminalAnswers, TerminalQuestion
 
 BUILTIN_VIEWS = ("runs", "chart", "compare", "grid", "why")
 """Views to start with besides saved ones: one of the screens, or the chart alone."""
@@ -31,9 +31,7 @@ def run_app(
     Raises InputError for an unknown view or a file that is not a labbench database, and SystemExit after a signal has
     ended it.
     """
-    from labbench.tui.graphics.detection import choose_graphics, remove_answer
     from labbench.tui.saved_state import SavedState, read_theme
-    from labbench.tui.terminal_background import parse_answer
 
     saved_state = SavedState(path)
     saved_state.last = saved_state.last or dict(first or {})
@@ -48,16 +46,13 @@ def run_app(
     question = _ask_terminal(asks_background=theme is None)
     app_class = _import_app()
     received = question.read_answers() if question is not None else b""
-    graphics = choose_graphics(os.environ, received)
-    is_light, typed = parse_answer(remove_answer(received))
+    terminal = _read_answers(received)
     app = app_class(
         path,
         view=view or "runs",
         saved_state=None if is_temporary else saved_state,
         theme=theme,
-        is_light=is_light,
-        typed=typed,
-        graphics=graphics,
+        terminal=terminal,
     )
     app.session.is_read_only = is_temporary
     app.run()
@@ -75,6 +70,14 @@ def _import_app() -> type[LabbenchApp]:
     gc.freeze()  # later collections skip the modules: the first paint comes 30 ms earlier
     gc.enable()
     return LabbenchApp
+
+
+def _read_answers(received: bytes) -> TerminalAnswers:
+    from labbench.tui.graphics.detection import choose_graphics, remove_answer
+    from labbench.tui.terminal_background import TerminalAnswers, parse_answer
+
+    is_light, typed = parse_answer(remove_answer(received))
+    return TerminalAnswers(is_light, choose_graphics(os.environ, received), typed)
 
 
 def _ask_terminal(*, asks_background: bool) -> TerminalQuestion | None:

@@ -34,6 +34,7 @@ from labbench.tui.screens.base import DataScreen
 from labbench.tui.screens.export_view import drawn_as_text
 from labbench.tui.screens.runs import RunsScreen
 from labbench.tui.session import Session
+from labbench.tui.terminal_background import TerminalAnswers
 from labbench.tui.theme import DARK, LIGHT, THEMES
 from labbench.tui.widgets.picker import Picker
 from labbench.tui.widgets.top_bar import SCREEN_KEYS
@@ -72,9 +73,7 @@ class LabbenchApp(App[None]):
         view: str = "runs",
         saved_state: SavedState | None = None,
         theme: str | None = None,
-        is_light: bool | None = None,
-        typed: bytes = b"",
-        graphics: Graphics | None = None,
+        terminal: TerminalAnswers | None = None,
     ) -> None:
         """Create the application for a database.
 
@@ -83,11 +82,10 @@ class LabbenchApp(App[None]):
             view: A screen, `chart` or a saved view.
             saved_state: State to restore and to save on exit; without it none is saved.
             theme: Name of a theme; by default the one that suits the background of the terminal.
-            is_light: True if that background is light, None if unknown.
-            typed: Keys that were typed before the application was created.
-            graphics: Protocol of images that the terminal understands; None for none.
+            terminal: Answers of the terminal; by default none.
         """
         super().__init__()
+        terminal = terminal or TerminalAnswers()
         self.path = path
         self.session = Session(path)
         self._saved_state = saved_state
@@ -102,10 +100,10 @@ class LabbenchApp(App[None]):
         self.add_mode("why", lambda: _why_screen(self.session))
         for own_theme in THEMES:
             self.register_theme(own_theme)
-        self.theme = theme if theme in self.available_themes else LIGHT.name if is_light else DARK.name
-        self.typed = typed
+        self.theme = theme if theme in self.available_themes else LIGHT.name if terminal.is_light else DARK.name
+        self.typed = terminal.typed
         """Keys that were typed before the application was created, for the driver."""
-        self.pictures = None if graphics is None else _make_output(graphics)
+        self.pictures = None if terminal.graphics is None else _make_output(terminal.graphics)
         """Output of pictures, for the driver and for the widgets that show them."""
         self._choose_line_filters()
 

@@ -13,7 +13,11 @@ import re
 import select
 import time
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from labbench.tui.graphics.detection import Graphics
 
 BACKGROUND_QUESTION = b"\x1b]11;?\x1b\\"
 _ATTRIBUTES_QUESTION = b"\x1b[c"
@@ -23,6 +27,18 @@ _ANSWER_SECONDS = 0.3
 """Maximum seconds to wait for an answer."""
 _LIGHT = 0.5
 """Minimum luminance of a light background, 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class TerminalAnswers:
+    """Facts about the terminal, and the keys that were typed in the meantime."""
+
+    is_light: bool | None = None
+    """True if its background is light; None if unknown."""
+    graphics: Graphics | None = None
+    """Protocol of images that it understands; None for none."""
+    typed: bytes = b""
+    """Keys that were typed before the application was created."""
 
 
 def may_ask(environ: Mapping[str, str]) -> bool:

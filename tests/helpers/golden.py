@@ -25,6 +25,7 @@ from helpers.waiting import HANG_SECONDS
 from labbench.tui.app import LabbenchApp
 from labbench.tui.graphics.detection import Graphics
 from labbench.tui.saved_state import SavedState
+from labbench.tui.terminal_background import TerminalAnswers
 
 FOLDER = Path(__file__).parents[1] / "golden"
 MAX_DIFFERENT_DOTS = 6
@@ -53,7 +54,7 @@ def use(
     """Open the database in a terminal of the given size, with these chart settings, and run the script against it."""
 
     async def run() -> None:
-        app = LabbenchApp(path, view=view, saved_state=saved_state, graphics=graphics)
+        app = LabbenchApp(path, view=view, saved_state=saved_state, terminal=TerminalAnswers(graphics=graphics))
         if saved_state is None:
             app.session.chart = dict(chart)
         async with app.run_test(size=size, notifications=True) as pilot:
