@@ -22,6 +22,7 @@ from labbench.files import database_command, expand_home, files_folder
 from labbench.text import clean, format_count, format_duration, format_setting, split_lines
 
 if TYPE_CHECKING:
+    from labbench.filters.parser import Filter
     from labbench.metrics import Goal
     from labbench.records import RunRecord
     from labbench.store.reader import Reader
@@ -77,12 +78,7 @@ def ls(
         total, goals = reader.count(run_filter), reader.metrics(run_filter)
         column, descending = sort_order(sort, goals)
         is_missing = print_name_notes(reader.check_names(run_filter, columns=names or (), sort=column))
-        try:
-            records = reader.runs(run_filter, sort=column, descending=descending, limit=limit)
-        except InputError:
-            if not is_missing:
-                raise
-            records = reader.runs(run_filter, limit=limit)  # no run has the column to sort by yet
+        records = _sorted_runs(reader, run_filter, (column, descending), limit=limit, is_missing=is_missing)
         declared = reader.declared_goals()
     if as_json:
         click.echo(json.dumps(run_documents(records)))
@@ -98,6 +94,19 @@ def ls(
             echo(f"{len(records)} of {total} runs", err=True)
     else:
         echo("no run matches the filter" if run_filter else no_runs_message(db), err=True)
+
+
+def _sorted_runs(
+    reader: Reader, run_filter: Filter | None, order: tuple[str | None, bool], *, limit: int | None, is_missing: bool
+) -> list[RunRecord]:
+    """Return runs in the order (column, descending); unsorted if the column is one of names that are missing."""
+    column, descending = order
+    try:
+        return reader.runs(run_filter, sort=column, descending=descending, limit=limit)
+    except InputError:
+        if not is_missing:
+            raise
+        return reader.runs(run_filter, limit=limit)  # no run has the column yet
 
 
 def _split_words(words: Sequence[str]) -> tuple[list[Path], list[str]]:

@@ -125,12 +125,10 @@ def why(
             _write_page(reader, html_file, answer, costs, selection)
         if as_json or table_format != "text":
             _print_document(answer, costs, "json" if as_json else table_format)
-        elif html_file is None and is_plain():
-            click.echo("\n".join([*_answer_sentences(answer, costs), ""]))
-            _print_tables(answer, costs, "plain")
         elif html_file is None:
-            click.echo("\n".join(_answer_lines(answer, costs)))
-            _print_curves(reader, answer, selection, run_filter, options)
+            _print_answer(answer, costs)
+            if not is_plain():
+                _print_curves(reader, answer, selection, run_filter, options)
 
 
 def _selection_options(
@@ -204,6 +202,15 @@ def _write_page(reader: Reader, path: Path, answer: Answer, costs: Efficiency | 
     except OSError as error:
         raise LabbenchError(f"cannot write {path}: {error.strerror or error}") from error
     echo(f"written: {path}", err=True)
+
+
+def _print_answer(answer: Answer, costs: Efficiency | None) -> None:
+    """Print the answer as a page, or in plain text as sentences and tables."""
+    if is_plain():
+        click.echo("\n".join([*_answer_sentences(answer, costs), ""]))
+        _print_tables(answer, costs, "plain")
+    else:
+        click.echo("\n".join(_answer_lines(answer, costs)))
 
 
 def _answer_sentences(answer: Answer, costs: Efficiency | None) -> list[str]:
