@@ -221,7 +221,7 @@ class Answer:
     not_analysed: tuple[str, ...] = ()
     """Varying parameters that were left out because too many vary (`table.MAX_PARAMETERS`)."""
     scale: Scale = "linear"
-    """Scale of the analysis; on `log`, means are geometric means, and shares are those of the logarithms' variance."""
+    """Scale of the analysis; on `log`, means are geometric means, and shares are parts of the logarithms' variance."""
     span: tuple[float, float] | None = None
     """Smallest and largest value of a run; None without values."""
 

@@ -25,7 +25,7 @@ class AsciiStream(io.TextIOWrapper):
     """Stream that prints ASCII: substitutes of the same width, or escapes."""
 
     def write(self, text: str) -> int:
-        """Print text; the number of characters is that of `text`."""
+        """Print text as ASCII; return the number of characters of `text`."""
         super().write(to_ascii(text))
         return len(text)
 

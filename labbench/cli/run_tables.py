@@ -58,7 +58,7 @@ MAX_LEADING_METRICS = 2
 """Default number of metrics in a table of runs."""
 
 MAX_EXPERIMENTS = 4
-"""Number of experiments of which a table of runs shows at least one metric each."""
+"""Number of experiments with at least one metric each in a table of runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class TextColumn:
     cells: Sequence[str]
     right: bool = False
     rank: int = 0
-    """Columns of the highest rank are left out first where the terminal is too narrow; those of rank 0 stay."""
+    """Order in which columns are left out in a narrow terminal, the highest rank first; rank 0 is never left out."""
     min_cells: int | None = None
     """Cells that are left of a column that is shortened where the terminal is still too narrow; None: all."""
 

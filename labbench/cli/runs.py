@@ -22,6 +22,7 @@ from labbench.files import database_command, expand_home, files_folder
 from labbench.text import clean, format_count, format_duration, format_setting, split_lines
 
 if TYPE_CHECKING:
+    from labbench.cli.run_tables import TextColumn
     from labbench.filters.parser import Filter
     from labbench.metrics import Goal
     from labbench.records import RunRecord
@@ -66,7 +67,7 @@ def ls(
 
     Runs of several databases are listed together, with the source of each.
     """
-    from labbench.cli.run_tables import assumed_goals_note, leading_metrics, print_table, run_columns
+    from labbench.cli.run_tables import assumed_goals_note, leading_metrics, run_columns
     from labbench.filters.parser import parse
     from labbench.store.reader import Reader
 
@@ -84,9 +85,7 @@ def ls(
         click.echo(json.dumps(run_documents(records)))
     elif records:
         metrics = leading_metrics(records, goals, metric_of_column(column, goals))
-        n_left_out = print_table(run_columns(records, goals, names=names, metrics=metrics), table_format, is_wide=wide)
-        if n_left_out:
-            echo(f"{format_count(n_left_out, 'column')} left out of this width: --wide shows all", err=True)
+        _print_runs(run_columns(records, goals, names=names, metrics=metrics), table_format, is_wide=wide)
         remedy = f"`{database_command(db)} define METRIC min|max|none`"
         if note := assumed_goals_note(names or metrics, goals, declared, remedy):
             echo(note, err=True)
@@ -94,6 +93,15 @@ def ls(
             echo(f"{len(records)} of {total} runs", err=True)
     else:
         echo("no run matches the filter" if run_filter else no_runs_message(db), err=True)
+
+
+def _print_runs(columns: Sequence[TextColumn], table_format: str, *, is_wide: bool) -> None:
+    """Print a table of runs, and on stderr the number of columns that the terminal has no room for."""
+    from labbench.cli.run_tables import print_table
+
+    n_left_out = print_table(columns, table_format, is_wide=is_wide)
+    if n_left_out:
+        echo(f"{format_count(n_left_out, 'column')} left out of this width: --wide shows all", err=True)
 
 
 def _sorted_runs(
@@ -110,7 +118,7 @@ def _sorted_runs(
 
 
 def _split_words(words: Sequence[str]) -> tuple[list[Path], list[str]]:
-    """Return the words of `labbench ls` that name databases, and those of the filter."""
+    """Split the words of `labbench ls` into databases and terms of the filter."""
     paths = [word for word in words if _is_database(word)]
     return [expand_home(word) for word in paths], [word for word in words if word not in paths]
 

@@ -127,8 +127,7 @@ def why(
             _print_document(answer, costs, "json" if as_json else table_format)
         elif html_file is None:
             _print_answer(answer, costs)
-            if not is_plain():
-                _print_curves(reader, answer, selection, run_filter, options)
+            _print_curves(reader, answer, selection, run_filter, options)
 
 
 def _selection_options(
@@ -273,8 +272,8 @@ def _print_tables(answer: Answer, costs: Efficiency | None, table_format: str) -
 def _print_curves(
     reader: Reader, answer: Answer, selection: Selection, run_filter: Filter | None, options: SelectionOptions
 ) -> None:
-    """Draw the metric's curves in a terminal, grouped by the most important parameter with few values."""
-    if not answer.parameters or not sys.stdout.isatty():
+    """Draw the metric's curves in a terminal by the most important parameter with few values; not in plain text."""
+    if not answer.parameters or is_plain() or not sys.stdout.isatty():
         return
     from labbench.charts.plotext_chart import PlotCanvas
     from labbench.filters.parser import present_code

@@ -50,7 +50,7 @@ class ScriptOptions:
     left_out: Mapping[str, str]
     """Reason by option."""
     subcommand: str | None = None
-    """First subcommand of the script, to which the options belong; the options of others are left out."""
+    """First subcommand of the script, whose options are read; the options of others are left out."""
 
 
 class _Unknown:

@@ -27,7 +27,7 @@ class Bounds:
     low: float = -math.inf
     high: float = math.inf
     scale: Scale = "linear"
-    """Scale of the analysed values: the metric's, or that of its logarithm."""
+    """Scale of the analysed values: `linear` for the metric, `log` for its logarithm."""
 
     def clip(self, interval: Interval) -> Interval:
         """Return the interval of a mean within the possible values."""

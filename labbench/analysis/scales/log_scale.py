@@ -71,7 +71,7 @@ def _restore_estimate(estimate: Estimate | None) -> Estimate | None:
 
 
 def _lognormal_deviation(median: float, spread: float) -> float:
-    """Return the standard deviation of a log-normal distribution; `spread` is that of the logarithm."""
+    """Return the standard deviation of a log-normal variable whose logarithm has the deviation `spread`."""
     try:
         return median * math.sqrt(math.expm1(spread**2) * math.exp(spread**2))
     except OverflowError:
@@ -79,7 +79,7 @@ def _lognormal_deviation(median: float, spread: float) -> float:
 
 
 def _difference(logarithm: Interval, reference: float) -> Interval:
-    """Return a ratio as a difference in the metric's unit from the geometric mean `reference`, by which it divides."""
+    """Return a ratio to the geometric mean `reference` as a difference from it, in the metric's unit."""
     ends = (None if end is None else _relative_change(end) for end in (logarithm.low, logarithm.high))
     low, high = (None if end is None else end * reference for end in ends)
     return Interval(_relative_change(logarithm.mean) * reference, low, high)

@@ -27,7 +27,7 @@ _MAX_RUNS = 2_000
 
 
 def complete_names(read: Callable[[Reader, str], Names]) -> Callable[..., list[CompletionItem]]:
-    """Return a function for click's `shell_complete`: those of the names that `read` returns that start as typed."""
+    """Return a function for click's `shell_complete` that selects the names from `read` with the typed prefix."""
 
     def complete(context: click.Context, _: click.Parameter, typed: str) -> list[CompletionItem]:
         from labbench.store.reader import Reader

@@ -185,7 +185,6 @@ def require_equal_nodes(paths: Sequence[str], task: str, modules: Mapping[str, b
         )
         for node in nodes
     }
-    here = {name: library_versions().get(name, "none") for name in ("python", "torch", "labbench")}
     for node, answer in answers.items():
         try:
             description = ray.get(answer, timeout=PROBE_SECONDS)
@@ -196,19 +195,28 @@ def require_equal_nodes(paths: Sequence[str], task: str, modules: Mapping[str, b
             raise InputError(
                 f"the node {nodes[node]} cannot run labbench ({cause}); install the same labbench and torch there"
             ) from error
-        if differing := [name for name in here if description["versions"][name] != here[name]]:
-            versions = ", ".join(f"{name} {description['versions'][name]} (here {here[name]})" for name in differing)
-            raise InputError(f"the node {nodes[node]} has {versions}; install the same versions")
-        if description["missing"]:
-            raise InputError(
-                f"the node {nodes[node]} does not see {description['missing'][0]}: put the data on a disk that the "
-                "nodes share"
-            )
-        if description["problem"]:
-            raise InputError(
-                f"on the node {nodes[node]}: {description['problem']}; install what the task imports there, or put it "
-                "beside the task's file, from where it is sent"
-            )
+        _require_equal_node(nodes[node], description)
+
+
+def _require_equal_node(node: str, description: Mapping[str, Any]) -> None:
+    """Check a node by its answer to `describe_node`.
+
+    Raises:
+        InputError: Its versions differ, or it lacks data, or it cannot import the task.
+    """
+    here = {name: library_versions().get(name, "none") for name in ("python", "torch", "labbench")}
+    if differing := [name for name in here if description["versions"][name] != here[name]]:
+        versions = ", ".join(f"{name} {description['versions'][name]} (here {here[name]})" for name in differing)
+        raise InputError(f"the node {node} has {versions}; install the same versions")
+    if description["missing"]:
+        raise InputError(
+            f"the node {node} does not see {description['missing'][0]}: put the data on a disk that the nodes share"
+        )
+    if description["problem"]:
+        raise InputError(
+            f"on the node {node}: {description['problem']}; install what the task imports there, or put it beside the "
+            "task's file, from where it is sent"
+        )
 
 
 def disconnect() -> None:

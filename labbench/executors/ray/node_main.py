@@ -49,9 +49,9 @@ def place_task(task: str, modules: Files, folder: Path) -> str:
 
 
 def describe_node(paths: Sequence[str], task: str, modules: Files) -> dict[str, Any]:
-    """Return the versions that matter on this node, those of `paths` that do not exist here, and why the task fails.
+    """Return the versions on this node, the `paths` that it lacks, and the error of importing the task.
 
-    `task` and `modules` are as for `place_task`; the reason is "" if the task can be imported.
+    `task` and `modules` are as for `place_task`; the error is "" if the task can be imported.
     """
     from labbench.train.tasks.task import load_task
 

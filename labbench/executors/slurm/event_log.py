@@ -50,7 +50,7 @@ def _frame(payload: bytes) -> bytes:
 def read_records(path: Path, start: int, end: int | None = None) -> list[tuple[bytes, int]]:
     """Return the complete records from a position on, each with the position after it.
 
-    The file is opened anew, because an NFS client revalidates its cache only then. A record that is incomplete, or
+    Each call opens the file, because an NFS client revalidates its cache only then. A record that is incomplete, or
     whose checksum differs because the client has not received all of it, is left for the next call. Records that end
     after the position `end` are not read.
     """

@@ -194,7 +194,7 @@ class JobFolder:
         return self.path / f"events-{start}"
 
     def _end_of_start(self, start: int) -> int | None:
-        """Return the position up to which a start's events count; None while no later start has begun."""
+        """Return the position after the last valid event of a start; None while no later start has begun."""
         heading = read_records(self._event_file(start + 1), 0)[:1]
         return int(json.loads(heading[0][0])["previous_end"]) if heading else None
 

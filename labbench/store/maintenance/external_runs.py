@@ -61,7 +61,7 @@ class ImportedRun:
 
     @property
     def identity(self) -> str:
-        """Hash by which the run is known in its experiment."""
+        """Hash that identifies the run in its experiment."""
         return hashlib.sha256(f"import {self.source} {self.hint}".encode("utf-8", "replace")).hexdigest()
 
 
