@@ -13,8 +13,8 @@ from rich.cells import cell_len
 from textual._xterm_parser import XTermParser
 from textual.drivers.linux_driver import LinuxDriver
 
-from labbench.tui.graphics.board import Picture
-from labbench.tui.graphics.output import PictureOutput, ShownCell, is_picture_cell
+from labbench.tui.graphics.board import Picture, ShownCell
+from labbench.tui.graphics.output import PictureOutput, is_picture_cell
 from labbench.tui.sgr_styles import blank_style
 from labbench.tui.span_writer import Cell, Span, Spans, SpanWriter
 

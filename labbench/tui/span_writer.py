@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from labbench.tui.graphics.output import PictureOutput, ShownCell, is_picture_cell
+from labbench.tui.graphics.board import ShownCell
+from labbench.tui.graphics.output import PictureOutput, is_picture_cell
 from labbench.tui.sgr_styles import is_background, shows_blank, style_change
 
 _MIN_ERASED = 10

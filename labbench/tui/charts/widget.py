@@ -114,7 +114,7 @@ class Chart(Widget):
         if output is not None:
             from labbench.tui.graphics.chart_picture import ChartPicture  # on terminals that show images only
 
-            self._picture = ChartPicture(self, output)
+            self._picture = ChartPicture(self, self.redraw, output)
 
     def on_unmount(self) -> None:
         if self._picture is not None:

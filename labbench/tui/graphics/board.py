@@ -22,6 +22,19 @@ _MAX_NUMBER = 255
 
 
 @dataclass(frozen=True, slots=True)
+class ShownCell:
+    """Cell of the terminal that belongs to a picture."""
+
+    row: int
+    """1-based."""
+    column: int
+    """1-based."""
+    character: str
+    style: str
+    """Parameters of the SGR sequence."""
+
+
+@dataclass(frozen=True, slots=True)
 class Picture:
     """Rectangle of cells that shows an image."""
 

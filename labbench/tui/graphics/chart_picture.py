@@ -8,25 +8,25 @@ while the axes stay, until the next one is ready.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from textual.color import Color
 from textual.timer import Timer
+from textual.widget import Widget
 from textual.worker import get_current_worker
 
 from labbench import text
 from labbench.charts import palette
 from labbench.tui.graphics.board import Picture
-from labbench.tui.graphics.cell_size import measure_cell
+from labbench.tui.graphics.detection import measure_cell
 from labbench.tui.theme import series_colours
 
 if TYPE_CHECKING:  # numpy is not imported before the first paint
     from labbench.charts.plot.braille import InkRun
     from labbench.charts.plot.pixel_canvas import Plot
-    from labbench.tui.charts.widget import Chart
     from labbench.tui.graphics.indexed_image import IndexedImage
     from labbench.tui.graphics.output import PictureOutput
 
@@ -57,8 +57,9 @@ class _Request:
 class ChartPicture:
     """Picture of the curves of one chart."""
 
-    def __init__(self, chart: Chart, output: PictureOutput) -> None:
-        self._chart = chart
+    def __init__(self, chart: Widget, redraw: Callable[[], None], output: PictureOutput) -> None:
+        """`redraw` draws the chart again, with the cells of a new picture."""
+        self._chart, self._redraw = chart, redraw
         self._output = output
         self._requested: _Request | None = None
         self._timer: Timer | None = None
@@ -118,7 +119,7 @@ class ChartPicture:
             self._output.board.remove(previous)
         picture = None if image is None else self._output.board.place(image, frame.width, frame.height, previous)
         self._shown = None if picture is None else (request.plot, picture)
-        self._chart.redraw()
+        self._redraw()
 
     def _cell(self) -> tuple[int, int]:
         """Return the size of a cell in pixels."""

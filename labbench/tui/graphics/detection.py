@@ -1,4 +1,4 @@
-"""Detection of a terminal that shows images, from its answers to two queries and from the environment.
+"""Detection of a terminal that shows images, from its answers to two queries and from the environment; cell size.
 
 The answer to XTVERSION names the terminal: kitty and Ghostty show images of the kitty protocol at placeholder
 characters. The device attributes announce Sixel. In tmux, tmux knows the name of the terminal around it.
@@ -7,7 +7,9 @@ characters. The device attributes announce Sixel. In tmux, tmux knows the name o
 from __future__ import annotations
 
 import re
+import struct
 import subprocess
+import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,6 +25,8 @@ _FIRST_KITTY = 28
 """Minor version of the first kitty, 0.28, with placeholder characters."""
 _TMUX_SECONDS = 0.3
 _VARIABLE = "LABBENCH_GRAPHICS"
+DEFAULT_CELL = (10, 20)
+"""Width and height of a cell of the VT340, which terminals emulate that do not report a size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,3 +84,18 @@ def _ask_tmux() -> str:
         passthrough, _, name = answer.strip().partition(" ")
         return name if passthrough in ("on", "all", "1") else ""
     return ""
+
+
+def measure_cell() -> tuple[int, int]:
+    """Return the width and the height of a cell in pixels, as the terminal reports them."""
+    try:
+        import fcntl
+        import termios
+
+        answer = fcntl.ioctl(sys.__stderr__ or 2, termios.TIOCGWINSZ, bytes(8))
+    except (ImportError, OSError, ValueError):  # Windows; no terminal
+        return DEFAULT_CELL
+    rows, columns, width, height = struct.unpack("HHHH", answer)
+    if not (rows and columns and width >= columns and height >= rows):
+        return DEFAULT_CELL
+    return width // columns, height // rows

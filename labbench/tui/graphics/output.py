@@ -4,28 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from labbench.tui.graphics import kitty
-from labbench.tui.graphics.board import FIRST_CELL, PictureBoard
+from labbench.tui.graphics.board import FIRST_CELL, PictureBoard, ShownCell
 from labbench.tui.graphics.detection import Graphics
 
 if TYPE_CHECKING:  # numpy is not imported before the first paint
     from labbench.tui.graphics.indexed_image import IndexedImage
-
-
-@dataclass(frozen=True, slots=True)
-class ShownCell:
-    """Cell of the terminal that belongs to a picture."""
-
-    row: int
-    """1-based."""
-    column: int
-    """1-based."""
-    character: str
-    style: str
-    """Parameters of the SGR sequence."""
 
 
 class PictureOutput(Protocol):
@@ -140,7 +126,7 @@ class SixelOutput:
         return " ", style
 
     def paint(self, cells: Iterable[ShownCell]) -> str:
-        from labbench.tui.graphics.sixel_cells import paint_cells  # imports numpy, which the images have loaded
+        from labbench.tui.graphics.sixel import paint_cells  # imports numpy, which the images have loaded
 
         self.board.changed.clear()
         return paint_cells(self.board, cells)
