@@ -6,8 +6,11 @@ import os
 import re
 import select
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from io import TextIOWrapper
 from itertools import repeat
+from typing import IO, cast
 
 from rich.cells import cell_len
 from textual._xterm_parser import XTermParser
@@ -214,10 +217,37 @@ def _erases_to_background(environ: Mapping[str, str]) -> bool:
     return "TMUX" in environ or not environ.get("TERM", "").startswith("screen")
 
 
+class TerminalFile:
+    """Output to a terminal, discarded once the terminal has been closed.
+
+    Textual writes in a thread with a bounded queue. An error would end the thread, and a full queue would then block
+    the program at its end.
+    """
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+
+    def write(self, text: str) -> None:
+        """Write text if the terminal is open."""
+        with suppress(OSError):
+            self._file.write(text)
+
+    def flush(self) -> None:
+        """Flush the text if the terminal is open."""
+        with suppress(OSError):
+            self._file.flush()
+
+
 class ChangedCellsDriver(LinuxDriver):
     """Driver of Linux and macOS that passes the output of Textual through `ChangedCells`."""
 
     _changed_cells: ChangedCells | None = None
+
+    def start_application_mode(self) -> None:
+        """Write to a terminal that may be closed."""
+        if isinstance(self._file, TextIOWrapper):  # not again after a suspension
+            self._file = cast("TextIOWrapper", TerminalFile(self._file))
+        super().start_application_mode()  # type: ignore[no-untyped-call]
 
     @property
     def _pictures(self) -> PictureOutput | None:

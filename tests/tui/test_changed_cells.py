@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
 from itertools import repeat
+from typing import IO, cast
 
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
+from textual.drivers._writer_thread import WriterThread
 
-from labbench.tui.changed_cells import ChangedCells
+from labbench.tui.changed_cells import ChangedCells, TerminalFile
 
 _COLUMNS, _ROWS = 24, 3
 _SEQUENCE = re.compile(r"\x1b\[([\d;?]*)([A-Za-z])|(.)", re.DOTALL)
@@ -188,3 +191,16 @@ def test_characters_of_uncertain_width_do_not_shift_the_rest_of_the_line() -> No
     """Terminals disagree about the width of emoji sequences, so the text after one has a position of its own."""
     written = ChangedCells().reduce("\x1b[1;1H\x1b[31m👩‍🔬\x1b[0m\x1b[32mlab\x1b[0m\x1b[1;1H")
     assert re.search(r"👩‍🔬\x1b\[1;\d+H.*lab", written)
+
+
+def test_what_is_written_after_the_terminal_has_been_closed_blocks_nothing() -> None:
+    master, terminal = os.openpty()
+    os.close(master)
+    with os.fdopen(terminal, "w", buffering=1) as file:
+        thread = WriterThread(cast("IO[str]", TerminalFile(file)))
+        thread.start()
+        for _ in range(200):  # more than the queue of the thread holds
+            thread.write("x\n")
+        thread.stop()
+        assert not thread.is_alive()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())  # for what is left in the buffer
