@@ -53,6 +53,18 @@ class WakeEvent:
         self._lock.acquire(timeout=seconds)
 
 
+def _wait_until(condition: Callable[[], bool], seconds: float) -> None:
+    """Wait at most `seconds` until a condition is true.
+
+    Without a lock, unlike `Thread.join`: a signal handler that waits again could not get the lock that the interrupted
+    call holds.
+    """
+    deadline, pause = time.monotonic() + seconds, 0.0005
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(pause)
+        pause = min(2 * pause, 0.01)
+
+
 class RunWriterThread:
     """Backlog of one run and the thread that writes it."""
 
@@ -86,6 +98,8 @@ class RunWriterThread:
         self._driver_session: int | None = None
         """Session of the process that drives the run, in a process forked from it; else None."""
         self._thread: threading.Thread | None = None
+        self._has_ended = False
+        """True once the thread has written everything."""
         self._flush_events: deque[threading.Event] = deque()
         self._create_locks()
 
@@ -151,7 +165,7 @@ class RunWriterThread:
         """Start the thread unless it is running."""
         with self._change_lock:
             if self._thread is None:
-                thread = threading.Thread(target=self._work, name=f"labbench {self.run.key}", daemon=True)
+                thread = threading.Thread(target=self._run, name=f"labbench {self.run.key}", daemon=True)
                 try:
                     thread.start()
                 except RuntimeError as error:  # too many threads, or the interpreter is shutting down
@@ -200,7 +214,7 @@ class RunWriterThread:
         self._is_closing = self.calls.asleep = True
         self._wake_event.set()
         if self._thread is not None:
-            self._thread.join(seconds)
+            _wait_until(lambda: self._has_ended, seconds)
 
     def adopt_if_daemon(self) -> None:
         """Drive the run in a daemon: in a forked process with its own session, after the end of the driving process."""
@@ -240,7 +254,7 @@ class RunWriterThread:
         self._batches.after_fork_in_child()
         if self._driver_session is None:  # 0 is the id of a session that began outside the container
             self._driver_session = os.getsid(0)
-        self._thread = None
+        self._thread, self._has_ended = None, False
         self._flush_events.clear()
         self._create_locks()
 
@@ -252,6 +266,12 @@ class RunWriterThread:
         self._is_paused = False
 
     # Called in the writer thread.
+
+    def _run(self) -> None:
+        try:
+            self._work()
+        finally:
+            self._has_ended = True
 
     def _work(self) -> None:
         deadline = None
