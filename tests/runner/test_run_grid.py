@@ -285,7 +285,7 @@ dropout = [0.0, 0.5]
 [repeat]
 seeds = [0, 1, 2]
 [runtime]
-snapshot_every = 0.2
+snapshot_every = 0.6
 """
 
 
