@@ -243,7 +243,7 @@ def test_optimizers_with_a_preempted_and_a_killed_job_equal_worker_processes(clu
 
 
 @pytest.mark.skipif(
-    not os.environ.get("LABBENCH_CLUSTER_TESTS"), reason="takes a minute or more: set LABBENCH_CLUSTER_TESTS=1 to run it"
+    not os.environ.get("LABBENCH_CLUSTER_TESTS"), reason="takes minutes: set LABBENCH_CLUSTER_TESTS=1 to run it"
 )
 def test_a_search_in_jobs_prunes_and_measures_as_in_worker_processes(cluster: Cluster) -> None:
     (cluster.folder / "grid.toml").write_text(SEARCH)
