@@ -314,7 +314,7 @@ def test_nothing_is_written_into_the_files_of_a_script_that_closes_all_file_desc
     os._exit(0)
     """
     result = scripts.run(tmp_path, code)
-    assert result.returncode == 0
+    assert result.returncode == 0, result.stderr
     assert "the program has closed the file descriptors of the database" in result.stdout
     assert "what it logs from now on is written to another file" in result.stderr
     assert {(tmp_path / f"user{n}.bin").read_bytes() for n in range(20)} == {b"mine"}
