@@ -12,7 +12,7 @@ import click
 from labbench.cli.help import FILTER_HELP, examples
 from labbench.cli.options import RunSelection, database, run_selection
 from labbench.cli.output import echo, print_name_notes
-from labbench.cli.setup.name_completion import complete_experiments, complete_metrics
+from labbench.cli.setup.completion import complete_experiments, complete_metrics
 from labbench.errors import InputError, RunNotFound, did_you_mean
 from labbench.text import clean, format_count
 

@@ -16,7 +16,7 @@ import click
 from labbench.cli.help import FILTER_HELP, examples
 from labbench.cli.options import PATH, database, filters
 from labbench.cli.output import echo, print_name_notes, printable
-from labbench.cli.setup.name_completion import complete_metrics
+from labbench.cli.setup.completion import complete_metrics
 from labbench.errors import InputError
 from labbench.text import format_count
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 import click
 
 from labbench.cli.output import plain_output
-from labbench.cli.setup.name_completion import complete_filters, complete_runs
+from labbench.cli.setup.completion import complete_filters, complete_runs
 from labbench.files import default_database, expand_home
 
 Command = TypeVar("Command", bound=Callable[..., Any])

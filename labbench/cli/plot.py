@@ -14,7 +14,7 @@ import click
 from labbench.cli.help import FILTER_HELP, examples
 from labbench.cli.options import FILE_PATH, Command, all_code, database, filters
 from labbench.cli.output import echo, print_name_notes
-from labbench.cli.setup.name_completion import complete_keys, complete_metrics
+from labbench.cli.setup.completion import complete_keys, complete_metrics
 from labbench.errors import InputError
 from labbench.text import no_color_requested
 

@@ -16,7 +16,7 @@ import click
 from labbench.cli.help import FILTER_HELP, examples
 from labbench.cli.options import as_json, database, plain, runs, table_format
 from labbench.cli.output import echo, is_plain, print_name_notes
-from labbench.cli.setup.name_completion import complete_columns, complete_filters
+from labbench.cli.setup.completion import complete_columns, complete_filters
 from labbench.errors import InputError, LabbenchError
 from labbench.files import database_command, expand_home, files_folder
 from labbench.text import clean, format_count, format_duration, format_setting, split_lines

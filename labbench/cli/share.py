@@ -11,7 +11,7 @@ import click
 from labbench.cli.help import FILTER_HELP, examples
 from labbench.cli.options import FILE_PATH, database
 from labbench.cli.output import echo
-from labbench.cli.setup.name_completion import complete_filters, complete_runs
+from labbench.cli.setup.completion import complete_filters, complete_runs
 from labbench.errors import InputError
 from labbench.text import format_count, format_size
 

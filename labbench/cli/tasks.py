@@ -11,7 +11,7 @@ import click
 from labbench.cli.help import examples
 from labbench.cli.options import as_json, plain
 from labbench.cli.output import echo
-from labbench.cli.setup.name_completion import complete_tasks
+from labbench.cli.setup.completion import complete_tasks
 from labbench.files import expand_home
 from labbench.text import clean
 

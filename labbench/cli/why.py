@@ -16,7 +16,7 @@ import click
 from labbench.cli.help import FILTER_HELP, examples
 from labbench.cli.options import FILE_PATH, all_code, as_json, database, filters, plain, table_format
 from labbench.cli.output import echo, is_plain, print_name_notes
-from labbench.cli.setup.name_completion import complete_keys, complete_metrics
+from labbench.cli.setup.completion import complete_keys, complete_metrics
 from labbench.errors import InputError, LabbenchError, unknown_metric
 from labbench.text import clean, no_color_requested
 

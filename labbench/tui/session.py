@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from labbench.charts.glyphs import SLOT_COUNT
-from labbench.tui.columns.column_layout import ColumnLayout
+from labbench.tui.columns.run_column import ColumnLayout
 from labbench.tui.edits import Edit
 from labbench.tui.queries import Query
 

@@ -12,7 +12,7 @@ import click
 from labbench.cli.help import examples
 from labbench.cli.options import FILE_PATH, database
 from labbench.cli.output import echo
-from labbench.cli.setup.name_completion import complete_tasks
+from labbench.cli.setup.completion import complete_tasks
 from labbench.errors import InputError
 from labbench.files import database_command, write_atomically
 

@@ -9,8 +9,7 @@ from typing import Any
 from textual.binding import Binding
 
 from labbench.metrics import charted_metrics
-from labbench.tui.columns.column_layout import ColumnLayout
-from labbench.tui.columns.run_column import RunColumn
+from labbench.tui.columns.run_column import ColumnLayout, RunColumn
 from labbench.tui.queries import Query, Snapshot
 from labbench.tui.session import Session
 from labbench.tui.widgets.columns_dialog import MAX_COLUMN_WIDTH, MIN_COLUMN_WIDTH, ColumnsDialog

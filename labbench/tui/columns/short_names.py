@@ -14,8 +14,7 @@ from dataclasses import replace
 from labbench import text
 from labbench.records import RunRecord
 from labbench.tui.charts.labels import is_in_names, mentions
-from labbench.tui.columns.column_layout import ColumnLayout
-from labbench.tui.columns.run_column import RunColumn
+from labbench.tui.columns.run_column import ColumnLayout, RunColumn
 
 _SETTING = "config:"
 _GAP_CELLS = 2

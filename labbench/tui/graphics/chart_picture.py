@@ -7,6 +7,7 @@ while the axes stay, until the next one is ready.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ _QUIET_SECONDS = 0.08
 """Seconds without a change before curves are painted."""
 _MAX_CELL = (8, 16)
 """Largest cell in pixels of an image that the terminal scales."""
+_MIN_CELL = (4, 8)
+"""Smallest cell in pixels that is worth an image."""
 _PAGE_BYTES = 100_000
 """Maximum bytes of the images of a page of charts; their cells take up to 40,000 more on a screen of 200 x 50."""
 _OPACITIES = {palette.BAND: 0.25, palette.LINE: 0.9, palette.BRIGHT: 1.0}
@@ -103,11 +106,9 @@ class ChartPicture:
             self._chart.run_worker(work, thread=True, exclusive=True, group="picture")
 
     def _paint_in_thread(self, request: _Request) -> None:
-        from labbench.tui.graphics.painting import paint_within  # imports numpy
-
         n_charts = sum(sibling.display for sibling in self._chart.siblings) + 1
         max_bytes = _PAGE_BYTES / n_charts
-        image = paint_within(request.plot, request.cell, dict(request.colours), self._output, max_bytes)
+        image = _paint_within(request.plot, request.cell, dict(request.colours), self._output, max_bytes)
         if not get_current_worker().is_cancelled:
             self._chart.app.call_from_thread(self._show, request, image)
 
@@ -156,3 +157,35 @@ def _cover_row(runs: Sequence[InkRun], left: int, picture: Picture, row: int) ->
             column, position = column + len(match[0]), match.end()
         yield part[position:], ink
         column += text.cell_width(part[position:])
+
+
+def _paint_within(
+    plot: Plot,
+    cell: tuple[int, int],
+    colours: Mapping[int, tuple[int, int, int, float]],
+    output: PictureOutput,
+    max_bytes: float,
+) -> IndexedImage | None:
+    """Return the image of a plot in at most `max_bytes`, if need be with fewer pixels; None if that is impossible.
+
+    Args:
+        plot: Plot to paint.
+        cell: Width and height of a cell in pixels.
+        colours: Red, green, blue and opacity of each ink.
+        output: Output that sends the image.
+        max_bytes: Maximum bytes to send.
+    """
+    from labbench.charts.plot.pixel_canvas import paint_plot
+    from labbench.tui.graphics.indexed_image import IndexedImage
+
+    size = plot.frame.height * cell[1], plot.frame.width * cell[0]
+    while min(cell[0] / _MIN_CELL[0], cell[1] / _MIN_CELL[1]) >= 1:
+        image = IndexedImage.from_pixels(paint_plot(plot, cell, colours.__getitem__))
+        if not output.scales:
+            image = image.resize(*size)
+        excess = output.count_bytes(image) / max_bytes
+        if excess <= 1:
+            return image
+        factor = min(0.8, 1 / math.sqrt(excess))
+        cell = math.floor(cell[0] * factor), math.floor(cell[1] * factor)
+    return None

@@ -22,8 +22,7 @@ from labbench.tui.actions.query_actions import QUERY_BINDINGS, QueryActions
 from labbench.tui.actions.table_actions import TABLE_BINDINGS, TableActions
 from labbench.tui.charts.panel import ChartPanel
 from labbench.tui.clipboard import TableRows
-from labbench.tui.columns.column_layout import ColumnLayout
-from labbench.tui.columns.run_column import RunColumn
+from labbench.tui.columns.run_column import ColumnLayout, RunColumn
 from labbench.tui.columns.run_columns import ColumnContext, exported_rows, run_columns
 from labbench.tui.columns.short_names import fit_names
 from labbench.tui.queries import Query, Snapshot

@@ -13,8 +13,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
-from labbench.tui.columns.column_layout import ColumnLayout
-from labbench.tui.columns.run_column import RunColumn
+from labbench.tui.columns.run_column import ColumnLayout, RunColumn
 from labbench.tui.widgets.prompt import LineInput
 
 MIN_COLUMN_WIDTH, MAX_COLUMN_WIDTH = 3, 120

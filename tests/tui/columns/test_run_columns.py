@@ -8,7 +8,7 @@ from dataclasses import replace
 from labbench.metrics import metric_rank
 from labbench.records import MetricSummary, RunRecord
 from labbench.text import format_delta
-from labbench.tui.columns.column_layout import ColumnLayout
+from labbench.tui.columns.run_column import ColumnLayout
 from labbench.tui.columns.run_columns import ColumnContext, RunColumn, run_columns
 
 RUN = RunRecord(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from labbench.records import MetricSummary, RunRecord
-from labbench.tui.columns.column_layout import ColumnLayout
+from labbench.tui.columns.run_column import ColumnLayout
 from labbench.tui.columns.run_columns import ColumnContext, run_columns
 from labbench.tui.columns.short_names import fit_names, short_name
 
