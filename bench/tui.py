@@ -297,7 +297,7 @@ def main() -> None:
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     print("| measurement, at 200x50 | labbench | wandb leet | goal |\n|---|---|---|---|")
-    with tempfile.TemporaryDirectory(dir=options.folder) as scratch:
+    with tempfile.TemporaryDirectory(dir=options.folder, ignore_cleanup_errors=True) as scratch:
         bench = Bench(options.folder.resolve(), Path(scratch).resolve(), not options.no_wandb)
         for name in options.case or CASES:
             for row in CASES[name](bench):
