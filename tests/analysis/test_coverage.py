@@ -1,24 +1,16 @@
 """Coverage of the 95 % intervals in simulated grids, a part of bench/coverage.py."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-PATH = Path(__file__).parents[2] / "bench" / "coverage.py"
+from helpers.programs import load_program
+
 GRIDS = 60
 
 
 @pytest.fixture(scope="module")
 def bench():
-    spec = importlib.util.spec_from_file_location("labbench_bench_coverage", PATH)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look up their module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+    return load_program("bench/coverage.py")
 
 
 @pytest.mark.parametrize("noise", ["equal spread", "two spreads, 1 and 3"])

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import ast
 import re
-import sys
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 from xml.etree import ElementTree
@@ -16,27 +14,17 @@ import pytest
 pytest.importorskip("torch")
 
 import labbench
+from helpers.programs import load_program
 from labbench.cli import main
 from labbench.params.builtin import BUILTIN
 
 ROOT = Path(__file__).parents[2]
 
 
-def load(name: str) -> ModuleType:
-    """Load a program of the folder docs."""
-    spec = spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
 def generator() -> ModuleType:
     """Return the program that generates pages of the reference."""
-    return load("reference_pages")
+    return load_program("docs/reference_pages.py")
 
 
 def test_every_page_is_in_the_navigation(generator: ModuleType) -> None:
@@ -72,7 +60,7 @@ def test_the_generated_pages_have_every_public_name(generator: ModuleType) -> No
 
 
 def test_the_recording_shows_commands_and_their_output_in_order() -> None:
-    recording = load("recording")
+    recording = load_program("docs/recording.py")
     assert 'name = "first"' in recording.first_grid()
     lines = [recording.Line(0.5, "$ labbench ls 'lr<1'", is_command=True), recording.Line(1.0, "█ 3 runs")]
     picture = ElementTree.fromstring(recording.draw(lines))

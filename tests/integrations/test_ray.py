@@ -28,6 +28,7 @@ from helpers.executor_contract import (
     points_of,
     stacks_of,
 )
+from helpers.search_grids import HALVING
 from labbench.errors import InputError, LabbenchError
 from labbench.executors.attempt import train_attempt
 from labbench.executors.ray import cluster as ray_cluster
@@ -59,24 +60,6 @@ WAIT_SECONDS = 400.0
 """Limit for what takes seconds on an idle machine."""
 
 OPTIMIZERS = Path(__file__).parents[2] / "experiments" / "optimizers.toml"
-
-SEARCH = """
-task = "digits"
-[params]
-epochs = 9
-hidden = [8]
-train_size = 100
-[grid]
-lr = [0.3, 0.1, 0.03, 0.01, 0.003, 0.001]
-[runtime]
-precision = "float64"
-[search]
-method = "halving"
-metric = "val/loss"
-min_epochs = 1
-seeds = 1
-finalists = 1
-"""
 
 HEAD = {"num_cpus": 1, "num_gpus": 1, "include_dashboard": False}
 """Head of the cluster; its GPU exists in name alone."""
@@ -275,7 +258,7 @@ def test_a_search_trains_on_the_cluster_as_in_worker_processes(cluster: Any, tmp
     ways = {"ray": ["--executor", "ray", "--address", cluster.address], "local": ["--workers", "1"]}
     for name in ways:
         (tmp_path / name).mkdir()
-        (tmp_path / name / "grid.toml").write_text(SEARCH)
+        (tmp_path / name / "grid.toml").write_text(HALVING)
     processes = [labbench(tmp_path / name, *words) for name, words in ways.items()]
     for process in processes:
         _, errors = process.communicate(timeout=WAIT_SECONDS)

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from helpers import fake_slurm
+from helpers.search_grids import HALVING
 from labbench.errors import LabbenchError
 from labbench.records import RunRecord
 from labbench.store.reader import Reader
@@ -86,27 +87,6 @@ class Task(DigitsTask):
 """
 
 OPTIMIZERS = Path(__file__).parents[2] / "experiments" / "optimizers.toml"
-
-SEARCH = """
-name = "search"
-task = "digits"
-[params]
-epochs = 9
-hidden = [8]
-train_size = 100
-[grid]
-lr = [0.3, 0.1, 0.03, 0.01, 0.003, 0.001]
-[runtime]
-precision = "float64"
-[search]
-method = "halving"
-metric = "val/loss"
-min_epochs = 1
-seeds = 1
-finalists = 1
-[resources.slurm]
-array = 1
-"""
 
 WAIT_SECONDS = 300.0
 """Limit for what takes seconds on an idle machine."""
@@ -246,7 +226,7 @@ def test_optimizers_with_a_preempted_and_a_killed_job_equal_worker_processes(clu
     not os.environ.get("LABBENCH_CLUSTER_TESTS"), reason="takes minutes: set LABBENCH_CLUSTER_TESTS=1 to run it"
 )
 def test_a_search_in_jobs_prunes_and_measures_as_in_worker_processes(cluster: Cluster) -> None:
-    (cluster.folder / "grid.toml").write_text(SEARCH)
+    (cluster.folder / "grid.toml").write_text(f"{HALVING}[resources.slurm]\narray = 1\n")
     result = cluster.run("--executor", "slurm")
     assert result.returncode == 0, result.stderr
     assert "best configuration" in result.stderr

@@ -3,24 +3,12 @@
 from __future__ import annotations
 
 import re
-import sys
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import ModuleType
+
+from helpers.programs import load_program
 
 ROOT = Path(__file__).parents[2]
-
-
-def load(name: str) -> ModuleType:
-    """Load a program of the folder docs."""
-    spec = spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def pinned(file: str) -> dict[str, str]:
@@ -29,7 +17,7 @@ def pinned(file: str) -> dict[str, str]:
 
 
 def test_the_docs_list_every_required_package_with_the_licence_that_it_declares() -> None:
-    generator = load("make_dependencies")
+    generator = load_program("docs/make_dependencies.py")
     text = (ROOT / "docs" / "reference" / "dependencies.md").read_text(encoding="utf-8")
     listed = re.findall(r"^\| `([\w-]+)` \| (.+?) \| (.+?) \|$", text, flags=re.MULTILINE)
     assert {name: purposes.split(", ") for name, purposes, _ in listed} == generator.requirements()
@@ -47,7 +35,11 @@ def test_the_hashes_are_those_of_the_pinned_versions() -> None:
     hashed, plain = pinned("constraints-hashed.txt"), pinned("constraints.txt")
     common = hashed.keys() & plain.keys()
     assert {name: hashed[name] for name in common} == {name: plain[name] for name in common}
-    core = [name for name, purposes in load("make_dependencies").requirements().items() if "labbench" in purposes]
+    core = [
+        name
+        for name, purposes in load_program("docs/make_dependencies.py").requirements().items()
+        if "labbench" in purposes
+    ]
     assert set(core) <= common
     text = (ROOT / "constraints-hashed.txt").read_text(encoding="utf-8")
     assert len(re.findall(r"==.+ \\\n    --hash=sha256:[0-9a-f]{64}\b", text)) == len(hashed)

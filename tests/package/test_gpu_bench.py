@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -13,17 +12,15 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from helpers.programs import load_program
+
 BENCH = Path(__file__).parents[2] / "bench"
 
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The module bench/gpu.py, on a machine that claims to have a GPU."""
-    spec = importlib.util.spec_from_file_location("gpu_bench", BENCH / "gpu.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_program("bench/gpu.py")
     monkeypatch.setattr(module, "describe_machine", lambda: "a GPU")
     monkeypatch.setattr(module, "PARTS", {"one": 10, "two": 10})
     return module

@@ -1,22 +1,13 @@
 """Coverage of the band of the best of n random configurations, a part of bench/budget_coverage.py."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import pytest
 
-PATH = Path(__file__).parents[3] / "bench" / "budget_coverage.py"
+from helpers.programs import load_program
 
 
 @pytest.fixture(scope="module")
 def bench():
-    spec = importlib.util.spec_from_file_location("labbench_bench_budget_coverage", PATH)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look up their module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+    return load_program("bench/budget_coverage.py")
 
 
 @pytest.mark.parametrize("size", [6, 40, 250])

@@ -1,23 +1,15 @@
 """Coverage of the intervals that account for tuning, a part of bench/tuning_coverage.py."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import pytest
 
-PATH = Path(__file__).parents[3] / "bench" / "tuning_coverage.py"
+from helpers.programs import load_program
+
 GRIDS = 60
 
 
 @pytest.fixture(scope="module")
 def bench():
-    spec = importlib.util.spec_from_file_location("labbench_bench_tuning_coverage", PATH)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look up their module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+    return load_program("bench/tuning_coverage.py")
 
 
 @pytest.mark.parametrize("name", ["learning rates", "10 % diverged"])

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -12,18 +9,13 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from helpers.programs import load_program
 from labbench.train.engine.cpu.backprop import Backprop
 
 
 @pytest.fixture(scope="module")
 def launches() -> ModuleType:
-    path = Path(__file__).parents[4] / "bench" / "launches.py"
-    spec = importlib.util.spec_from_file_location("launches", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules["launches"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_program("bench/launches.py")
 
 
 @pytest.mark.parametrize(("case", "most"), [("mlp", 60), ("mlp, dropout, batch norm", 60), ("cnn28", 120)])
