@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 
 from labbench.text import cell_width
 
@@ -36,11 +36,6 @@ _ASCII_REPLACEMENTS = {
 }
 
 
-_TRANSLATION_TABLE = {
-    ord(character): ascii for characters, ascii in _ASCII_REPLACEMENTS.items() for character in characters
-}
-
-
 _SLOPES = {(-1): "/", 0: "-", 1: "\\"}
 
 
@@ -60,7 +55,11 @@ def _braille_to_ascii(dots: int) -> str:
     return "''-..__"[min(6, round(2 * sum(rows) / len(rows)))]
 
 
-_TRANSLATION_TABLE.update({0x2800 + dots: _braille_to_ascii(dots) for dots in range(256)})
+@cache
+def _translation_table() -> dict[int, str]:
+    """Return the substitutes by code point; most commands need none."""
+    table = {ord(character): ascii for characters, ascii in _ASCII_REPLACEMENTS.items() for character in characters}
+    return table | {0x2800 + dots: _braille_to_ascii(dots) for dots in range(256)}
 
 
 @lru_cache(4096)
@@ -68,7 +67,7 @@ def to_ascii(text: str) -> str:
     """Return the text in ASCII, equally wide; characters without a substitute become question marks."""
     if text.isascii():
         return text
-    translated = text.translate(_TRANSLATION_TABLE)
+    translated = text.translate(_translation_table())
     return "".join(character if character.isascii() else "?" * cell_width(character) for character in translated)
 
 
