@@ -59,7 +59,11 @@ class CapturedFile(Captured):
         return self._close()
 
     def _read(self) -> None:
-        if not self._file.exists() or (size := self._file.stat().st_size) == self.end:
+        try:
+            size = self._file.stat().st_size
+        except FileNotFoundError:
+            return
+        if size == self.end:
             return
         with self._file.open("rb") as file:
             file.seek(self.end)

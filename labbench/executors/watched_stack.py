@@ -33,6 +33,8 @@ class WatchedStack:
 
     def update(self, event: Event) -> None:
         """Apply an event."""
+        if isinstance(event, Points) and event.run in self._measured:
+            return  # most events: the same runs share the time as before
         self._time_limit.charge(self._measured_runs() or self.active.keys)
         if isinstance(event, Points):
             self._measured.add(event.run)

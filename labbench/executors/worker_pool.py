@@ -156,7 +156,9 @@ class Worker:
         if messages:
             self._watched.report()
         for event in messages:
-            yield from self._logs(self._printed.take(everything=isinstance(event, Failed | Finished)))
+            has_ended = isinstance(event, Failed | Finished)
+            if has_ended or event is messages[0]:  # what was printed before the other messages is in the file by now
+                yield from self._logs(self._printed.take(everything=has_ended))
             if event is None:
                 self._become_idle()
                 return

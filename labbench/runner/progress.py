@@ -51,6 +51,7 @@ class GridProgress:
         """Best value of `metric` so far, and the name of its run."""
         self.metric: str | None = first_metric(grid)
         self._is_metric_declared = self.metric is not None
+        self._known_metrics: set[str] = set()
         self._goals: dict[str, Goal] = {
             **({grid.stop.metric: grid.stop.goal} if grid.stop else {}),
             **grid.metrics,
@@ -113,7 +114,8 @@ class GridProgress:
         if points.metric == "epoch" and (epochs := self._epochs[points.run]):
             first = self._first_epoch.setdefault(points.run, max(0.0, points.values[0] - 1))
             self._share[points.run] = min(1.0, (points.values[-1] - first) / max(1, epochs - first))
-        if not self._is_metric_declared:
+        if points.metric not in self._known_metrics and not self._is_metric_declared:
+            self._known_metrics.add(points.metric)
             self._prefer(points.metric)
         if points.metric == self.metric:
             self._compare(points.run, points.values)
@@ -207,6 +209,7 @@ class TerminalProgress:
         """Number of failures by the report of the first with the same cause."""
         self._first_reports: dict[str, str] = {}
         """Report of the first failure by cause, without the numbers in it."""
+        self._interval = DRAW_SECONDS if self.stream.isatty() else LINE_SECONDS
         self._drawn = 0.0
         self._began = time.monotonic()
         self._rates: deque[tuple[float, int]] = deque()
@@ -248,7 +251,7 @@ class TerminalProgress:
     def tick(self) -> None:
         """Redraw the line if the interval has passed."""
         now = time.monotonic()
-        if now - self._drawn >= (DRAW_SECONDS if self.stream.isatty() else LINE_SECONDS):
+        if now - self._drawn >= self._interval:
             self._drawn = now
             self._draw(now)
 
