@@ -10,10 +10,13 @@ Trains the same grid with several methods, which take turns in each round, so th
 and prints run-steps per second, labbench's speed relative to each method with its range over rounds, and the final
 accuracies. Imports are excluded: torch is loaded and the fork server runs before the clock starts.
 
+The plain loops train one run after another, so that their time is proportional to the number of runs: with
+`--sample N` they train N runs of the grid, drawn once with a fixed seed, and their speed is that of the whole grid.
+
 Cases named `cuda-...` need a CUDA device and compare labbench with the plain loop with resident data; without a device
 they are skipped.
 
-    python bench/stacks.py [--case NAME] [--rounds 3] [--quick]
+    python bench/stacks.py [--case NAME] [--rounds 3] [--sample 24] [--quick]
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
+import random
 import statistics
 import tempfile
 import time
@@ -213,45 +217,62 @@ class SilentProgress:
     def end(self) -> None: ...
 
 
-def measure(case: Case, rounds: int, epochs: int) -> None:
-    """Train the case's grid with all methods, `rounds` times, and print the results."""
+def measure(case: Case, rounds: int, epochs: int, sample: int | None) -> None:
+    """Train the case's grid with all methods, `rounds` times, and print the results.
+
+    The plain loops train `sample` of its runs, or all.
+    """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "grid.toml")
         path.write_text(f'name = "bench"\n{case.grid}')
         grid = load_grid(path, overrides=[f"epochs={epochs}"])
     warm_up(grid)
+    sampled = sample_runs(grid, sample)
     if case.device != "cpu":
         methods = {
-            "resident": partial(train_in_one_process, loader=False, device=case.device),
-            "labbench": partial(train_with_labbench, device=case.device),
+            "resident": partial(train_in_one_process, sampled, loader=False, device=case.device),
+            "labbench": partial(train_with_labbench, grid, device=case.device),
         }
         training_seconds.clear()
-        times, accuracies = measure_in_turn(methods, grid, rounds)
+        times, accuracies = measure_in_turn(methods, rounds)
+        scale_up(times, grid, sampled)
         report(grid, times, accuracies)
         alone = statistics.median(training_seconds)
         gain = statistics.median(times["resident"]) / alone
         print(f"  labbench without the start of its worker: {alone:.2f} s, {gain:.3g} times the plain loop")
         return
     with multiprocessing.get_context("spawn").Pool(PROCESS_COUNT, set_up_worker) as pool:
-        train_in_processes(grid, pool)
-        report(grid, *measure_in_turn(methods_on_cpu(pool), grid, rounds))
+        train_in_processes(sampled, pool)
+        methods = {
+            "loader": partial(train_in_one_process, sampled, loader=True),
+            "resident": partial(train_in_one_process, sampled, loader=False),
+            "workers": partial(train_in_processes, sampled, pool),
+            "labbench": partial(train_with_labbench, grid),
+        }
+        times, accuracies = measure_in_turn(methods, rounds)
+        scale_up(times, grid, sampled)
+        report(grid, times, accuracies)
 
 
-TrainingMethod: TypeAlias = Callable[[ExpandedGrid], list[float]]
+def sample_runs(grid: ExpandedGrid, count: int | None) -> ExpandedGrid:
+    """Return the grid with `count` of its runs, the same at each call, or with all."""
+    if count is None or count >= len(grid.runs):
+        return grid
+    return replace(grid, runs=random.Random(0).sample(grid.runs, count))
+
+
+def scale_up(times: dict[str, list[float]], grid: ExpandedGrid, sampled: ExpandedGrid) -> None:
+    """Scale the seconds of the plain loops from the sampled runs to the whole grid."""
+    for name in times.keys() - {"labbench"}:
+        times[name] = [seconds * len(grid.runs) / len(sampled.runs) for seconds in times[name]]
+
+
+TrainingMethod: TypeAlias = Callable[[], list[float]]
 """Function that trains a grid and returns the final accuracy of each run."""
 
 
-def methods_on_cpu(pool: Any) -> dict[str, TrainingMethod]:
-    return {
-        "loader": partial(train_in_one_process, loader=True),
-        "resident": partial(train_in_one_process, loader=False),
-        "workers": partial(train_in_processes, pool=pool),
-        "labbench": train_with_labbench,
-    }
-
-
 def measure_in_turn(
-    methods: Mapping[str, TrainingMethod], grid: ExpandedGrid, rounds: int
+    methods: Mapping[str, TrainingMethod], rounds: int
 ) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
     """Return the seconds of each round, and the accuracies of the last round, by method."""
     seconds: dict[str, list[float]] = {name: [] for name in methods}
@@ -259,7 +280,7 @@ def measure_in_turn(
     for _ in range(rounds):
         for name, method in methods.items():
             start = time.perf_counter()
-            accuracies[name] = method(grid)
+            accuracies[name] = method()
             seconds[name].append(time.perf_counter() - start)
     return seconds, accuracies
 
@@ -293,6 +314,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Compare the training speed of stacks with plain PyTorch loops.")
     parser.add_argument("--case", choices=list(CASES), action="append")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--sample", type=int, help="number of runs that the plain loops train (all)")
     parser.add_argument("--quick", action="store_true", help="few epochs and one round")
     options = parser.parse_args()
     for name in options.case or list(CASES):
@@ -302,7 +324,8 @@ def main() -> None:
             continue
         device = torch.cuda.get_device_name() if case.device == "cuda" else "CPU"
         print(f"\n{name}, {device}:", flush=True)
-        measure(case, 1 if options.quick else options.rounds, case.quick if options.quick else case.epochs)
+        rounds, epochs = (1, case.quick) if options.quick else (options.rounds, case.epochs)
+        measure(case, rounds, epochs, options.sample)
 
 
 if __name__ == "__main__":
