@@ -1,7 +1,10 @@
 """Load of one driver: simulated workers that report points at a fixed rate, recorded in one database.
 
     python -m bench.scale                          # 1,000 workers x 100 points/s for 60 s
+    python -m bench.scale --spread 0.05            # the same, but each worker's rate is up to 5 % higher or lower
     python -m bench.scale --seconds 10 --workers 100
+
+Workers of exactly the same rate are the worst case: all series fill a chunk of their rollup at the same moment.
 
 Prints the driver's CPU time, the growth of the database, and the lag: the time from the measurement of a point to its
 commit. Every point is checked in the end.
@@ -16,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from random import Random
 
 from labbench.executors import Executor
 from labbench.files import files_folder
@@ -36,12 +40,17 @@ FLUSH_SECONDS = 0.25
 class SimulatedWorkers(Executor):
     """Workers that report points when they are due, one run each."""
 
-    def __init__(self, rate: float, seconds: float) -> None:
-        """`rate` is in points per second and worker."""
-        self.rate, self.seconds = rate, seconds
+    def __init__(self, rates: Sequence[float], seconds: float) -> None:
+        """`rates` are in points per second, one for each worker."""
+        self.rates, self.seconds = rates, seconds
         self.lags: list[float] = []
         """Seconds from the last measurement of a report to its commit."""
         self._start = time.monotonic()
+
+    @property
+    def reports(self) -> int:
+        """Number of reports of each worker."""
+        return round(self.seconds / FLUSH_SECONDS)
 
     def capacity(self) -> int:
         return 1
@@ -52,18 +61,16 @@ class SimulatedWorkers(Executor):
             yield Started(run.key, run.attempt, "simulated", 1, "cpu", "loop")
         yield None
         self._start = time.monotonic()
-        steps = round(self.rate * FLUSH_SECONDS)
-        for report in range(round(self.seconds / FLUSH_SECONDS)):
-            for index, run in enumerate(runs):  # reports are spread over the interval
+        for report in range(self.reports):
+            for index, (run, rate) in enumerate(zip(runs, self.rates, strict=True)):  # spread over the interval
                 due = (report + 1 + index / len(runs)) * FLUSH_SECONDS
                 while (wait := self._start + due - time.monotonic()) > 0:
                     yield None
                     time.sleep(min(wait, 0.01))
-                first = report * steps
-                milliseconds = round(due * 1000)
-                values = [1.0 / (1 + step) for step in range(first, first + steps)]
-                times = [milliseconds] * steps
-                yield Points(run.key, run.attempt, "train/loss", range(first, first + steps), times, values)
+                steps = range(count_points(rate, report), count_points(rate, report + 1))
+                times = [round(due * 1000)] * len(steps)
+                values = [1.0 / (1 + step) for step in steps]
+                yield Points(run.key, run.attempt, "train/loss", steps, times, values)
         for run in runs:
             yield Finished(run.key, run.attempt, "finished", "all epochs")
 
@@ -81,6 +88,11 @@ class SimulatedWorkers(Executor):
         """No-op."""
 
 
+def count_points(rate: float, reports: int) -> int:
+    """Return the number of points in the first reports of a worker."""
+    return round(rate * FLUSH_SECONDS * reports)
+
+
 class Silent:
     """Progress that shows nothing."""
 
@@ -95,11 +107,11 @@ class Silent:
     def end(self) -> None: ...
 
 
-def measure(folder: Path, workers: int, rate: float, seconds: float) -> dict[str, float]:
-    """Record the simulated workers in a new database in `folder`; return the measurements."""
+def measure(folder: Path, rates: Sequence[float], seconds: float) -> dict[str, float]:
+    """Record simulated workers with these rates in a new database in `folder`; return the measurements."""
     db = folder / "runs.db"
-    runs = [NewRun(f"run {index}", {"seed": index}, f"{index:064x}") for index in range(workers)]
-    executor = SimulatedWorkers(rate, seconds)
+    runs = [NewRun(f"run {index}", {"seed": index}, f"{index:064x}") for index in range(len(rates))]
+    executor = SimulatedWorkers(rates, seconds)
     with Writer(db) as writer:
         queued = writer.queue(Submission("scale", "digits"), runs)
         recorder = EventRecorder(writer, queued, is_interrupted=lambda: False)
@@ -119,7 +131,7 @@ def measure(folder: Path, workers: int, rate: float, seconds: float) -> dict[str
         wall, cpu = time.monotonic() - began, time.process_time() - cpu
     with Reader(db) as reader:
         points = sum(run.summary["train/loss"].n for run in reader.runs())
-    expected = workers * round(rate * FLUSH_SECONDS) * round(seconds / FLUSH_SECONDS)
+    expected = sum(count_points(rate, executor.reports) for rate in rates)
     assert points == expected, f"{points} of {expected} points are in the database"
     lags = sorted(executor.lags)
     return {
@@ -140,9 +152,12 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1000)
     parser.add_argument("--rate", type=float, default=100.0, help="points per second and worker")
     parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--spread", type=float, default=0.0, help="largest relative difference of a worker's rate")
     options = parser.parse_args()
+    random = Random(0)
+    rates = [options.rate * (1 + random.uniform(-options.spread, options.spread)) for _ in range(options.workers)]
     with tempfile.TemporaryDirectory() as folder:
-        result = measure(Path(folder), options.workers, options.rate, options.seconds)
+        result = measure(Path(folder), rates, options.seconds)
     print(json.dumps({name: round(value, 4) for name, value in result.items()}, indent=2))
 
 
