@@ -174,8 +174,6 @@ class VarianceShares:
     """Number of configurations in the analysis."""
     left_out: tuple[tuple[str, Any], ...]
     """Excluded (parameter, value) pairs, which were not run with every value of the other parameters."""
-    wants_forest: bool = False
-    """True if a random forest would estimate the interactions, but scikit-learn is not installed."""
     paired: int | None = None
     """Number of parameters whose interactions were estimated; None for all."""
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from labbench.analysis.distributions import t_quantile, t_tail
 from labbench.analysis.intervals import Interval, VarianceEstimate
 from labbench.analysis.noise import Noise
-from labbench.analysis.table import Floats, Ints, Table, weighted_sum
+from labbench.analysis.table import ROUNDING_TOLERANCE, Floats, Ints, Table, weighted_sum
 from labbench.metrics import Goal
 
 RIVAL_LEVEL = 0.999
@@ -75,7 +76,9 @@ def compare(table: Table, noise: Noise | None, first: int, second: int, goal: Go
     Paired over common seeds where most seeds are common, else unpaired; variances are moderated across configurations
     (Smyth 2004) and get Satterthwaite's degrees of freedom (1946).
     """
-    weights, pairs = _difference_weights(table, first, second)
+    places, terms, pairs = _difference_terms(table, first, second)
+    weights = np.zeros(len(table.value))
+    weights[places] = terms
     centre = float(weighted_sum(weights, table.value))
     if noise is None:
         return Difference(Interval(centre), pairs, None, None)
@@ -93,8 +96,8 @@ def compare(table: Table, noise: Noise | None, first: int, second: int, goal: Go
     )
 
 
-def _difference_weights(table: Table, first: int, second: int) -> tuple[Floats, int]:
-    """Return weights (V,) of first minus second, and the number of paired seeds.
+def _difference_terms(table: Table, first: int, second: int) -> tuple[list[int], list[float], int]:
+    """Return the indices and weights of the values in first minus second, and the number of paired seeds.
 
     The difference is paired over the common seeds if there are at least two of them and they are at least three
     quarters of the seeds of each configuration. Else, or if pairing reverses the order of the two means, it is unpaired
@@ -104,17 +107,14 @@ def _difference_weights(table: Table, first: int, second: int) -> tuple[Floats, 
         {int(table.seed[place]): place for place in range(*np.searchsorted(table.owner, [i, i + 1]).tolist())}
         for i in (first, second)
     )
-    common = first_values.keys() & second_values.keys()
-    weights = np.zeros(len(table.value))
+    common = [seed for seed in first_values if seed in second_values]
     if len(common) >= 2 and len(common) >= 0.75 * max(len(first_values), len(second_values)):
-        weights[[first_values[seed] for seed in common]] = 1.0 / len(common)
-        weights[[second_values[seed] for seed in common]] = -1.0 / len(common)
-        if (weights @ table.value) * (table.means[first] - table.means[second]) >= 0:
-            return weights, len(common)
-        weights[:] = 0.0
-    weights[list(first_values.values())] = 1.0 / len(first_values)
-    weights[list(second_values.values())] = -1.0 / len(second_values)
-    return weights, 0
+        places = [values[seed] for values in (first_values, second_values) for seed in common]
+        weights = np.repeat([1.0, -1.0], len(common)) / len(common)
+        if (weights @ table.value[places]) * (table.means[first] - table.means[second]) >= 0:
+            return places, weights.tolist(), len(common)
+    shares = [1.0 / len(first_values)] * len(first_values) + [-1.0 / len(second_values)] * len(second_values)
+    return [*first_values.values(), *second_values.values()], shares, 0
 
 
 def _probability_of_improvement(centre: float, spread: VarianceEstimate, single_runs: float, goal: Goal) -> float:
@@ -165,13 +165,22 @@ def contenders_at_levels(
     masks = np.ones((len(levels), len(table.setups)), dtype=np.bool_)
     if noise is None:
         return masks
-    for i in np.flatnonzero(np.arange(len(table.setups)) != best).tolist():
-        weights, _ = _difference_weights(table, best, i)
-        difference = weighted_sum(weights, table.value)
-        variance = noise.variance_of_values(weights)
-        is_behind = orient(difference, goal) >= 0
+    others = np.flatnonzero(np.arange(len(table.setups)) != best)
+    if not len(others):
+        return masks
+    terms = [_difference_terms(table, best, i) for i in others.tolist()]
+    combination = np.repeat(np.arange(len(others)), [len(places) for places, _, _ in terms])
+    value = np.concatenate([places for places, _, _ in terms])
+    weight = np.concatenate([weights for _, weights, _ in terms])
+    products = weight * table.value[value]
+    differences, sizes = (np.bincount(combination, each) for each in (products, np.abs(products)))
+    differences[np.abs(differences) <= ROUNDING_TOLERANCE * sizes] = 0.0
+    members = np.column_stack([np.full(len(others), best), others])
+    variances = noise.variances_of_differences(members, combination, value, weight)
+    ahead = orient(differences, goal) < 0
+    for i, difference, variance, is_ahead in zip(others.tolist(), differences.tolist(), variances, ahead, strict=True):
         for mask, level in zip(masks, levels, strict=True):
-            mask[i] = not is_behind or not variance.interval(float(difference), level=level).excludes(0.0)
+            mask[i] = is_ahead or not variance.excludes_zero(difference, level=level)
     return masks
 
 
@@ -238,4 +247,4 @@ def _leave_seed_out(values: tuple[float, ...], seeds: tuple[int | None, ...], se
     """
     place = seeds.index(seed)
     others = values[:place] + values[place + 1 :]
-    return (float(np.mean(others)) if others else None), values[place]
+    return (fmean(others) if others else None), values[place]

@@ -85,7 +85,7 @@ def t_quantile(p: float, df: float) -> float:
     if df > _MIN_NORMAL_DF:
         return _t_quantile_from_normal(NormalDist().inv_cdf(p), df)
     tail = 1.0 - p
-    x = max(NormalDist().inv_cdf(p), 1e-3)
+    x = max(_t_quantile_from_normal(NormalDist().inv_cdf(p), max(df, 2.0)), 1e-3)
     low, high = 0.0, math.inf
     for _ in range(200):
         excess = t_tail(x, df) - tail

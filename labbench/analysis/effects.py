@@ -207,8 +207,10 @@ class _ColumnProjection:
     """Projection that removes the span of the given columns, (R, columns)."""
 
     def __init__(self, columns: Floats) -> None:
-        u, sizes, _ = np.linalg.svd(columns, full_matrices=False)
-        self.basis = u[:, sizes > 1e-9 * sizes[0]]
+        # the eigenvectors of the small product; a singular value decomposition takes ten times as long
+        sizes, axes = np.linalg.eigh(columns.T @ columns)
+        nonzero = sizes > 1e-10 * sizes[-1]
+        self.basis = columns @ (axes[:, nonzero] / np.sqrt(sizes[nonzero]))
         self.rank = self.basis.shape[1]
 
     def project_out(self, columns: Floats) -> Floats:

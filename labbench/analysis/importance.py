@@ -4,8 +4,7 @@ On a full factorial the decomposition is exact (Hooker 2007; Hutter, Hoos & Leyt
 per cell, because every cell has the same weight. Noise in the means adds to the variance of every term, so its expected
 value is subtracted. A grid with holes is reduced to the values that were run with all values of the other parameters.
 If less than half of the configurations remain, as in a random search, a random forest is fitted (`forest`), provided
-that scikit-learn is installed and there are enough configurations; else an additive model, in which interactions count
-as unexplained.
+that there are enough configurations; else an additive model, in which interactions count as unexplained.
 
 Shapes: C configurations, K cells of a factorial, T terms (main effects and pairs), D simulated draws.
 """
@@ -13,7 +12,7 @@ Shapes: C configurations, K cells of a factorial, T terms (main effects and pair
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, Literal, TypeAlias
 
@@ -53,20 +52,17 @@ class Importance:
     """Number of configurations in the analysis."""
     left_out: tuple[tuple[str, Any], ...] = ()
     """Excluded (parameter, value) pairs, which were not run with every value of the other parameters."""
-    wants_forest: bool = False
-    """True if a random forest would estimate the interactions, but scikit-learn is not installed."""
     paired: int | None = None
     """Number of parameters whose interactions were estimated; None for all."""
 
 
 def importance(
-    table: Table, noise: Noise | None, *, may_ask_forest: bool | None = None, check: Check = never_cancelled
+    table: Table, noise: Noise | None, *, may_ask_forest: bool = True, check: Check = never_cancelled
 ) -> Importance | None:
     """Decompose the variance of a table in which every configuration has values.
 
-    Returns None if nothing varies. `may_ask_forest` allows a random forest; by default it is True if scikit-learn is
-    installed. `check` is called between steps and may raise to cancel. Raises ImportError if it is True and a forest is
-    needed, but scikit-learn is not installed.
+    Returns None if nothing varies. `may_ask_forest` allows a random forest. `check` is called between steps and may
+    raise to cancel.
     """
     free = [p for p in table.independent if p.parent is None and len(np.unique(p.codes)) > 1]
     if not free or not float(np.ptp(table.means)) > 0:
@@ -75,10 +71,9 @@ def importance(
     rows, left_out = (np.zeros(0, dtype=np.int64), ()) if binned else _reduce_to_factorial(free, len(table.setups))
     if 2 * len(rows) >= len(table.setups):
         return _factorial_importance(table, noise, free, rows, left_out)
-    enough = len(table.setups) >= forest.MIN_SETUPS and len(table.independent) > 1
-    if enough and (forest.is_available() if may_ask_forest is None else may_ask_forest):
+    if may_ask_forest and len(table.setups) >= forest.MIN_SETUPS and len(table.independent) > 1:
         return _forest_importance(table, noise, check)
-    return replace(_additive_importance(table, noise), wants_forest=enough)
+    return _additive_importance(table, noise)
 
 
 def _reduce_to_factorial(parameters: list[Parameter], setups: int) -> tuple[Ints, tuple[tuple[str, Any], ...]]:

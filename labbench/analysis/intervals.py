@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -86,6 +86,18 @@ class VarianceEstimate:
         """Return the symmetric t interval (Student 1908) around `centre`, a value with this variance."""
         half = self.quantile(0.5 + level / 2.0) * math.sqrt(self.variance)
         return Interval(centre, centre - half, centre + half)
+
+    def excludes_zero(self, centre: float, *, level: float) -> bool:
+        """Return True if `interval` around `centre` excludes 0.
+
+        Many values need no quantile of their own: one is between those of a larger and of a smaller number of degrees
+        of freedom.
+        """
+        p, deviation = 0.5 + level / 2.0, math.sqrt(self.variance)
+        if abs(centre) <= t_quantile(p, math.inf) * deviation:
+            return False
+        fewer = replace(self, df=float(math.floor(self.df))) if 1.0 <= self.df < math.inf else self
+        return any(abs(centre) > each.quantile(p) * deviation for each in (fewer, self))
 
 
 def interquartile_mean(values: Sequence[float] | Floats) -> float:

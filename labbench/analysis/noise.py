@@ -40,6 +40,21 @@ class SeedShifts:
         """Unbiased variance of the shifts, which may be negative."""
         return self.mean_square - self.noise
 
+    def add_to(self, variance: float, df: float, squared_weight: float) -> VarianceEstimate:
+        """Return the variance of a combination of values, with that of the shifts of its seeds.
+
+        Args:
+            variance: Variance without the shifts.
+            df: Degrees of freedom of `variance`.
+            squared_weight: Sum over seeds of the squared weight of each seed.
+        """
+        specific = max(0.0, variance - squared_weight * self.noise)
+        shared = squared_weight * self.mean_square
+        total = specific + shared
+        if total <= 0.0 or shared <= 1e-12 * total:
+            return VarianceEstimate(total, df)
+        return VarianceEstimate(total, df, shared / total, self.df)
+
 
 @dataclass(frozen=True)
 class Noise:
@@ -93,13 +108,28 @@ class Noise:
         variance, df = self.unshared.variance_of_sum(factors)
         if self.shifts is None:
             return VarianceEstimate(variance, df)
-        squared_weight = float((self._seed_weights(rows) ** 2).sum())
-        specific = max(0.0, variance - squared_weight * self.shifts.noise)
-        shared = squared_weight * self.shifts.mean_square
-        total = specific + shared
-        if total <= 0.0 or shared <= 1e-12 * total:
-            return VarianceEstimate(total, df)
-        return VarianceEstimate(total, df, shared / total, self.shifts.df)
+        return self.shifts.add_to(variance, df, float((self._seed_weights(rows) ** 2).sum()))
+
+    def variances_of_differences(
+        self, members: Ints, combination: Ints, value: Ints, weight: Floats
+    ) -> list[VarianceEstimate]:
+        """Return the variance of K combinations of the values of two configurations each.
+
+        Args:
+            members: The two configurations of each combination, shape (K, 2).
+            combination: Index of the combination of each weight, ascending, shape (W,).
+            value: Index of the value that each weight multiplies, shape (W,).
+            weight: Weights, shape (W,).
+        """
+        count, seeds = len(members), int(self.seed.max()) + 1
+        side = (self.owner[value] == members[combination, 1]).astype(np.int64)
+        factors = np.bincount(2 * combination + side, weight**2, 2 * count).reshape(count, 2)
+        variance, df = self.unshared.variances_of_sums(members, factors)
+        by_seed = np.bincount(seeds * combination + self.seed[value], weight, seeds * count).reshape(count, seeds)
+        cases = zip(variance.tolist(), df.tolist(), (by_seed**2).sum(axis=1).tolist(), strict=True)
+        if self.shifts is None:
+            return [VarianceEstimate(variance, df) for variance, df, _ in cases]
+        return [self.shifts.add_to(*case) for case in cases]
 
     def covariance(self, weights: Floats) -> Floats:
         """Return the covariance matrix (K, K) of `weights @ means`, for weights (K, C)."""

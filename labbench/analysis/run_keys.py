@@ -51,7 +51,7 @@ def find_rank_key(configs: Sequence[Mapping[str, Any]]) -> str | None:
 
     A key `rank` without the size of the job is a hyperparameter, such as the rank of a matrix.
     """
-    keys = {"".join(split_words(key)): key for config in configs for key in config}
+    keys = {"".join(split_words(key)): key for key in dict.fromkeys(key for config in configs for key in config)}
     for name in _RANK_NAMES:
         is_rank = name != "rank" or not _WORLD_NAMES.isdisjoint(keys)
         if name in keys and is_rank and len({freeze(config.get(keys[name])) for config in configs}) > 1:

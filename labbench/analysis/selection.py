@@ -254,7 +254,7 @@ def find_seed_keys(configs: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     Their values are whole numbers, or lists of them (`seeds`; a number there is their count). A `trial` that differs in
     every run is the number of a trial in a search, unless nothing else is a seed.
     """
-    names = dict.fromkeys(key for config in configs for key in config if _is_seed_name(key))
+    names = filter(_is_seed_name, dict.fromkeys(key for config in configs for key in config))
     keys = [name for name in names if name == SEED or all(_may_be_seed(name, config.get(name)) for config in configs)]
     numbered = [key for key in keys if split_words(key) == ["trial"] and _differs_in_every_run(configs, key)]
     return tuple(key for key in keys if key not in numbered or numbered == keys)

@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from statistics import fmean
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -282,11 +283,11 @@ def _make_setup(group: Sequence[Observation]) -> Setup:
     seconds = [run.seconds for run in group if run.seconds is not None and math.isfinite(run.seconds)]
     return Setup(
         config=_without_seed(group[0].config),
-        values=tuple(float(np.mean(values)) for values in by_seed.values()),
+        values=tuple(map(fmean, by_seed.values())),
         seeds=tuple(seed if isinstance(seed, int) else None for seed in by_seed),
         runs=len(group) - _count_repeats(group),
         diverged=sum(run.has_diverged for run in group),
-        seconds=float(np.mean(seconds)) if seconds else None,
+        seconds=fmean(seconds) if seconds else None,
     )
 
 
@@ -295,11 +296,16 @@ def _count_repeats(group: Sequence[Observation]) -> int:
     return len(seeds) - len(set(seeds))
 
 
+_NUMBERS = (int, float)
+
+
 def freeze(value: object) -> object:
     """Return a hashable equivalent of a JSON value, in which 1 equals 1.0 but not True."""
+    if isinstance(value, str):
+        return ("str", str(value))
     if isinstance(value, bool):
         return ("bool", value)
-    if isinstance(value, int | float):
+    if isinstance(value, _NUMBERS):
         return ("number", "nan" if value != value else value)
     if isinstance(value, Mapping):
         return ("mapping", tuple(sorted((str(key), freeze(item)) for key, item in value.items() if item is not None)))
@@ -329,10 +335,11 @@ def _level_order(value: object) -> tuple[int, float, str]:
 
 
 def _make_parameter(name: str, values: Sequence[Any]) -> Parameter:
-    distinct = {freeze(value): value for value in values}
-    levels = sorted(distinct.values(), key=_level_order)
-    index = {freeze(level): code for code, level in enumerate(levels)}
-    codes = np.array([index[freeze(value)] for value in values], dtype=np.int64)
+    keys = [freeze(value) for value in values]
+    distinct = sorted(dict(zip(keys, values, strict=True)).items(), key=lambda item: _level_order(item[1]))
+    levels = [level for _, level in distinct]
+    index = {key: code for code, (key, _) in enumerate(distinct)}
+    codes = np.array([index[key] for key in keys], dtype=np.int64)
     return Parameter(name, tuple(levels), codes, all(is_number(level) for level in levels if level is not None))
 
 

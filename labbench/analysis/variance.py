@@ -3,7 +3,7 @@
 Smyth's prior is a scaled inverse chi-squared distribution with d0 degrees of freedom. Smyth estimates d0 once; here
 results are averaged over a grid of values of d0, weighted by their marginal likelihood.
 
-Shapes: C configurations, P prior degrees of freedom (`PRIOR_DEGREES`).
+Shapes: C configurations, P prior degrees of freedom (`PRIOR_DEGREES`), K sums of J variances.
 """
 
 from __future__ import annotations
@@ -88,34 +88,45 @@ class SetupVariances:
 
     def variance_of_sum(self, factors: Floats) -> tuple[float, float]:
         """Return `factors @ variances` for factors (C,) >= 0, and its degrees of freedom."""
-        few = self.unpooled_df[factors > 0].sum() < MIN_UNPOOLED_DF
-        return self._moderated_sum(factors) if few else self._raw_sum(factors)
+        members = np.flatnonzero(factors > 0)
+        if not len(members):
+            return 0.0, self.total_df
+        variance, df = self.variances_of_sums(members[None], factors[None, members])
+        return float(variance[0]), float(df[0])
 
-    def _moderated_sum(self, factors: Floats) -> tuple[float, float]:
+    def variances_of_sums(self, members: Ints, factors: Floats) -> tuple[Floats, Floats]:
+        """Return K sums of `factors` times the variances of `members`, both (K, J), and their degrees of freedom.
+
+        Both results have shape (K,). `factors` are above 0.
+        """
+        few = self.unpooled_df[members].sum(axis=1) < MIN_UNPOOLED_DF
+        variance, df = np.zeros(len(members)), np.full(len(members), self.total_df)
+        for rows, add in ((few, self._add_moderated), (~few, self._add_raw)):
+            if rows.any():
+                variance[rows], df[rows] = add(members[rows], factors[rows])
+        return variance, np.where(variance > 0.0, df, self.total_df)
+
+    def _add_moderated(self, members: Ints, factors: Floats) -> tuple[Floats, Floats]:
         """Sum moderated variances, for sums with few degrees of freedom."""
-        involved = factors > 0
-        parts = self.moderated[:, involved] * factors[involved]
-        total, df = parts.sum(axis=1), PRIOR_DEGREES[:, None] + self.unpooled_df[involved]
-        if not total.all():
-            return 0.0, self.total_df
-        limit = min(self.total_df, float(self.stratum_df[involved].min()))
+        parts, unpooled_df = self.moderated[:, members] * factors, self.unpooled_df[members]  # (P, K, J), (K, J)
+        total, df = parts.sum(axis=2), PRIOR_DEGREES[:, None, None] + unpooled_df
+        total[:, ~total.all(axis=0)] = 0.0
+        shares = np.divide(parts, total[..., None], out=np.ones(parts.shape), where=total[..., None] > 0)
+        limit = np.minimum(self.total_df, self.stratum_df[members].min(axis=1))
         # Welch (1947), Satterthwaite (1946)
-        welch = np.minimum(1.0 / ((parts / total[:, None]) ** 2 / df).sum(axis=1), limit)
+        welch = np.minimum(1.0 / (shares**2 / df).sum(axis=2), limit)
         # the prior is common to all configurations, so their degrees of freedom do not add up as Welch's do
-        welch = np.minimum(welch, np.maximum(df.min(axis=1), self.unpooled_df[involved].sum()))
-        weights = self.weights[:, involved].mean(axis=1, keepdims=True)
-        variance, mixed_df = mix(weights, total[:, None], welch[:, None])
-        return float(variance[0]), max(1.0, float(mixed_df[0]))
+        welch = np.minimum(welch, np.maximum(df.min(axis=2), unpooled_df.sum(axis=1)))
+        variance, mixed_df = mix(self.weights[:, members].mean(axis=2), total, welch)
+        return variance, np.maximum(1.0, mixed_df)
 
-    def _raw_sum(self, factors: Floats) -> tuple[float, float]:
+    def _add_raw(self, members: Ints, factors: Floats) -> tuple[Floats, Floats]:
         """Sum unmoderated variances, which are unbiased, for sums with many degrees of freedom."""
-        parts = factors * self.raw
-        total = float(parts.sum())
-        if total <= 0.0:
-            return 0.0, self.total_df
+        parts = factors * self.raw[members]
+        total = parts.sum(axis=1)
+        shares = np.divide(parts, total[:, None], out=np.ones(parts.shape), where=total[:, None] > 0)
         # Welch's degrees of freedom (1947); d + 2 in place of d makes the estimate of each squared variance unbiased
-        inverse_df = float(((parts / total) ** 2 / (self.raw_df + 2.0)).sum())
-        return total, min(1.0 / inverse_df, self.total_df)
+        return total, np.minimum(1.0 / (shares**2 / (self.raw_df[members] + 2.0)).sum(axis=1), self.total_df)
 
 
 def learn_variances(squares: Floats, df: Floats, strata: Sequence[Ints]) -> SetupVariances:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import combinations
 from typing import Literal
 
@@ -108,7 +109,7 @@ class _AnswerContext:
         return Estimate(
             config=setup.config,
             differing={p.name: setup.config.get(p.name) for p in self.table.independent},
-            interval=self.bounds.clip(interval or mean_intervals(self.table, self.noise)[index]),
+            interval=self.bounds.clip(interval or self._intervals[index]),
             n=len(setup.values),
             median=float(np.median(setup.values)),
             iqm=interquartile_mean(setup.values) if len(setup.values) >= MIN_IQM_VALUES else None,
@@ -117,6 +118,11 @@ class _AnswerContext:
             runs=setup.runs,
             seconds=setup.seconds,
         )
+
+    @cached_property
+    def _intervals(self) -> list[Interval]:
+        """Interval of each configuration, unadjusted."""
+        return mean_intervals(self.table, self.noise)
 
     def _spread(self, index: int) -> float | None:
         if self.noise is None or len(self.table.setups[index].values) < 2:
@@ -323,7 +329,6 @@ def _variance_shares(shares: Importance | None) -> VarianceShares | None:
         rest=shares.rest,
         setups=shares.setups,
         left_out=shares.left_out,
-        wants_forest=shares.wants_forest,
         paired=shares.paired,
     )
 

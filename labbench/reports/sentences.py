@@ -41,9 +41,6 @@ MODEL_METHODS = ("additive model", "random forest")
 """Methods with an unexplained rest, which may or may not be interactions."""
 
 
-FOREST_HINT = 'install scikit-learn to estimate interactions: pip install -e ".[forest]" in labbench\'s checkout'
-
-
 def sentences(answer: Answer) -> list[str]:
     """Return the verdict as sentences, most important first."""
     if answer.best is None:
@@ -347,9 +344,8 @@ def _variance_sentence(answer: Answer) -> str:
         parts.append(f"seeds {_format_percent(shares.seeds)}")
     without = ", ".join(format_named_setting(name, value, parameter_levels(answer)) for name, value in shares.left_out)
     left_out = f" (without {without}: not run in all combinations)" if without else ""
-    hint = f"; {FOREST_HINT}" if shares.wants_forest and other >= MIN_SHARE else ""
     variance = f"variance of log {clean(answer.metric)}" if answer.scale == "log" else "variance"
-    return f"shares of the {variance}{left_out}: {', '.join(parts)}{hint}" if parts else ""
+    return f"shares of the {variance}{left_out}: {', '.join(parts)}" if parts else ""
 
 
 def _basis_sentence(answer: Answer) -> str:

@@ -109,6 +109,21 @@ def test_contenders_are_not_clearly_worse_than_the_best():
     assert contenders(table, None, best, "max").all()
 
 
+@pytest.mark.parametrize("shared", [0.0, 2.0])
+@pytest.mark.parametrize("goal", ["max", "min"])
+def test_contenders_are_those_whose_interval_of_the_difference_to_the_best_contains_0(shared, goal):
+    """Some configurations lack seeds or have other ones, and one of them has no spread."""
+    generator = np.random.default_rng(5)
+    values = generator.normal(size=(40, 1)) + generator.normal(size=(40, 4)) * 0.4 + shared * generator.normal(size=4)
+    values[::5, 3], values[1::7, 1:], values[11] = np.nan, np.nan, values[11, 0]
+    table = table_of(values, first_seeds=(0,) * 30 + (50,) * 10)
+    noise, best = learn_noise(table), int(rank_setups(table, goal)[0])
+    differences = [compare(table, noise, best, i, goal).interval for i in range(40)]
+    expected = [i == best or not differences[i].excludes(0.0) for i in range(40)]
+    assert contenders(table, noise, best, goal).tolist() == expected
+    assert 2 < sum(expected) < 38
+
+
 @pytest.mark.parametrize("goal", ["max", "min"])
 def test_the_winners_interval_is_wider_on_its_optimistic_side(goal):
     table = table_of(np.random.default_rng(6).normal(size=(20, 3)))

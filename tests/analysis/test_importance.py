@@ -2,17 +2,16 @@
 
 import itertools
 import math
-from importlib.util import find_spec
 
 import numpy as np
 import pytest
 
 from helpers.analysis_grids import grid, grid_with_holes, nothing_matters, optimizer_and_rate
 from labbench.analysis import Observation
-from labbench.analysis.forest import MAX_TREE_SETUPS
+from labbench.analysis.forest import MAX_TREE_SETUPS, bin_columns, draw_bags, effect_variances, grow_trees
 from labbench.analysis.importance import importance
 from labbench.analysis.noise import learn_noise
-from labbench.analysis.table import tabulate
+from labbench.analysis.table import never_cancelled, tabulate
 from labbench.analysis.why import why
 from labbench.reports.sentences import sentences
 
@@ -143,7 +142,6 @@ def true_score(optimizer, rate):
 
 @pytest.mark.parametrize("setups", [200, 2 * MAX_TREE_SETUPS])
 def test_a_forest_estimates_an_interaction_in_a_random_search_that_an_additive_model_cannot(setups):
-    pytest.importorskip("sklearn", reason="the extra `forest` is not installed")
     runs = rates_of_two_optimizers(setups)
     shares, additive = decompose(runs, forest=True), decompose(runs)
     assert (shares.method, additive.method) == ("random forest", "additive model")
@@ -159,16 +157,36 @@ def test_a_forest_estimates_an_interaction_in_a_random_search_that_an_additive_m
     assert shares == decompose(runs, forest=True)
 
 
+def test_effects_in_a_forest_are_means_over_all_combinations_of_values():
+    generator = np.random.default_rng(3)
+    ranks = generator.integers([4, 3, 5], size=(60, 3))
+    inputs, bags = bin_columns([*ranks.T]), draw_bags(generator, 7, 60)
+    targets = np.broadcast_to(ranks[:, 0] - ranks[:, 1] * ranks[:, 2] + generator.normal(size=60), bags.shape)
+    leaves, predictions = grow_trees(inputs, bags, targets, never_cancelled)
+
+    def predict(point):
+        """Return the mean prediction of the trees, each of which has one leaf around a point."""
+        inside = ((leaves.low <= point) & (point < leaves.high)).all(axis=1)
+        assert inside.sum() == leaves.trees
+        return leaves.value[inside].mean()
+
+    assert [predict(point) for point in ranks] == pytest.approx(predictions.mean(axis=0))
+    heights = np.array([predict(point) for point in np.ndindex(4, 3, 5)]).reshape(4, 3, 5)
+    shares = [inputs.shares[0, :4], inputs.shares[1, :3], inputs.shares[2, :5]]
+    centred = heights - np.einsum("abc,a,b,c", heights, *shares)
+    first, second = np.einsum("abc,b,c->a", centred, *shares[1:]), np.einsum("abc,a,c->b", centred, *shares[::2])
+    pair = np.einsum("abc,c->ab", centred, shares[2]) - first[:, None] - second
+    expected = [shares[0] @ first**2, shares[1] @ second**2, shares[0] @ pair**2 @ shares[1]]
+    assert effect_variances(leaves, inputs, [(0,), (1,), (0, 1)], never_cancelled) == pytest.approx(expected)
+
+
 def test_sentences_report_the_interactions_of_a_forest():
-    pytest.importorskip("sklearn", reason="the extra `forest` is not installed")
     text = "\n".join(sentences(why(rates_of_two_optimizers(), "score", "max")))
     assert "shares of the variance: " in text
     assert "interactions" in text
-    assert "scikit-learn" not in text
 
 
 def test_a_forest_attributes_noise_to_seeds_not_to_parameters():
-    pytest.importorskip("sklearn", reason="the extra `forest` is not installed")
     generator = np.random.default_rng(1)
     runs = [
         Observation(dict(zip("abc", x, strict=True)), seed, float(generator.standard_normal()))
@@ -179,13 +197,8 @@ def test_a_forest_attributes_noise_to_seeds_not_to_parameters():
     assert sum(share.mean for share in (*shares.main_effects.values(), *shares.pairs.values())) < 0.1
 
 
-def test_without_scikit_learn_the_answer_says_how_to_get_interactions():
-    shares = decompose(rates_of_two_optimizers())
-    assert (shares.method, shares.wants_forest) == ("additive model", True)
-    assert not decompose(rates_of_two_optimizers(setups=20)).wants_forest  # too few configurations for a forest
-    text = "\n".join(sentences(why(rates_of_two_optimizers(), "score", "max")))
-    hint = 'install scikit-learn to estimate interactions: pip install -e ".[forest]"'
-    assert (hint in text) == (find_spec("sklearn") is None)
+def test_few_configurations_of_a_random_search_have_an_additive_model():
+    assert decompose(rates_of_two_optimizers(setups=20), forest=True).method == "additive model"
 
 
 def test_a_conditional_parameter_has_a_share_of_the_whole_variance():

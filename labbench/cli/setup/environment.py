@@ -14,7 +14,7 @@ from labbench._version import __version__
 from labbench.ascii_text import needs_ascii
 from labbench.text import format_count, no_color_requested
 
-_EXTRAS = "train|parquet|gpu|optuna|forest|frames|plots|slurm|ray"
+_EXTRAS = "train|parquet|gpu|optuna|frames|plots|slurm|ray"
 _OPTIONAL_PACKAGE = re.compile(rf"""([\w.-]+).*extra == ['"]({_EXTRAS})['"]""")
 """Requirement of an extra that users install, as the metadata of the distribution writes it."""
 
