@@ -12,6 +12,7 @@ from labbench.analysis.costs import CostCurve, Reach, observe_areas, observe_cos
 from labbench.analysis.intervals import Interval
 from labbench.analysis.lr_ranges import RANGE_TOLERANCE
 from labbench.analysis.noise import learn_noise
+from labbench.analysis.scales.bounds import guess_bounds
 from labbench.analysis.scales.rescale import rescale_observations, restore_unit
 from labbench.analysis.table import Table, freeze, group_by_setup
 from labbench.json_documents import to_json_value
@@ -96,7 +97,7 @@ def compare_costs(answer: Answer, curves: Sequence[CostCurve], target: float | N
         for setup in group_by_setup(observe_costs(curves, level, goal, axis=axis)):
             configs[freeze(setup.config)] = setup.config
             reached.setdefault(freeze(setup.config), {})[axis] = summarize_costs(setup)
-    areas = _area_intervals(curves)
+    areas = _area_intervals(curves, answer.metric)
     setups = [
         SetupCosts(config, {name: config.get(name) for name in names}, reached[key], areas.get(key))
         for key, config in configs.items()
@@ -107,14 +108,15 @@ def compare_costs(answer: Answer, curves: Sequence[CostCurve], target: float | N
     return Efficiency(level, target is not None, reaching[:MAX_SHOWN], never, len(setups))
 
 
-def _area_intervals(curves: Sequence[CostCurve]) -> dict[object, Interval]:
-    """Return the mean area and its interval by frozen configuration."""
+def _area_intervals(curves: Sequence[CostCurve], metric: str) -> dict[object, Interval]:
+    """Return the mean area and its interval, within the bounds of the metric, by frozen configuration."""
     last = max(float(curve.steps[-1]) for curve in curves if len(curve.steps))
     observations, unit = rescale_observations(observe_areas(curves, until=last))
     table = Table(group_by_setup(observations), ()).with_values()
     if not table.setups:
         return {}
-    intervals = restore_unit(tuple(mean_intervals(table, learn_noise(table))), unit)
+    bounds = guess_bounds(metric, table)
+    intervals = restore_unit(tuple(map(bounds.clip, mean_intervals(table, learn_noise(table)))), unit)
     pairs = zip(table.setups, intervals, strict=True)
     return {freeze(setup.config): interval for setup, interval in pairs if not setup.diverged}
 

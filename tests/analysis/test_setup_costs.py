@@ -47,6 +47,13 @@ def test_the_fastest_configurations_come_first():
     json.dumps(efficiency.as_document(), allow_nan=False)
 
 
+def test_the_mean_of_a_curve_stays_within_the_bounds_of_the_metric():
+    curves = [CostCurve(c.config, c.seed, c.steps, c.values + 0.048 - 0.02 * (c.seed == 0)) for c in CURVES]
+    limits = [costs.area for costs in compare_costs(answer_to(curves), curves, 0.9).setups]
+    assert max(area.high for area in limits) == 1.0
+    assert all(area.low < area.mean < area.high for area in limits)
+
+
 def test_the_default_target_is_5_percent_short_of_the_best():
     assert compare_costs(answer_to(CURVES), CURVES).target == pytest.approx(0.951 * 0.95)
     losses = [CostCurve(c.config, c.seed, c.steps, 1 - c.values) for c in CURVES]
