@@ -9,11 +9,16 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from labbench import text
+from labbench.charts.glyphs import STATUS_GLYPHS
 from labbench.configs import canonical_json
 from labbench.metrics import Goal
+from labbench.records import Status
 from labbench.text import format_setting_cell
 from labbench.tui.groups import sample_stats
 from labbench.tui.widgets.text_grid import GridCell, GridRow
+
+_UNCOMPARED: tuple[Status, ...] = ("diverged", "pruned")
+"""Statuses of runs that are counted in a cell, beside its mean."""
 
 CellKey: TypeAlias = tuple[str, str, str]
 """(row, column, multiple) values as canonical JSON: true differs from 1, 1.0 does not; "" for a missing key."""
@@ -23,7 +28,10 @@ class MetricHeatMap:
     """Runs by their values of one to three config keys: rows, columns, multiples."""
 
     def __init__(self, keys: tuple[str, ...], metric: str, goal: Goal, runs: Sequence[tuple[Any, ...]]) -> None:
-        """Sort runs, rows of (key, settings as JSON, status, value of the metric), into cells."""
+        """Sort runs, rows of (key, settings as JSON, status, value of the metric), into cells.
+
+        Diverged runs, and pruned ones, which trained for fewer epochs than others, do not count in a cell's mean.
+        """
         self.keys, self.metric, self._goal = keys, metric, goal
         self._cells: dict[CellKey, list[tuple[Any, ...]]] = {}
         for run in runs:
@@ -31,7 +39,8 @@ class MetricHeatMap:
             row, column, multiple = [*values, "", ""][:3]
             self._cells.setdefault((row, column, multiple), []).append(run)
         means = {
-            cell: sample_stats([run[3] for run in runs if run[2] != "diverged"]) for cell, runs in self._cells.items()
+            cell: sample_stats([run[3] for run in runs if run[2] not in _UNCOMPARED])
+            for cell, runs in self._cells.items()
         }
         self._means = {cell: mean.mean for cell, mean in means.items() if mean is not None}
         self._format = text.NumberFormat().including(self._means.values())
@@ -61,17 +70,20 @@ class MetricHeatMap:
         return titles, rows
 
     def _cell(self, cell: CellKey) -> GridCell:
-        """Return the cell's mean, a star if best, and the number of diverged runs."""
+        """Return the cell's mean, a star if best, and the numbers of diverged and of pruned runs."""
         runs = self._cells.get(cell, [])
-        diverged = sum(run[2] == "diverged" for run in runs)
+        counts = [(STATUS_GLYPHS[status], sum(run[2] == status for run in runs)) for status in _UNCOMPARED]
         mean = self._means.get(cell)
         if mean is None:
-            return GridCell(f"✗ {diverged}/{len(runs)}" if diverged else "○" if runs else "", "warning")
+            style, count = next((pair for pair in counts if pair[1]), (None, 0))
+            if style is None:
+                return GridCell("○" if runs else "", "warning")
+            return GridCell(f"{style.glyph} {count}/{len(runs)}", style.colour)
         share = self._scale(mean)
         if self._goal == "min":
             share = 1.0 - share
         is_best = mean == self._best and len(self._means) > 1
-        suffix = ("★" if is_best else "") + (f" ✗{diverged}" if diverged else "")
+        suffix = ("★" if is_best else "") + "".join(f" {style.glyph}{count}" for style, count in counts if count)
         return GridCell(f"{self._format.format(mean)}{suffix}", bold=is_best, heat=_contrast(share))
 
     def describe(self, row: GridRow, column: int) -> str:

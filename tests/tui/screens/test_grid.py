@@ -11,7 +11,7 @@ from textual.pilot import Pilot
 
 from helpers.golden import LARGE, SIZES, SMALL, compare, golden_name, line_of, press, type_in, use, wait_for_words
 from helpers.store_samples import new_run, points, start
-from labbench.records import Failed, Finished, Started, Submitted
+from labbench.records import Failed, Finished, NewRun, Started, Submitted
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer
 
@@ -199,5 +199,24 @@ def test_a_search_shows_the_runs_left_at_each_rung(tmp_path: Path) -> None:
         now = await press(pilot, "3")
         assert re.search(r"runs left  epoch 2 █+ 6  epoch 6 \S+ 2  epoch 18 \S+ 1", now)
         assert "5 pruned" in now
+
+    use(database, look, size=LARGE)
+
+
+def test_pruned_runs_are_counted_in_the_heat_map_but_not_averaged(tmp_path: Path) -> None:
+    database = tmp_path / "runs.db"
+    with Writer(database) as writer:
+        runs = start(
+            writer, [NewRun(f"run {n}", {"lr": (0.1, 0.2)[n // 2], "seed": n % 2}, f"{n:064x}") for n in range(4)]
+        )
+        for run, loss in zip(runs, (0.5, 0.9, 0.8, 0.7), strict=True):
+            writer.write([points(run, "val/loss", [1.0, loss])])
+            writer.write([Finished(run.key, 1, "finished" if run is runs[0] else "queued", "")])
+        writer.prune({run.key: "rung 1 of 2" for run in runs[1:]})
+
+    async def look(pilot: Pilot[None]) -> None:
+        now = await press(pilot, "3")
+        assert re.search(r"│0\.1 +0\.5\S* ⊘1 ", now)
+        assert re.search(r"│0\.2 +⊘ 2/2 ", now)
 
     use(database, look, size=LARGE)
