@@ -379,6 +379,7 @@ def _scope_document(scope: Scope) -> dict[str, Any]:
             "other_tasks": scope.other_tasks,
             "other_ranks": scope.other_ranks,
             "pruned": scope.pruned,
+            "choosing": scope.choosing,
         },
         "commits": scope.commits,
         "seed_keys": list(scope.seed_keys),

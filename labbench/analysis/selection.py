@@ -15,7 +15,7 @@ from labbench.analysis.run_keys import find_rank_key, find_run_keys, split_words
 from labbench.analysis.table import freeze, is_number
 from labbench.analysis.tuning.budgets import Sampling
 from labbench.errors import InputError, did_you_mean
-from labbench.records import RunRecord
+from labbench.records import NEW_SEED_TAG, RunRecord
 
 SEED = "seed"
 """Key of the seed in the configs of a selection."""
@@ -61,7 +61,9 @@ class Scope:
     other_code: int = 0
     """Number of runs left out because another version of the code computed them."""
     pruned: int = 0
-    """Number of selected runs that a search stopped early by comparison with others."""
+    """Number of runs that a search stopped early by comparison with others."""
+    choosing: int = 0
+    """Number of runs left out, pruned ones included, because a search chose by them what it trained with new seeds."""
     other_ranks: int = 0
     """Number of runs left out because they are of other processes of a distributed job than the first."""
     commits: int = 1
@@ -112,14 +114,17 @@ def select_runs(
     chosen, others = (list(runs), []) if pooled else _newest_experiment(runs, metric)
     same_task, same_code = _match_newest_run(chosen, metric, all_code=all_code)
     _require_keys(keys, same_code)
-    selected = _first_ranks(same_code, keys)
+    judged = _judged_runs(same_code, metric)
+    selected = _first_ranks(judged, keys)
     split = _split_configs([run.config for run in selected], keys)
     scope = replace(
         _scope(selected, split, keys, at),
         other_experiments=_experiments(others),
         other_tasks=len(chosen) - len(same_task),
         other_code=len(same_task) - len(same_code),
-        other_ranks=len(same_code) - len(selected),
+        other_ranks=len(judged) - len(selected),
+        pruned=sum(run.status == PRUNED for run in same_code),
+        choosing=len(same_code) - len(judged),
     )
     return Selection(_with_configs(selected, split), scope)
 
@@ -176,6 +181,16 @@ def _has_same_task(run: RunRecord, newest: RunRecord) -> bool:
 def _has_same_code(run: RunRecord, newest: RunRecord) -> bool:
     """Return False if both code versions are recorded and differ."""
     return run.code_version is None or newest.code_version is None or run.code_version == newest.code_version
+
+
+def _judged_runs(runs: Sequence[RunRecord], metric: str) -> Sequence[RunRecord]:
+    """Return the runs with new seeds if a search has judged its finalists by these, else all runs.
+
+    A finalist was chosen for its values with the other seeds, so these are optimistic.
+    """
+    new = [run for run in runs if NEW_SEED_TAG in run.tags]
+    has_judged = any(run.status == "finished" and metric in run.summary for run in new)
+    return new if has_judged and any(run.status == PRUNED for run in runs) else runs
 
 
 def _first_ranks(runs: Sequence[RunRecord], keys: KeyOptions) -> list[RunRecord]:

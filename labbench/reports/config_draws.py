@@ -6,7 +6,6 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from labbench.analysis.selection import PRUNED
 from labbench.analysis.tuning.budgets import Sampling
 from labbench.records import RunRecord
 from labbench.store.reader import Reader
@@ -16,12 +15,12 @@ _DRAW_OPTIONS = {"samples", "seed"}
 
 
 def read_sampling(reader: Reader, runs: Sequence[RunRecord]) -> Sampling | None:
-    """Return how the configurations of runs were drawn, None unless independently of their results.
+    """Return how the configurations of runs that no search has pruned were drawn, None if by their results.
 
     Raises:
         StoreError: The database cannot be read.
     """
-    if not runs or any(run.status == PRUNED for run in runs):
+    if not runs:
         return None
     documents = [_parse(text) for text in reader.grid_texts([run.id for run in runs])]
     draws = [_sampling(document) for document in documents]

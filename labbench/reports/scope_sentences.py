@@ -63,7 +63,13 @@ def _left_out_sentence(scope: Scope) -> str:
 
 
 def _pruned_sentence(scope: Scope) -> str:
-    """Report the runs that a search stopped early, which are not compared with those that it trained on."""
+    """Report the runs that a search stopped early, or by which it chose, which are not compared with the others."""
+    if scope.choosing:
+        return (
+            f"only configurations that a search trained with new seeds are compared, on these seeds; it chose them by "
+            f"{scope.choosing} other run{'s' if scope.choosing > 1 else ''}, whose values are optimistic, "
+            f"{scope.pruned} of them stopped early (the filter status=finished includes the rest)"
+        )
     if not scope.pruned:
         return ""
     runs = f"{scope.pruned} run{'s' if scope.pruned > 1 else ''}"

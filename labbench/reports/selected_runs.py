@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from labbench.analysis.selection import PRUNED, At, KeyOptions, Selection, select_runs
+from labbench.analysis.selection import At, KeyOptions, Selection, select_runs
 from labbench.filters.parser import And, Comparison, Filter, present_code, uses_key
 from labbench.reports.config_draws import read_sampling
 from labbench.store.reader import Reader
@@ -43,9 +43,9 @@ def read_selection(
         at=options.at,
     )
     older = 0 if all_code else reader.count(of_experiments(selection, _with(run_filter, _OLDER)))
-    pruned = sum(run.status == PRUNED for run in selection.runs)
-    scope = replace(selection.scope, older_code=older, pruned=pruned, linear=options.linear)
-    return replace(selection, scope=scope, sampling=read_sampling(reader, selection.runs))
+    scope = replace(selection.scope, older_code=older, linear=options.linear)
+    sampling = None if scope.pruned else read_sampling(reader, selection.runs)
+    return replace(selection, scope=scope, sampling=sampling)
 
 
 _OLDER = Comparison("older_code", None, "=", (True,), ("true",))

@@ -381,8 +381,10 @@ def _missing_runs_sentences(answer: Answer) -> list[str]:
             f"{d.diverged} of {d.runs} with {format_named_setting(d.name, d.value, levels)}" for d in answer.divergences
         )
         lines.append(f"{_diverged_count_phrase(answer)}{': ' + where if where else ''}")
-    if counts.missing:
-        missing = f"{_runs_count(counts.missing)} without {clean(answer.metric)}"
+    scope = answer.scope
+    pruned = scope.pruned if scope is not None and not scope.choosing else 0  # the scope reports them
+    if counts.missing > pruned:
+        missing = f"{_runs_count(counts.missing - pruned)} without {clean(answer.metric)}"
         lines.append(f"left out: {missing} (failed, stopped or not measured)")
     return lines
 

@@ -119,3 +119,32 @@ def test_runs_that_a_search_stopped_early_are_not_compared_and_are_counted(labbe
     assert answer["budgets"] == []
     text = labbench("why", "val/accuracy").stdout
     assert "20 runs stopped early by a search are not compared, because other runs were trained for more epochs" in text
+    assert "without val/accuracy" not in text  # they are reported once
+
+
+def write_halving(path: Path) -> None:
+    """Write 6 configurations with seed 0, of which 4 were pruned, and 3 new seeds of 2 finalists with lower values."""
+    with Writer(path) as writer:
+        runs = start(writer, [new_run(i, lr=0.01 * (i + 1), seed=0) for i in range(6)])
+        for i, run in enumerate(runs):
+            writer.write([points(run, "val/accuracy", [0.1, 0.7 if i < 4 else 0.99])])
+            writer.write([Finished(run.key, 1, "queued" if i < 4 else "finished", "")])
+        writer.prune({run.key: "rung 1 of 2" for run in runs[:4]})
+        new = start(
+            writer, [new_run(10 * i + seed, lr=0.01 * (i + 1), seed=seed) for i in (4, 5) for seed in (1, 2, 3)]
+        )
+        writer.tag([run.key for run in new], ["new-seed"])
+        for i, run in enumerate(new):
+            writer.write([points(run, "val/accuracy", [0.1, 0.9 + 0.001 * i]), Finished(run.key, 1, "finished", "")])
+
+
+def test_the_finalists_of_a_search_are_compared_on_new_seeds_alone(labbench: Labbench, tmp_path: Path) -> None:
+    write_halving(tmp_path / "runs.db")
+    answer = json.loads(labbench("why", "val/accuracy", "--json").stdout)
+    assert answer["scope"]["left_out"]["pruned"] == 4
+    assert answer["scope"]["left_out"]["choosing"] == 6
+    assert (answer["best"]["n"], answer["best"]["mean"]) == (3, pytest.approx(0.904))
+    text = labbench("why", "val/accuracy").stdout
+    assert "only configurations that a search trained with new seeds are compared, on these seeds" in text
+    assert "it chose them by 6 other runs, whose values are optimistic, 4 of them stopped early" in text
+    assert json.loads(labbench("why", "val/accuracy", "status=finished", "--json").stdout)["best"]["n"] == 4
