@@ -139,6 +139,8 @@ class Divergence:
     diverged: int
     runs: int
     """Number of all runs with this value."""
+    span: tuple[float, float] | None = None
+    """Smallest and largest value of the bin; None if values are not binned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,6 +365,7 @@ def _divergence_document(divergence: Divergence) -> dict[str, Any]:
     return {
         "name": divergence.name,
         "value": divergence.value,
+        "span": divergence.span,
         "diverged": divergence.diverged,
         "runs": divergence.runs,
     }

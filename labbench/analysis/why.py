@@ -286,8 +286,11 @@ def _find_divergences(everything: Table) -> tuple[Divergence, ...]:
         size = len(p.levels)
         by_value = np.bincount(p.codes, diverged, size), np.bincount(p.codes, runs, size)
         shares = by_value[0] / by_value[1]
-        cases = zip(p.levels, by_value[0].tolist(), by_value[1].tolist(), strict=True)
-        candidates.append((float(shares.var()), [Divergence(p.name, v, int(d), int(n)) for v, d, n in cases if d]))
+        spans = p.spans or [None] * size
+        cases = zip(p.levels, by_value[0].tolist(), by_value[1].tolist(), spans, strict=True)
+        candidates.append(
+            (float(shares.var()), [Divergence(p.name, v, int(d), int(n), s) for v, d, n, s in cases if d])
+        )
     variance, divergences = max(candidates, key=lambda candidate: candidate[0], default=(0.0, []))
     return tuple(sorted(divergences, key=lambda value: -value.diverged / value.runs)) if variance > 0 else ()
 

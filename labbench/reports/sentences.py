@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from labbench.analysis.answer import Answer, Estimate, Interaction, ParameterAnswer, Widening
+from labbench.analysis.answer import Answer, Divergence, Estimate, Interaction, ParameterAnswer, Widening
 from labbench.analysis.comparison import MAX_SEEDS, Difference
 from labbench.analysis.costs import Basin, Reach
 from labbench.analysis.effects import Contrast, Effect
@@ -35,6 +35,10 @@ from labbench.text import clean, format_duration, format_number, format_setting
 
 MIN_SHARE = 0.01
 """Smallest share of the variance that is reported."""
+
+
+MAX_DIVERGENCES = 3
+"""Number of values with diverged runs that are named if there are more of them."""
 
 
 MODEL_METHODS = ("additive model", "random forest")
@@ -284,10 +288,16 @@ def _value_phrase(parameter: ParameterAnswer, value: Any) -> str:
     if value is None:
         return "not set"
     effect = next((effect for effect in parameter.marginal.effects if freeze(effect.value) == freeze(value)), None)
-    if effect is not None and effect.span is not None and effect.span[0] != effect.span[1]:
-        low, high = (format_setting(float(f"{edge:.2g}")) for edge in effect.span)
-        return f"{low}–{high}"
+    if effect is not None and (span := _format_span(effect.span)):
+        return span
     return format_value(value, [effect.value for effect in parameter.marginal.effects])
+
+
+def _format_span(span: tuple[float, float] | None) -> str:
+    """Format the values of a bin, such as `0.0036–0.022`; empty for none and for a single value."""
+    if span is None or span[0] == span[1]:
+        return ""
+    return "–".join(format_setting(float(f"{edge:.2g}")) for edge in span)
 
 
 def _is_switch(parameter: ParameterAnswer) -> bool:
@@ -377,9 +387,10 @@ def _no_results_sentence(answer: Answer) -> str:
 def _missing_runs_sentences(answer: Answer) -> list[str]:
     lines, counts, levels = [], answer.counts, parameter_levels(answer)
     if counts.diverged and (answer.best is not None or counts.missing):
-        where = ", ".join(
-            f"{d.diverged} of {d.runs} with {format_named_setting(d.name, d.value, levels)}" for d in answer.divergences
-        )
+        cases = [f"{d.diverged} of {d.runs} with {_divergence_setting(d, levels)}" for d in answer.divergences]
+        if len(cases) > MAX_DIVERGENCES + 1:
+            cases[MAX_DIVERGENCES:] = [f"and {len(cases) - MAX_DIVERGENCES} more values"]
+        where = ", ".join(cases)
         lines.append(f"{_diverged_count_phrase(answer)}{': ' + where if where else ''}")
     scope = answer.scope
     pruned = scope.pruned if scope is not None and not scope.choosing else 0  # the scope reports them
@@ -387,6 +398,12 @@ def _missing_runs_sentences(answer: Answer) -> list[str]:
         missing = f"{_runs_count(counts.missing - pruned)} without {clean(answer.metric)}"
         lines.append(f"left out: {missing} (failed, stopped or not measured)")
     return lines
+
+
+def _divergence_setting(divergence: Divergence, levels: Levels) -> str:
+    if span := _format_span(divergence.span):
+        return f"{clean(divergence.name)} {span}"
+    return format_named_setting(divergence.name, divergence.value, levels)
 
 
 def _runs_count(n: int) -> str:

@@ -126,7 +126,7 @@ def test_the_document_has_the_documented_keys():
 def test_the_document_has_divergences_and_widenings():
     runs = grid(lambda config: None if config["lr"] == 1.0 and not config["batchnorm"] else 0.9)
     document = why(runs, ACCURACY, "max").as_document()
-    assert document["divergences"] == [{"name": "lr", "value": 1.0, "diverged": 12, "runs": 24}]
+    assert document["divergences"] == [{"name": "lr", "value": 1.0, "span": None, "diverged": 12, "runs": 24}]
     (widening,) = document["widenings"]
     assert (widening["name"], widening["wide"]["value"], widening["wide"]["to"]) == ("batchnorm", True, 1.0)
     assert (widening["narrow"]["from"], widening["narrow"]["to"]) == (0.001, 0.1)
@@ -177,6 +177,21 @@ def test_a_learning_rate_that_diverges_is_not_usable():
     assert [widening.name for widening in answer.widenings] == ["batchnorm"]
     assert "16 of" not in text(answer)
     assert "12 of 96 runs diverged: 12 of 24 with lr 1" in text(answer)
+
+
+def test_diverged_runs_of_a_random_search_are_counted_in_ranges_of_values():
+    rates = 10.0 ** np.random.default_rng(0).uniform(-4, 0, 50)
+    configs = [{"lr": rate, "optimizer": ("adam", "sgd")[i % 2]} for i, rate in enumerate(rates.tolist())]
+    runs = [run(None if c["lr"] > 0.2 else -c["lr"], **c, diverged=c["lr"] > 0.2) for c in configs]
+    count, low = int((rates > 0.2).sum()), np.sort(rates)[40]
+    sentence = f"{count} of 50 runs diverged: {count} of 10 with lr {low:.2g}–{rates.max():.2g}"
+    assert sentence in text(why(runs, "m", "max")).splitlines()
+
+
+def test_of_many_values_with_diverged_runs_a_few_are_named():
+    runs = [run(None if rate > 4 else -rate, lr=float(rate), diverged=rate > 4) for rate in range(1, 13)]
+    values = "1 of 1 with lr 5, 1 of 1 with lr 6, 1 of 1 with lr 7"
+    assert f"8 of 12 runs diverged: {values}, and 5 more values" in text(why(runs, "m", "max")).splitlines()
 
 
 def test_a_configuration_with_a_better_mean_and_diverged_runs_is_not_selected():
