@@ -116,7 +116,7 @@ def plot(
     from labbench.reports.metric_curves import MetricSelection, PlotOptions, draw_metric
     from labbench.store.reader import Reader
 
-    answer_figure = _answer_figure(output, heat_map, tuned, best_of)
+    answer_figure = _answer_figure(output, heat_map, tuned, best_of, log=log)
     keys = [key for key in (group, *(heat_map or ())) if key is not None]
     run_filter = parse(filters) if not keys or all_code else present_code(parse(filters))
     with Reader(db) as reader:
@@ -155,7 +155,7 @@ def _terminal_canvas() -> PlotCanvas:
 
 
 def _answer_figure(
-    output: Path | None, heat_map: tuple[str, str] | None, tuned: str | None, best_of: str | None
+    output: Path | None, heat_map: tuple[str, str] | None, tuned: str | None, best_of: str | None, *, log: bool
 ) -> AnswerFigure | None:
     """Return the function that draws the requested figure, None for one of curves. Raises InputError."""
     kinds = {"--heatmap": heat_map, "--tuned": tuned, "--best-of": best_of}
@@ -174,7 +174,7 @@ def _answer_figure(
     if heat_map:
         return lambda path, selection, style: save_heat_map(path, selection, heat_map, style)
     save, key = (save_tuned_values, tuned) if tuned else (save_budgets, best_of)
-    return lambda path, selection, style: save(path, selection, key or "", style)
+    return lambda path, selection, style: save(path, selection, key or "", style, log=log)
 
 
 def _figure_style(*, width: str, font_size: float, title: str | None) -> FigureStyle:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +19,12 @@ from labbench.reports.metric_curves import MetricSelection
 from labbench.reports.selected_runs import read_selection
 
 
-def save_tuned_values(path: Path, selection: MetricSelection, key: str, style: FigureStyle) -> None:
+def save_tuned_values(
+    path: Path, selection: MetricSelection, key: str, style: FigureStyle, *, log: bool = False
+) -> None:
     """Draw the result of each value of `key` at its own best setting, with its 95 % interval.
+
+    The axis is logarithmic with `log`, and for losses of which logarithms are compared.
 
     Raises:
         InputError: The values of the key cannot be compared so, or matplotlib is not installed.
@@ -36,11 +42,14 @@ def save_tuned_values(path: Path, selection: MetricSelection, key: str, style: F
         (f"{format_setting_briefly(key, v.value, levels)} (of {v.settings})", v.interval)
         for v in comparisons[key].values
     ]
-    draw_intervals(path, rows, style, labels=(f"{selection.metric}, tuned, on new seeds", key))
+    labels = (f"{selection.metric}, tuned, on new seeds", key)
+    draw_intervals(path, rows, style, labels=labels, log=log or answer.scale == "log")
 
 
-def save_budgets(path: Path, selection: MetricSelection, key: str, style: FigureStyle) -> None:
+def save_budgets(path: Path, selection: MetricSelection, key: str, style: FigureStyle, *, log: bool = False) -> None:
     """Draw the median of the best of n random configurations with its band, by `key` or for "all" configurations.
+
+    The axis of values is logarithmic with `log`, and for losses of which logarithms are compared.
 
     Raises:
         InputError: The configurations were not drawn at random, or matplotlib is not installed.
@@ -55,7 +64,9 @@ def save_budgets(path: Path, selection: MetricSelection, key: str, style: Figure
         )
     curves = [_figure_curve(comparisons[key], curve, answer) for curve in comparisons[key].curves]
     labels = ("number of random configurations", f"best {selection.metric}, median")
-    draw_figure_curves(path, curves, style, labels=labels, log="x")
+    if is_log := log or answer.scale == "log":
+        curves = _end_bands_at_the_frame(curves)
+    draw_figure_curves(path, curves, style, labels=labels, log="xy" if is_log else "x")
 
 
 def _explain(selection: MetricSelection) -> Answer:
@@ -75,3 +86,15 @@ def _figure_curve(comparison: BudgetComparison, curve: BudgetCurve, answer: Answ
 
     budgets = np.array([float(point.n) for point in curve.points])
     return FigureCurve(curve_label(comparison, curve, answer), budgets, column("median"), column("low"), column("high"))
+
+
+def _end_bands_at_the_frame(curves: Sequence[FigureCurve]) -> list[FigureCurve]:
+    """Return curves for a logarithmic axis, on which a limit of 0 is as low as the lowest positive number."""
+    numbers = np.concatenate(
+        [each for curve in curves for each in (curve.y, curve.low, curve.high) if each is not None]
+    )
+    lowest = numbers[numbers > 0].min(initial=np.inf)
+    return [
+        replace(curve, low=None if curve.low is None else np.where(curve.low <= 0, lowest, curve.low))
+        for curve in curves
+    ]

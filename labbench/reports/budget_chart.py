@@ -23,6 +23,8 @@ class _Frame:
     largest: int
     bottom: float
     top: float
+    is_log: bool
+    """True for a logarithmic axis of values, all of which are positive."""
 
     def x(self, n: int) -> float:
         """Return the horizontal position of a budget."""
@@ -30,17 +32,27 @@ class _Frame:
 
     def y(self, value: float) -> float:
         """Return the vertical position of a value."""
-        share = (value - self.bottom) / ((self.top - self.bottom) or 1.0)
+        bottom, top, value = (
+            map(math.log, (self.bottom, self.top, max(value, self.bottom)))
+            if self.is_log
+            else (self.bottom, self.top, value)
+        )
+        share = (value - bottom) / ((top - bottom) or 1.0)
         return HEIGHT - MARGIN - share * (HEIGHT - 2 * MARGIN)
 
 
 def budget_svg(comparison: BudgetComparison, answer: Answer) -> str:
-    """Return the curves of a comparison over a logarithmic axis of budgets; an open band ends at the frame."""
+    """Return the curves of a comparison over a logarithmic axis of budgets; an open band ends at the frame.
+
+    The axis of values is logarithmic for losses of which logarithms are compared.
+    """
+    is_log = answer.scale == "log"
     points = [point for curve in comparison.curves for point in curve.points]
     values = [v for point in points for v in (point.median, point.low, point.high) if v is not None]
+    values = [value for value in values if value > 0] if is_log else values
     if not values:
         return ""
-    frame = _Frame(max(2, *(curve.results for curve in comparison.curves)), min(values), max(values))
+    frame = _Frame(max(2, *(curve.results for curve in comparison.curves)), min(values), max(values), is_log)
     curves = "".join(
         _draw_curve(curve, frame, index, html.escape(clean(curve_label(comparison, curve, answer))))
         for index, curve in enumerate(comparison.curves)
@@ -68,7 +80,8 @@ def _draw_curve(curve: BudgetCurve, frame: _Frame, index: int, label: str) -> st
 def _draw_axes(frame: _Frame) -> str:
     ticks = [n for n in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if n <= frame.largest]
     parts = [f'<text x="{frame.x(n):.1f}" y="{HEIGHT - 8}" text-anchor="middle">{n}</text>' for n in ticks]
-    for value in (frame.bottom, (frame.bottom + frame.top) / 2, frame.top):
+    middle = math.sqrt(frame.bottom * frame.top) if frame.is_log else (frame.bottom + frame.top) / 2
+    for value in (frame.bottom, middle, frame.top):
         y = frame.y(value)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - MARGIN}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(

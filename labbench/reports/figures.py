@@ -74,10 +74,8 @@ def draw_figure_curves(
                 axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.2, linewidth=0)
         axes.set_xlabel(labels[0])
         axes.set_ylabel(labels[1])
-        if "x" in log:
-            axes.set_xscale("log")
-        if "y" in log:
-            axes.set_yscale("log")
+        for name in log:
+            _set_log_scale(axes, name)
         axes.margins(x=0)
         axes.spines[["top", "right"]].set_visible(False)
         if len(curves) > 1:
@@ -87,11 +85,11 @@ def draw_figure_curves(
 
 
 def draw_intervals(
-    path: Path, rows: Sequence[tuple[str, Interval]], style: FigureStyle, *, labels: tuple[str, str]
+    path: Path, rows: Sequence[tuple[str, Interval]], style: FigureStyle, *, labels: tuple[str, str], log: bool = False
 ) -> None:
     """Write a figure of means with their intervals, one row each, the first one on top.
 
-    `labels` name the axis of values and the axis of rows.
+    `labels` name the axis of values and the axis of rows; `log` is True for a logarithmic axis of values.
 
     Raises:
         InputError: If matplotlib is not installed, or the ending of the file is no format of figures.
@@ -103,8 +101,8 @@ def draw_intervals(
             if interval.low is not None and interval.high is not None:
                 axes.plot([interval.low, interval.high], [index, index], color=_COLOURS[0], linewidth=1.0)
             axes.plot([interval.mean], [index], "o", color=_COLOURS[0], markersize=4)
-        if rows and rows[0][1].scale == "log":
-            axes.set_xscale("log")
+        if log:
+            _set_log_scale(axes, "x")
         axes.set_yticks(range(len(rows)), [name for name, _ in rows])
         axes.invert_yaxis()
         axes.margins(y=0.5 / max(1, len(rows)))
@@ -142,6 +140,20 @@ def draw_heat_map(path: Path, heat_map: HeatMap, style: FigureStyle, *, metric: 
         axes.figure.colorbar(image, ax=axes, label=metric)
 
     _save(path, style, draw)
+
+
+def _set_log_scale(axes: Any, name: str) -> None:
+    """Make the x or y axis logarithmic, with plain numbers such as 0.003 at its ticks."""
+    from matplotlib.ticker import LogFormatter
+
+    class NumberFormatter(LogFormatter):
+        def __call__(self, x: float, pos: int | None = None) -> str:
+            return format_setting(float(f"{x:.4g}")) if super().__call__(x, pos) else ""
+
+    axes.set(**{f"{name}scale": "log"})
+    axis = getattr(axes, f"{name}axis")
+    axis.set_major_formatter(NumberFormatter())
+    axis.set_minor_formatter(NumberFormatter(labelOnlyBase=False))
 
 
 def _cell_text(cell: TwoWayCell) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from click.testing import Result
 
 from helpers.store_samples import execute, new_run, points, start
 from labbench.records import Finished
+from labbench.reports.budget_chart import HEIGHT, MARGIN
 from labbench.reports.config_draws import read_sampling
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer
@@ -120,6 +122,38 @@ def test_runs_that_a_search_stopped_early_are_not_compared_and_are_counted(labbe
     text = labbench("why", "val/accuracy").stdout
     assert "20 runs stopped early by a search are not compared, because other runs were trained for more epochs" in text
     assert "without val/accuracy" not in text  # they are reported once
+
+
+def write_losses(path: Path) -> None:
+    """Write losses from 0.003 to 0.3 of a random search with three seeds."""
+    generator = np.random.default_rng(0)
+    configs = [(o, float(f"{10.0 ** generator.uniform(-4, 0):.6g}")) for o in ("sgd", "adam") for _ in range(12)]
+    runs = [new_run(3 * i + s, optimizer=o, lr=rate, seed=s) for i, (o, rate) in enumerate(configs) for s in range(3)]
+    with Writer(path) as writer:
+        for run in start(writer, runs, sources={"grid": RANDOM}):
+            loss = 0.003 * 10.0 ** abs(np.log10(run.config["lr"]) + 2.0) * float(np.exp(0.1 * generator.normal()))
+            writer.write([points(run, "val/loss", [2.0, loss]), Finished(run.key, run.attempt, "finished", "")])
+
+
+@pytest.mark.parametrize("option", ["--best-of", "--tuned"])
+def test_figures_of_losses_over_decades_have_a_log_axis(labbench: Labbench, tmp_path: Path, option: str) -> None:
+    pytest.importorskip("matplotlib")
+    write_losses(tmp_path / "runs.db")
+    assert labbench("plot", "val/loss", option, "optimizer", "-o", "a.svg").exit_code == 0
+    labels = [float(label) for label in re.findall(r">([0-9.]+)</text>", (tmp_path / "a.svg").read_text())]
+    values = [label for label in labels if label < 1.0]
+    assert values, "plain numbers, no powers of ten"
+    assert not any(value == 0.0 for value in values), "a linear axis begins at 0"
+
+
+def test_the_band_of_losses_on_the_page_is_within_its_log_axis(labbench: Labbench, tmp_path: Path) -> None:
+    write_losses(tmp_path / "runs.db")
+    assert labbench("why", "val/loss", "--html", "a.html").exit_code == 0
+    (svg, *_) = re.findall(r'<svg [^>]*aria-label="best val/loss by number.*?</svg>', (tmp_path / "a.html").read_text())
+    heights = [float(y) for points in re.findall(r'points="([^"]+)"', svg) for y in re.findall(r",([0-9.]+)", points)]
+    assert (min(heights), max(heights)) == (MARGIN, HEIGHT - MARGIN)
+    middle = [float(label) for label in re.findall(r'text-anchor="end">([0-9.e-]+)<', svg)][1]
+    assert middle < 0.06, "the geometric mean of the ends, not half of the largest"
 
 
 def write_halving(path: Path) -> None:
