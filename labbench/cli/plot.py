@@ -106,19 +106,20 @@ def plot(
 ) -> None:
     """Draw METRIC of the matching runs as text, or as a figure.
 
-    At most 30 curves. The means of --group leave out runs of older code. A figure with -o has 95 % intervals around the
-    means; it needs matplotlib.
+    At most 30 curves. The means of --group leave out runs of older code, and pruned ones. A figure with -o has 95 %
+    intervals around the means; it needs matplotlib.
     \f
     Raises:
         InputError: --heatmap, --tuned or --best-of without -o or together, or matplotlib is not installed.
     """
-    from labbench.filters.parser import parse, present_code
+    from labbench.filters.parser import parse, present_code, without_pruned
     from labbench.reports.metric_curves import MetricSelection, PlotOptions, draw_metric
     from labbench.store.reader import Reader
 
     answer_figure = _answer_figure(output, heat_map, tuned, best_of, log=log)
     keys = [key for key in (group, *(heat_map or ())) if key is not None]
     run_filter = parse(filters) if not keys or all_code else present_code(parse(filters))
+    run_filter = run_filter if group is None else without_pruned(run_filter)
     with Reader(db) as reader:
         if print_name_notes(reader.check_names(run_filter, metrics=[metric, *{axis} - {"step", "time"}], columns=keys)):
             return

@@ -129,7 +129,18 @@ def present_code(tree: Filter | None) -> Filter:
     return _PRESENT if tree is None else And((tree, _PRESENT))
 
 
+def without_pruned(tree: Filter | None) -> Filter:
+    """Return the filter restricted to runs that no search has pruned, unless it uses `status`.
+
+    Mean curves use this filter: pruned runs are shorter and worse, so means would jump where they end.
+    """
+    if tree is not None and uses_key(tree, "status"):
+        return tree
+    return _NOT_PRUNED if tree is None else And((tree, _NOT_PRUNED))
+
+
 _PRESENT = Comparison("older_code", None, "=", (False,), ("false",))
+_NOT_PRUNED = Comparison("status", None, "!=", ("pruned",), ("pruned",))
 
 
 def require_config_keys(tree: Filter, expression: str | Sequence[str], keys: Collection[str]) -> None:

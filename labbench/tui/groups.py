@@ -38,7 +38,7 @@ class RunGroup:
     """Keys of its runs, in table order."""
     statuses: Mapping[Status, int] = field(default_factory=dict)
     means: Mapping[str, SampleStats] = field(default_factory=dict)
-    """Statistics by sort expression: `best(val/loss)`."""
+    """Statistics by sort expression: `best(val/loss)`; those of metrics are over the runs that were not pruned."""
     is_open: bool = False
     """True if its runs are shown as rows below it."""
 
@@ -71,7 +71,11 @@ def _make_group(
     settings: str, by: Sequence[str], headings: Sequence[str], rows: Sequence[tuple[Any, ...]], opened: Collection[str]
 ) -> RunGroup:
     counts = Counter(row[2] for row in rows)
-    means = {heading: sample_stats([row[3 + index] for row in rows]) for index, heading in enumerate(headings)}
+    unpruned = [row for row in rows if row[2] != "pruned"]  # pruned runs trained for fewer epochs than the others
+    means = {
+        heading: sample_stats([row[3 + index] for row in (unpruned if heading.endswith(")") else rows)])
+        for index, heading in enumerate(headings)
+    }
     return RunGroup(
         id=_GROUP_ID_PREFIX + settings,
         settings=dict(zip(by, json.loads(settings), strict=False)),

@@ -182,3 +182,10 @@ def test_the_finalists_of_a_search_are_compared_on_new_seeds_alone(labbench: Lab
     assert "only configurations that a search trained with new seeds are compared, on these seeds" in text
     assert "it chose them by 6 other runs, whose values are optimistic, 4 of them stopped early" in text
     assert json.loads(labbench("why", "val/accuracy", "status=finished", "--json").stdout)["best"]["n"] == 4
+
+
+def test_mean_curves_leave_out_pruned_runs_unless_the_filter_asks_for_them(labbench: Labbench, tmp_path: Path) -> None:
+    write_halving(tmp_path / "runs.db")
+    assert "lr=0.05 (n=4)" in (text := labbench("plot", "val/accuracy", "--group", "lr").stdout)
+    assert "lr=0.01" not in text
+    assert "lr=0.01 (n=1)" in labbench("plot", "val/accuracy", "--group", "lr", "status=pruned").stdout

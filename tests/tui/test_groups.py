@@ -41,6 +41,15 @@ def test_a_label_shows_the_settings_and_whether_the_group_is_open() -> None:
     assert len({adam.id, sgd.id, odd.id}) == 3
 
 
+def test_pruned_runs_are_counted_but_not_averaged() -> None:
+    values = [("finished", 0.9, 10.0), ("pruned", 0.5, 20.0), ("finished", 0.7, 30.0)]
+    rows = [(f"run{i}", '["adam"]', status, best, created) for i, (status, best, created) in enumerate(values)]
+    (group,) = group_rows(rows, ["optimizer"], [BEST, "created"], opened=())
+    assert group.statuses == {"finished": 2, "pruned": 1}
+    assert (group.means[BEST].n, group.means[BEST].mean) == (2, pytest.approx(0.8))
+    assert group.means["created"].n == 3
+
+
 def test_groups_are_sorted_by_their_means_and_groups_without_one_come_last() -> None:
     rows = [("a", "[1]", "finished", 5.0), ("b", "[2]", "queued", None), ("c", "[3]", "finished", 1.0)]
     unsorted = group_rows(rows, ["k"], [BEST], opened=())
