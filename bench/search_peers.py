@@ -5,15 +5,16 @@ ASHA (two trials at a time) search the grids of bench/search.py. The peers train
 DataLoader, one thread each. The tools take turns for each of five seeds, so that other load affects all of them. Each
 measurement is appended to --results, and one that is there is not repeated, so that the script may be interrupted.
 
-Start-up, until the first run begins to train, is shown apart. Optuna has the run-epochs that halving takes before its
-new seeds; ASHA starts all configurations. labbench's time includes the new seeds of its finalists and the end of its
-process, that of the peers ends with their result. A choice has *reached* the goal as in bench/search.py, by the curves
-in --db, which that script trains.
+Start-up, with the import of torch, is shown apart. Optuna has the run-epochs that halving takes before its new seeds;
+ASHA starts all configurations. labbench's time includes the new seeds of its finalists and the end of its process, that
+of the peers ends with their result. A choice has *reached* the goal as in bench/search.py, by the curves in --db, which
+that script trains.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import multiprocessing
 import os
@@ -31,6 +32,12 @@ GRIDS = ("optimizers", "mlp")
 TOOLS = ("labbench", "optuna", "ray")
 ETA = 3
 PROCESSES = 2
+
+
+def import_torch() -> None:
+    """Import what training needs, as part of the start-up."""
+    for name in ("torch.utils.data", "labbench.train.tasks.task"):
+        importlib.import_module(name)
 
 
 def iter_accuracies(config: dict[str, Any]) -> Iterator[float]:
@@ -124,6 +131,7 @@ def _optimize(path: str, configs: list[dict[str, Any]], seed: int, number: int, 
     """Run trials until the run-epochs of successive halving are spent."""
     import optuna
 
+    import_torch()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     epochs = configs[0]["epochs"]
     budget = halving_epochs(len(configs), epochs)
@@ -167,6 +175,7 @@ def search_with_ray(configs: list[dict[str, Any]], seed: int) -> dict[str, Any]:
     order = _shuffled(len(configs), seed)
 
     def train(config: dict[str, Any]) -> None:
+        import_torch()
         began = time.time()
         for value in iter_accuracies({**configs[config["index"]], "seed": seed}):
             tune.report({"accuracy": value, "began": began})
