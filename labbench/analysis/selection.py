@@ -64,6 +64,8 @@ class Scope:
     """Number of runs that a search stopped early by comparison with others."""
     choosing: int = 0
     """Number of runs left out, pruned ones included, because a search chose by them what it trained with new seeds."""
+    new_seeds: int = 0
+    """Number of selected runs whose configurations a search chose by other selected runs."""
     other_ranks: int = 0
     """Number of runs left out because they are of other processes of a distributed job than the first."""
     commits: int = 1
@@ -125,6 +127,7 @@ def select_runs(
         other_ranks=len(judged) - len(selected),
         pruned=sum(run.status == PRUNED for run in same_code),
         choosing=len(same_code) - len(judged),
+        new_seeds=_count_new_seeds(judged),
     )
     return Selection(_with_configs(selected, split), scope)
 
@@ -191,6 +194,12 @@ def _judged_runs(runs: Sequence[RunRecord], metric: str) -> Sequence[RunRecord]:
     new = [run for run in runs if NEW_SEED_TAG in run.tags]
     has_judged = any(run.status == "finished" and metric in run.summary for run in new)
     return new if has_judged and any(run.status == PRUNED for run in runs) else runs
+
+
+def _count_new_seeds(runs: Sequence[RunRecord]) -> int:
+    """Return the number of runs with new seeds, 0 if all runs have some."""
+    count = sum(NEW_SEED_TAG in run.tags for run in runs)
+    return count if count < len(runs) else 0
 
 
 def _first_ranks(runs: Sequence[RunRecord], keys: KeyOptions) -> list[RunRecord]:

@@ -71,11 +71,22 @@ def _pruned_sentence(scope: Scope) -> str:
             f"{scope.pruned} of them stopped early (the filter status=finished includes the rest)"
         )
     if not scope.pruned:
-        return ""
+        return _new_seeds_sentence(scope)
     runs = f"{scope.pruned} run{'s' if scope.pruned > 1 else ''}"
     return (
         f"{runs} stopped early by a search {'are' if scope.pruned > 1 else 'is'} not compared, because other runs were "
         "trained for more epochs; averages over the grid are over the configurations that survived, a biased sample"
+    )
+
+
+def _new_seeds_sentence(scope: Scope) -> str:
+    """Report that some configurations were chosen by their values among the compared runs."""
+    if not scope.new_seeds:
+        return ""
+    runs = f"{scope.new_seeds} run{'s' if scope.new_seeds > 1 else ''}"
+    return (
+        f"{runs} with new seeds are of configurations that a search chose by the other runs, whose values are "
+        "optimistic; the filter tag=new-seed compares these configurations on new seeds alone"
     )
 
 

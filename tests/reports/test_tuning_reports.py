@@ -182,6 +182,9 @@ def test_the_finalists_of_a_search_are_compared_on_new_seeds_alone(labbench: Lab
     assert "only configurations that a search trained with new seeds are compared, on these seeds" in text
     assert "it chose them by 6 other runs, whose values are optimistic, 4 of them stopped early" in text
     assert json.loads(labbench("why", "val/accuracy", "status=finished", "--json").stdout)["best"]["n"] == 4
+    optimistic = "6 runs with new seeds are of configurations that a search chose by the other runs"
+    assert optimistic in labbench("why", "val/accuracy", "status=finished").stdout
+    assert optimistic not in labbench("why", "val/accuracy", "tag=new-seed").stdout
 
 
 def test_mean_curves_leave_out_pruned_runs_unless_the_filter_asks_for_them(labbench: Labbench, tmp_path: Path) -> None:
