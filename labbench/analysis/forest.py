@@ -163,7 +163,10 @@ def grow_trees(inputs: BinnedInputs, bags: Ints, targets: Floats, check: Check) 
     ends: list[tuple[Ints, Ints, Floats]] = []
     while len(low):
         check()
-        split = _find_splits(inputs.bins[row], node, bags[tree, row], targets[tree, row], smallest)
+        drawn = np.flatnonzero(bags[tree, row])
+        drawn_tree, drawn_row = tree[drawn], row[drawn]
+        weight, target = bags[drawn_tree, drawn_row], targets[drawn_tree, drawn_row]
+        split = _find_splits(inputs.bins[drawn_row], node[drawn], weight, target, size, smallest)
         is_leaf = split.column < 0
         ends.append((low[is_leaf], high[is_leaf], split.mean[is_leaf]))
         at_leaf = is_leaf[node]
@@ -195,15 +198,13 @@ class _Splits:
         return low, high
 
 
-def _find_splits(bins: Ints, node: Ints, weight: Ints, target: Floats, smallest: int) -> _Splits:
+def _find_splits(bins: Ints, node: Ints, weight: Ints, target: Floats, size: int, smallest: int) -> _Splits:
     """Return the split of each node that leaves the smallest sum of squares, and leaves of at least `smallest` setups.
 
-    Shapes: bins (E, P), node, weight and target (E,).
+    Shapes: bins (E, P), all below `size`; node, weight (above 0) and target (E,).
     """
-    nodes, columns, size = int(node.max()) + 1, bins.shape[1], int(bins.max()) + 1
-    drawn = weight > 0
-    keys = ((node[drawn, None] * columns + np.arange(columns)) * size + bins[drawn]).ravel()
-    weight, target = weight[drawn], target[drawn]
+    nodes, columns = int(node.max()) + 1, bins.shape[1]
+    keys = ((node[:, None] * columns + np.arange(columns)) * size + bins).ravel()
 
     def sums(values: Floats | None) -> Floats:
         """Return the sum of values up to each bin, shape (K, P, B)."""
