@@ -173,7 +173,7 @@ def contenders_at_levels(
     value = np.concatenate([places for places, _, _ in terms])
     weight = np.concatenate([weights for _, weights, _ in terms])
     products = weight * table.value[value]
-    differences, sizes = (np.bincount(combination, each) for each in (products, np.abs(products)))
+    differences, sizes = (np.bincount(combination, each).astype(np.float64) for each in (products, np.abs(products)))
     differences[np.abs(differences) <= ROUNDING_TOLERANCE * sizes] = 0.0
     members = np.column_stack([np.full(len(others), best), others])
     variances = noise.variances_of_differences(members, combination, value, weight)

@@ -206,7 +206,7 @@ def _find_splits(bins: Ints, node: Ints, weight: Ints, target: Floats, size: int
     nodes, columns = int(node.max()) + 1, bins.shape[1]
     keys = ((node[:, None] * columns + np.arange(columns)) * size + bins).ravel()
 
-    def sums(values: Floats | None) -> Floats:
+    def sums(values: Floats | Ints | None) -> Floats:
         """Return the sum of values up to each bin, shape (K, P, B)."""
         by_column = None if values is None else np.repeat(values, columns)
         return np.bincount(keys, by_column, nodes * columns * size).reshape(nodes, columns, size).cumsum(axis=2)

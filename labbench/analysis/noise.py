@@ -123,7 +123,7 @@ class Noise:
         """
         count, seeds = len(members), int(self.seed.max()) + 1
         side = (self.owner[value] == members[combination, 1]).astype(np.int64)
-        factors = np.bincount(2 * combination + side, weight**2, 2 * count).reshape(count, 2)
+        factors: Floats = np.bincount(2 * combination + side, weight**2, 2 * count).reshape(count, 2).astype(np.float64)
         variance, df = self.unshared.variances_of_sums(members, factors)
         by_seed = np.bincount(seeds * combination + self.seed[value], weight, seeds * count).reshape(count, seeds)
         cases = zip(variance.tolist(), df.tolist(), (by_seed**2).sum(axis=1).tolist(), strict=True)
