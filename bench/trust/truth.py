@@ -30,7 +30,8 @@ import labbench
 from bench.trust.checks import database_fault
 from bench.trust.results import Outcome
 from labbench.export.table_files import write_csv
-from labbench.importing.csv_file import import_csv
+from labbench.importing.csv_file import find_runs
+from labbench.importing.import_runs import import_runs
 from labbench.importing.labbench_db import import_labbench
 from labbench.records import RunRecord
 from labbench.store.maintenance.keeper import MaintenanceWriter
@@ -173,7 +174,7 @@ class TwoDatabases(RuleBasedStateMachine):
         for row in rows:
             exported.setdefault(row["run"], {})[row["metric"], int(row["step"])] = float(row["value"])
         assert exported == {key: state.points for key, state in self.model[side].items() if state.points}
-        import_csv(copy, file)
+        import_runs(copy, find_runs(file), "csv")
         assert sorted(sorted(points.items()) for _, points in read_runs(copy).values()) == sorted(
             sorted(points.items()) for points in exported.values()
         )

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
-from itertools import chain
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
 from labbench.errors import InputError
 from labbench.export.table_files import unescape_formula
 from labbench.importing.file_types.csv_rows import MISSING, open_csv
-from labbench.store.maintenance.external_runs import Import, ImportedRun
-from labbench.store.maintenance.keeper import open_for_import
+from labbench.importing.source_run import FoundRun, RunCollector, SourceRun
 
 _REQUIRED_COLUMNS = ("run", "metric", "step", "value")
-_ROWS_PER_BATCH = 100_000
-"""Points held in memory at most."""
 
 
 class CsvPoint(NamedTuple):
@@ -34,48 +29,36 @@ class CsvPoint(NamedTuple):
     value: float
 
 
-def is_long(path: Path) -> bool:
-    """Return True if a CSV file has the columns of a long one. Raises InputError if it cannot be read."""
-    with open_csv(path) as table:
-        return {"metric", "value"} <= {heading.lower() for heading in table.headings}
+def is_long(headings: Sequence[str]) -> bool:
+    """Return True for the headings of a long CSV."""
+    return {"metric", "value"} <= {heading.lower() for heading in headings}
 
 
-def import_csv(database: Path, file: Path, *, experiment: str | None = None) -> tuple[int, int]:
-    """Import the runs of a long CSV file in one transaction.
-
-    A run that was imported before gets the new points.
-
-    Returns:
-        The number of new runs and the number of runs that were in the database already.
+def find_runs(path: Path) -> Iterator[FoundRun]:
+    """Yield the runs of a long CSV, in the order of their first rows. The metrics of a run may be in several files.
 
     Raises:
-        InputError: If the file is not a long CSV; the message names the line. Nothing is imported.
-        StoreError: If the database cannot be written.
+        InputError: If the file is not a long CSV or has no rows; the message names the line.
     """
-    points = read_points(file)
-    first = next(points, None)  # before the database is created: an invalid file must not create one
-    if first is None:
-        raise InputError(f"{file}: no rows below the headings; nothing was imported")
-    with open_for_import(database) as writer, writer.importing() as importer:
-        ids: dict[tuple[str, str], int | None] = {}
-        series: dict[tuple[int, str], list[CsvPoint]] = defaultdict(list)
-        for number, point in enumerate(chain([first], points), 1):
-            label = (point.experiment if experiment is None else experiment, point.run)
-            if label not in ids:
-                ids[label] = importer.begin(ImportedRun("csv", point.run, point.name, label[0]))
-            if (run_id := ids[label]) is not None:
-                series[run_id, point.metric].append(point)
-            if number % _ROWS_PER_BATCH == 0:
-                _add_series(importer, series)
-                series.clear()
-        _add_series(importer, series)
-        return importer.n_new, importer.n_known
+    runs: dict[tuple[str, str], RunCollector] = {}
+    names: dict[tuple[str, str], str] = {}
+    for point in read_points(path):
+        label = point.experiment, point.run
+        names.setdefault(label, point.name)
+        runs.setdefault(label, RunCollector()).add(point.metric, point.step, point.value, point.time)
+    if not runs:
+        raise InputError(f"{path}: no rows below the headings; nothing was imported")
+    for (experiment, run), points in runs.items():
+        name = names[experiment, run]
+        yield FoundRun(name, partial(_to_source_run, run, name, experiment, points), [path])
+
+
+def _to_source_run(run: str, name: str, experiment: str, points: RunCollector) -> SourceRun:
+    return SourceRun(run, name, experiment, points.series(0.0), is_partial=True)
 
 
 def read_points(path: Path) -> Iterator[CsvPoint]:
-    """Yield the rows of a long CSV.
-
-    Columns are separated by commas, semicolons, tabs or bars. Empty lines are skipped, and an empty value is NaN.
+    """Yield the rows of a long CSV; an empty value is NaN.
 
     Raises:
         InputError: If the file cannot be read or is not a long CSV; the message names the line.
@@ -140,9 +123,3 @@ def _run_labels(run: str, name: str, experiment: str, metric: str, file: str) ->
         unescape_formula(experiment) or file,
         unescape_formula(metric),
     )
-
-
-def _add_series(importer: Import, series: Mapping[tuple[int, str], list[CsvPoint]]) -> None:
-    for (run_id, metric), points in series.items():
-        milliseconds = [round(1000 * point.time) for point in points]
-        importer.add(run_id, metric, [point.step for point in points], milliseconds, [point.value for point in points])

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from labbench.errors import InputError
 from labbench.export.table_files import unescape_formula
-from labbench.importing import summary_table, table_file, wandb_tables
+from labbench.importing import csv_file, summary_table, table_file, wandb_tables
 from labbench.importing.file_types.csv_rows import open_csv
 from labbench.importing.file_types.foreign_database import open_foreign
 from labbench.importing.source_run import FoundRun
@@ -137,13 +137,15 @@ def _may_hold_logs(folder: str) -> bool:
 
 
 def find_runs_in_csv(path: Path, options: TableOptions) -> Iterator[FoundRun]:
-    """Yield the runs of a CSV file with one row per step, or per run.
+    """Yield the runs of a CSV file with one row per point, per step or per run.
 
     Raises:
         InputError: If the file cannot be read or a named column is missing.
     """
     with open_csv(path) as table:
         headings = [unescape_formula(heading) for heading in table.headings]
+    if csv_file.is_long(headings):
+        return csv_file.find_runs(path)
     if summary_table.is_summary_table(headings):
         return summary_table.find_runs(path)
     if wandb_tables.is_wandb_table(headings):

@@ -14,6 +14,7 @@ from labbench.errors import InputError, LabbenchError
 from labbench.importing.source_run import FoundRun, SourceImage, SourceRun
 from labbench.portraits.logged_images import image_path, write_image
 from labbench.store.maintenance.external_runs import (
+    Import,
     ImportedRun,
     ImportedSeries,
     SourceDiffersError,
@@ -167,10 +168,8 @@ def _import_run(
             return
         is_new, missing = bool(importer.n_new), dict(run.series)
         if not is_new:
-            if run.has_last_values:
-                importer.delete_moved(run_id, run.series)
             try:
-                missing = (importer.complete if run.is_partial else importer.compare)(run_id, run.series)
+                missing = _find_missing(importer, run_id, run)
             except SourceDiffersError:
                 if not replace:
                     raise
@@ -184,6 +183,15 @@ def _import_run(
     report.n_new += is_new
     report.n_grown += not is_new and n_points > 0
     report.n_unchanged += not is_new and n_points == 0
+
+
+def _find_missing(importer: Import, run_id: int, run: SourceRun) -> dict[str, ImportedSeries]:
+    """Return the points that a known run lacks, by metric. Raises SourceDiffersError."""
+    if run.is_partial and run.has_last_values:
+        return importer.complete(run_id, run.series)
+    if run.has_last_values:
+        importer.delete_moved(run_id, run.series)
+    return importer.compare(run_id, run.series, is_partial=run.is_partial)
 
 
 def _add_images(writer: MaintenanceWriter, run_id: int, images: Sequence[SourceImage], report: ImportReport) -> None:

@@ -124,6 +124,7 @@ def _read_row(row: TableRow, metrics: Sequence[str]) -> SourceRun:
         reason=reason,
         started=started,
         finished=None if started is None or math.isnan(seconds) else started + seconds,
+        has_last_values=True,
         is_partial=True,
     )
 

@@ -228,7 +228,7 @@ def _metric_of_heading(heading: str) -> str:
 
 def _to_source_run(run: _Run, name: str, path: Path) -> SourceRun:
     if run.labels:  # known by its key, as in every other export
-        return SourceRun(name, run.labels["name"], run.labels["experiment"], run.points.series(0.0))
+        return SourceRun(name, run.labels["name"], run.labels["experiment"], run.points.series(0.0), is_partial=True)
     digest = hashlib.sha256(run.first.encode("utf-8", "replace")).hexdigest()[:16]
     started = run.points.started
     return SourceRun(

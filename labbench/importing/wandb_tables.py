@@ -90,7 +90,8 @@ def _read_chart(
                 values[axis] = row.number(axis)
             points.add_values(values, int(number) if math.isfinite(number) else index)
         if points.metrics:
-            yield SourceRun(name, name, experiment, points.series(0.0), is_partial=True)
+            series = points.series(0.0)
+            yield SourceRun(name, name, experiment, series, has_last_values=True, is_partial=True)
 
 
 def _read_row(row: TableRow, metrics: Sequence[str], experiment: str, repeated: Collection[str]) -> SourceRun:
@@ -118,6 +119,7 @@ def _read_row(row: TableRow, metrics: Sequence[str], experiment: str, repeated: 
         tags=[tag.strip() for tag in row.text("Tags").split(",") if tag.strip()],
         note=row.text("Notes").strip("-") or None,
         skipped=points.skipped,
+        has_last_values=True,
         is_partial=True,
     )
 

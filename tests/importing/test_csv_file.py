@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from helpers.store_samples import new_run, points, start
 from labbench.errors import InputError
 from labbench.export.table_files import write_csv
-from labbench.importing.csv_file import import_csv
+from labbench.importing.csv_file import find_runs
+from labbench.importing.import_runs import import_runs
 from labbench.store.maintenance.health import diagnose
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer
@@ -29,6 +30,13 @@ def export_csv(database: Path, file: Path) -> str:
     with Reader(database) as reader, file.open("w", newline="", encoding="utf-8") as text:
         write_csv(reader, None, text)
     return file.read_bytes().decode()
+
+
+def import_csv(database: Path, file: Path) -> tuple[int, int]:
+    """Return the number of new runs and the number of runs that were in the database already."""
+    report = import_runs(database, find_runs(file), "csv")
+    assert not report.problems
+    return report.n_new, report.n_grown + report.n_unchanged
 
 
 def read_tables(path: Path) -> list[list[tuple[object, ...]]]:
@@ -74,15 +82,35 @@ def test_four_columns_suffice_and_a_grown_file_adds_its_new_points(
 ) -> None:
     file = tmp_path / "mine.csv"
     file.write_text("step,value,metric,run\n0,1.5,loss,first try\n1,nan,loss,first try\n")
-    assert labbench("import", "csv", file).stdout == "imported 1 new run, 0 already present\n"
+    assert labbench("import", "csv", file).stdout == "imported 1 new run, 2 points; 0 grown, 0 already present\n"
     with file.open("a") as text:
         text.write("2,-inf,loss,first try\n0,3,loss,second\n")
-    assert labbench("import", "csv", file).stdout == "imported 1 new run, 1 already present\n"
+    assert labbench("import", "csv", file, "--dry-run").stdout.startswith("would import 1 new run, 1 point; 1 already")
+    assert labbench("import", "csv", file).stdout == "imported 1 new run, 2 points; 1 grown, 0 already present\n"
     with Reader(tmp_path / "runs.db") as reader:
         run = reader.find("first try")
         assert (run.experiment, run.status) == ("mine", "finished")
         assert list(map(repr, reader.series(run.key, "loss")[1].tolist())) == ["1.5", "nan", "-inf"]
         assert math.isfinite(reader.find("second").summary["loss"].last)
+
+
+@pytest.mark.parametrize("rows", ["a,loss,0,1\na,loss,1,3\n", "a,loss,0,1\n"], ids=["different", "shorter"])
+def test_a_long_csv_that_changed_is_reported_and_taken_with_replace(
+    labbench: Callable[..., Result], tmp_path: Path, rows: str
+) -> None:
+    file, headings = tmp_path / "mine.csv", "run,metric,step,value\n"
+    file.write_text(f"{headings}a,loss,0,1\na,loss,1,2\na,score,0,5\n")
+    assert labbench("import", file).exit_code == 0
+    file.write_text(headings + rows)
+    result = labbench("import", file)
+    assert (result.exit_code, "a: the source has changed: " in result.stderr) == (1, True)
+    with Reader(tmp_path / "runs.db") as reader:
+        assert reader.series(reader.find("a").key, "loss")[1].tolist() == [1.0, 2.0]
+    assert labbench("import", file, "--replace").exit_code == 0
+    with Reader(tmp_path / "runs.db") as reader:
+        run = reader.find("a")
+        assert reader.series(run.key, "loss")[1].tolist() == [float(row[-1]) for row in rows.splitlines()]
+        assert run.summary["score"].last == 5.0  # a metric of another file
 
 
 def test_later_row_for_the_same_step_wins_in_every_import(tmp_path: Path) -> None:

@@ -136,6 +136,7 @@ def test_summaries_of_labbench_round_trip_and_are_part_of_their_runs(labbench: L
     for shape in ("wide", "summary"):
         assert labbench("import", "csv", f"{shape}.csv").exit_code == 0
     assert read_values(tmp_path, "=sum", "a:last") == {1: 0.5, 4: math.inf, 6: 0.25}
+    assert read_runs(tmp_path)["=sum"].config == dict(flatten(config))
 
 
 def test_rows_without_a_step_are_counted_and_numbers_may_be_configuration(labbench: Labbench, tmp_path: Path) -> None:

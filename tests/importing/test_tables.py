@@ -110,7 +110,9 @@ def test_a_wide_table_of_labbench_round_trips(labbench: Labbench, tmp_path: Path
     assert labbench("import", "csv", "wide.csv").exit_code == 0
     assert read_all(tmp_path) == {"=sum": ({}, {"step": {1: 0.5, 4: math.inf}, "val/loss": {4: 0.25}})}
     assert labbench("--db", "from.db", "export", "-o", "long.csv").exit_code == 0
-    assert labbench("import", "csv", "long.csv").stdout == "imported 0 new runs, 1 already present\n"
+    assert labbench("import", "csv", "long.csv").stdout == (
+        "imported 0 new runs, 0 points; 0 grown, 1 already present\n"
+    )
 
 
 def test_code_in_saved_arguments_is_not_executed(tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ def test_scripts_and_spill_files_and_imports_raise_revisions(path: Path, tmp_pat
     with MaintenanceWriter(path) as maintainer, maintainer.importing() as importer:
         run_id = importer.begin(ImportedRun("csv", "hint", "imported", "imports"))
         assert run_id is not None
-        importer.add(run_id, "loss", [2, 1], [0, 0], [1.0, 2.0])
+        importer.add_missing(run_id, "loss", [2, 1], [0, 0], [1.0, 2.0])
     assert len(changed(before, revisions(path))) == 2
     before = revisions(path)
     import_labbench(tmp_path / "copy.db", path)

@@ -277,32 +277,11 @@ def import_csv(
     W&B's web page exports, and tables of `labbench export --summary`, are known by their headings. Any other table has
     a row for each step; columns of text become the configuration. Columns are separated by commas, semicolons or tabs.
     """
-    from labbench.importing import csv_file
     from labbench.importing.formats import find_runs_in_csv
     from labbench.importing.table_file import TableOptions
 
-    tables = [path for path in paths if not path.is_file() or not csv_file.is_long(path)]
-    for path in paths:
-        if path not in tables:
-            _import_long_csv(db, path, **options)
-    if tables:
-        columns = TableOptions(step, run, config)
-        import_sources(db, "csv", lambda path: find_runs_in_csv(path, columns), tables, SourceOptions(**options))
-
-
-def _import_long_csv(db: Path, path: Path, *, experiment: str | None, replace: bool, dry_run: bool) -> None:
-    """Import a long CSV.
-
-    Raises InputError if it is invalid.
-    """
-    from labbench.importing import csv_file
-
-    if dry_run:
-        runs = {(point.experiment, point.run) for point in csv_file.read_points(path)}
-        echo(f"would import {format_count(len(runs), 'run')}")
-        return
-    n_new, n_present = csv_file.import_csv(db, path, experiment=experiment)
-    echo(f"imported {format_count(n_new, 'new run')}, {n_present} already present")
+    columns = TableOptions(step, run, config)
+    import_sources(db, "csv", lambda path: find_runs_in_csv(path, columns), paths, SourceOptions(**options))
 
 
 @import_.command("jsonl", epilog=examples("labbench import jsonl log.jsonl"))

@@ -149,32 +149,13 @@ class Import:
         add_tags(self._connection, [run_id], run.tags)
         return run_id
 
-    def add(
-        self, run_id: int, metric: str, steps: Sequence[int], times: Sequence[int], values: Sequence[float]
-    ) -> None:
-        """Add points to a run; they replace points of the same steps.
-
-        `steps`, `times` (milliseconds since the start of the run) and `values` have shape (N,).
-        """
-        metric_id = self._metric_id(metric)
-        # skip points that exist unchanged: writing them again would rebuild the series
-        query = f"SELECT step, time_ms, value FROM points WHERE run_id = ? AND metric_id = ? AND step {IN_JSON_LIST}"
-        existing = set(self._connection.execute(query, (run_id, metric_id, as_json_list(steps))))
-        points = dict(zip(steps, zip(times, values, strict=True), strict=True))  # the last point of a step wins
-        new = [
-            (step, time_ms, value)
-            for step, (time_ms, value) in points.items()
-            if (step, time_ms, None if math.isnan(value) else value) not in existing
-        ]
-        if not new:
-            return
-        steps, times, values = tuple(zip(*new, strict=True))
-        self.add_missing(run_id, metric, steps, times, values)
-
     def add_missing(
         self, run_id: int, metric: str, steps: Sequence[int], times: Sequence[int], values: Sequence[float]
     ) -> None:
-        """Add points at steps that the run does not have; for the arguments see `add`."""
+        """Add points to a run at steps that it does not have.
+
+        `steps`, `times` (milliseconds since the start of the run) and `values` have shape (N,).
+        """
         self._run_ids.add(run_id)
         series = run_id, self._metric_id(metric)
         if series not in self._outdated and is_append(self._connection, *series, steps):
@@ -189,8 +170,10 @@ class Import:
             self._metric_ids[metric] = ensure_metric(self._connection, metric)
         return self._metric_ids[metric]
 
-    def compare(self, run_id: int, series: Mapping[str, ImportedSeries]) -> dict[str, ImportedSeries]:
-        """Return the points of a source that the run lacks, by metric.
+    def compare(
+        self, run_id: int, series: Mapping[str, ImportedSeries], *, is_partial: bool = False
+    ) -> dict[str, ImportedSeries]:
+        """Return the points of a source that the run lacks, by metric; a partial source may lack whole metrics.
 
         Raises:
             SourceDiffersError: If the source lacks a point that the run has, or has another value at its step.
@@ -202,6 +185,8 @@ class Import:
         missing = dict(series)
         for metric, points in groupby(self._connection.execute(query, (run_id,)), key=itemgetter(0)):
             if metric not in series:
+                if is_partial:
+                    continue
                 raise SourceDiffersError(f"it has no points of {metric} any more")
             missing[metric] = _subtract(metric, series[metric], ((step, value) for _, step, value in points))
         return {metric: points for metric, points in missing.items() if points.steps}
@@ -219,7 +204,7 @@ class Import:
                 delete_series(self._connection, run_id, self._metric_id(metric))
 
     def complete(self, run_id: int, series: Mapping[str, ImportedSeries]) -> dict[str, ImportedSeries]:
-        """Return the points of a partial source that the run lacks, by metric.
+        """Return the points of a partial source with last values that the run lacks, by metric.
 
         A single point of a metric, such as the last value in a table of runs, is superseded by a curve.
 
@@ -251,8 +236,7 @@ class Import:
             "started": run.started,
             "finished": run.finished,
         }
-        assignments = ", ".join(f"{column} = ?" for column in columns)
-        self._connection.execute(f"UPDATE runs SET {assignments} WHERE id = ?", (*columns.values(), run_id))
+        self._set_columns(run_id, columns)
         add_tags(self._connection, [run_id], run.tags)
 
     def _update_partially(self, run_id: int, run: ImportedRun) -> None:
@@ -262,9 +246,15 @@ class Import:
         columns: dict[str, Any] = {"config": config_json({**json.loads(config), **run.config})}
         if run.started is not None:
             columns |= {"status": run.status, "reason": run.reason, "started": run.started, "finished": run.finished}
-        assignments = ", ".join(f"{column} = ?" for column in columns)
-        self._connection.execute(f"UPDATE runs SET {assignments} WHERE id = ?", (*columns.values(), run_id))
+        self._set_columns(run_id, columns)
         add_tags(self._connection, [run_id], run.tags)
+
+    def _set_columns(self, run_id: int, columns: Mapping[str, Any]) -> None:
+        """Set columns of a run, unless it has these values: mirrors would read an unchanged run again."""
+        assignments = ", ".join(f"{column} = :{column}" for column in columns)
+        differences = " OR ".join(f"{column} IS NOT :{column}" for column in columns)
+        query = f"UPDATE runs SET {assignments} WHERE id = :id AND ({differences})"
+        self._connection.execute(query, {**columns, "id": run_id})
 
     def delete_points(self, run_id: int, metrics: Iterable[str] | None) -> None:
         """Delete the points of some metrics of a run, or of all if None, in order to import them again."""
