@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from labbench.errors import InputError
-from labbench.importing.source_run import FoundRun, RunCollector, SourceRun, no_runs_error
+from labbench.importing.source_run import FoundRun, RunCollector, RunFolder, SourceRun, no_runs_error
 
 _STATE_FILE = "trainer_state.json"
 _ARGUMENTS_FILE = "training_args.bin"
@@ -29,25 +29,25 @@ def find_runs(path: Path) -> Iterator[FoundRun]:
         InputError: If there is none.
     """
     if path.is_file():
-        yield FoundRun(path.parent.resolve().name, partial(_read_run, path.parent, [path], ""), [path])
+        folder = RunFolder(path.parent, path.parent)
+        yield FoundRun(folder.label, partial(_read_run, folder, [path]), [path])
         return
     states: dict[Path, list[Path]] = {}
-    for folder, subfolders, files in os.walk(path):
+    for parent, subfolders, names in os.walk(path):
         subfolders.sort()
-        if _STATE_FILE in files:
-            run = Path(folder)
+        if _STATE_FILE in names:
+            run = Path(parent)
             if _CHECKPOINT.fullmatch(run.resolve().name) and run.resolve() != path.resolve():
                 run = run.parent
-            states.setdefault(run, []).append(Path(folder, _STATE_FILE))
+            states.setdefault(run, []).append(Path(parent, _STATE_FILE))
     if not states:
         raise no_runs_error(path, _STATE_FILE)
-    for run, files_of_run in states.items():
-        label = run.relative_to(path).as_posix()
-        label = path.resolve().name if label == "." else label
-        yield FoundRun(label, partial(_read_run, path, files_of_run, label), files_of_run)
+    for run, files in states.items():
+        folder = RunFolder(path, run)
+        yield FoundRun(folder.label, partial(_read_run, folder, files), files)
 
 
-def _read_run(root: Path, files: Sequence[Path], label: str) -> SourceRun:
+def _read_run(folder: RunFolder, files: Sequence[Path]) -> SourceRun:
     """Merge the logs of all checkpoints; where they differ, that with the largest step counts."""
     states = sorted(((_read_state(file), file) for file in files), key=lambda pair: _number(pair[0].get("global_step")))
     points = RunCollector()
@@ -60,19 +60,25 @@ def _read_run(root: Path, files: Sequence[Path], label: str) -> SourceRun:
         points.add_values({_metric_name(key): value for key, value in entry.items() if key != "step"}, step)
     state, _ = states[-1]
     arguments = next(filter(None, (read_arguments(file.parent) for _, file in reversed(states))), {})
-    first = json.dumps(entries[:1], sort_keys=True)
-    name = label or root.resolve().name
+    mark = _mark(entries[:1])
     is_over = _number(state.get("global_step")) >= _number(state.get("max_steps"))
     return SourceRun(
-        id=f"{name} {hashlib.sha256(first.encode()).hexdigest()[:16]}",
-        name=name,
-        experiment=root.resolve().name,
+        id=folder.id(mark),
+        name=folder.label,
+        experiment=folder.experiment,
         series=points.series(),
         config={**arguments, **(state.get("trial_params") or {})},
         status="finished" if is_over else "stopped",
         reason=None if is_over else f"at step {state.get('global_step')} of {state.get('max_steps')}",
         skipped=points.skipped,
+        earlier_id=folder.earlier_id(mark),
+        other_ids=folder.other_ids(mark, _mark([])),
     )
+
+
+def _mark(entries: Sequence[Any]) -> str:
+    """Return a hash of the first log entry, or of none: a state may be saved before anything is logged."""
+    return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _number(value: object) -> float:

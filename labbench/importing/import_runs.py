@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -96,14 +96,20 @@ def preview(database: Path, runs: Iterable[FoundRun], source: str, *, experiment
             report.problems[found.label] = str(error)
             continue
         report.skipped.update(run.skipped)
-        described = _describe(run, source, experiment)
-        if (described.experiment, described.identity) in known:
+        if _is_known(_describe(run, source, experiment), known):
             report.n_unchanged += 1
             continue
         report.n_new += 1
         report.n_points += sum(len(points.steps) for points in run.series.values())
         report.n_images += len(run.images)
     return report
+
+
+def _is_known(run: ImportedRun, known: Collection[tuple[str, str]]) -> bool:
+    """Return True if a run may have been imported; `known` has experiments and identities."""
+    wanted = {(run.experiment, identity) for identity in run.known_identities} | run.other_identities
+    anywhere = {identity for experiment, identity in wanted if experiment is None}
+    return any(pair in wanted or pair[1] in anywhere for pair in known)
 
 
 def follow_runs(
@@ -154,6 +160,8 @@ def _describe(run: SourceRun, source: str, experiment: str | None) -> ImportedRu
         tags=run.tags,
         note=run.note,
         is_partial=run.is_partial,
+        earlier_hint=run.earlier_id,
+        other_hints=[(name if experiment is None else experiment, other) for name, other in run.other_ids],
     )
 
 
@@ -162,7 +170,7 @@ def _import_run(
 ) -> None:
     """Import a run in one or several transactions. Raises SourceDiffersError, with the run left unchanged."""
     with writer.importing() as importer:
-        run_id = importer.begin(described)
+        run_id = importer.begin(described, run.series)
         if run_id is None:
             report.n_unchanged += 1
             return

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from labbench.importing.file_types.yaml_file import read_yaml_mapping
-from labbench.importing.source_run import FoundRun, SourceRun, no_runs_error
+from labbench.importing.source_run import FoundRun, RunFolder, SourceRun, no_runs_error
 from labbench.importing.table_file import TableOptions, find_runs_in_csv
 
 _METRICS_FILE, _PARAMETERS_FILE = "metrics.csv", "hparams.yaml"
@@ -22,19 +22,18 @@ def find_runs(path: Path) -> Iterator[FoundRun]:
         InputError: If there is none.
     """
     if path.is_file():
-        yield FoundRun(path.name, partial(_read_run, path.parent, path.parent), [path])
+        yield FoundRun(path.name, partial(_read_run, RunFolder(path.parent, path.parent)), [path])
         return
     folders = []
-    for folder, subfolders, files in os.walk(path):
+    for parent, subfolders, names in os.walk(path):
         subfolders.sort(key=_version)
-        if _METRICS_FILE in files:
-            folders.append(Path(folder))
+        if _METRICS_FILE in names:
+            folders.append(RunFolder(path, Path(parent)))
     if not folders:
         raise no_runs_error(path, _METRICS_FILE)
-    for run in folders:
-        label = run.relative_to(path).as_posix()
-        label = path.resolve().name if label == "." else label
-        yield FoundRun(label, partial(_read_run, path, run), [run / _METRICS_FILE, run / _PARAMETERS_FILE])
+    for folder in folders:
+        files = [folder.path / _METRICS_FILE, folder.path / _PARAMETERS_FILE]
+        yield FoundRun(folder.label, partial(_read_run, folder), files)
 
 
 def _version(folder: str) -> tuple[str, int]:
@@ -43,19 +42,17 @@ def _version(folder: str) -> tuple[str, int]:
     return (name, int(number)) if number.isdecimal() else (folder, -1)
 
 
-def _read_run(root: Path, folder: Path) -> SourceRun:
-    """Read a run.
-
-    Raises InputError if a file cannot be read.
-    """
-    label = folder.relative_to(root).as_posix()
-    label = root.resolve().name if label == "." else label
-    [found] = find_runs_in_csv(folder / _METRICS_FILE, TableOptions(step="step", is_live=True), label)
+def _read_run(folder: RunFolder) -> SourceRun:
+    """Read a run. Raises InputError if a file cannot be read."""
+    [found] = find_runs_in_csv(folder.path / _METRICS_FILE, TableOptions(step="step", is_live=True), folder.label)
     run = found.read()
+    mark = run.id.rsplit(" ", 1)[1]
     return replace(
         run,
-        id=f"{label} {run.id.rsplit(' ', 1)[1]}",
-        name=label,
-        experiment=root.resolve().name,
-        config=read_yaml_mapping(folder / _PARAMETERS_FILE),
+        id=folder.id(mark),
+        name=folder.label,
+        experiment=folder.experiment,
+        config=read_yaml_mapping(folder.path / _PARAMETERS_FILE),
+        earlier_id=folder.earlier_id(mark),
+        other_ids=folder.other_ids(mark),
     )

@@ -170,6 +170,7 @@ def _make_run(row: _RunRow, params: Mapping[str, Any], tags: Mapping[str, Any], 
         tags=own_tags,
         note=tags.get("mlflow.note.content"),
         skipped=points.skipped,
+        other_ids=[(None, row.id)],
     )
 
 

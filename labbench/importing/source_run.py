@@ -42,7 +42,7 @@ class SourceRun:
     """Content of a run in an external source."""
 
     id: str
-    """Unique name of the run in its format: the format's own id, or its path relative to the imported folder."""
+    """Unique name of the run in its format and experiment."""
     name: str
     experiment: str
     series: Mapping[str, ImportedSeries]
@@ -67,6 +67,48 @@ class SourceRun:
     """True if a single point may be a last value, which moves to another step when the run grows."""
     is_partial: bool = False
     """True for a source with a part of the run, such as one chart; other sources have the rest."""
+    earlier_id: str | None = None
+    """The id that an earlier version of labbench gave to the run."""
+    other_ids: Sequence[tuple[str | None, str]] = ()
+    """Experiments (None: any) and ids under which the run may have been imported, if its points agree."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """Folder of a run in a format without ids, at or beneath the imported folder `root`.
+
+    The run is known by its path relative to `root`, the name of `root`, and a mark of its first record; also if another
+    folder above it is imported.
+    """
+
+    root: Path
+    path: Path
+
+    @property
+    def label(self) -> str:
+        """Path relative to the imported folder, or the name of that folder."""
+        label = self.path.relative_to(self.root).as_posix()
+        return self.experiment if label == "." else label
+
+    @property
+    def experiment(self) -> str:
+        """Name of the imported folder."""
+        return self.root.resolve().name
+
+    def id(self, mark: object) -> str:
+        """Return the id of the run, which is unique in all experiments."""
+        return f"{self.experiment}/{self.label} {mark}"
+
+    def earlier_id(self, mark: object) -> str:
+        """Return the id that earlier versions of labbench gave to the run."""
+        return f"{self.label} {mark}"
+
+    def other_ids(self, *marks: object) -> list[tuple[str | None, str]]:
+        """Return experiments and ids of the run if this folder or one above it is imported."""
+        path = Path(os.path.abspath(self.path))  # noqa: PTH100  # `resolve` would follow links
+        folders = [RunFolder(root, path) for root in (path, *path.parents) if root.name]
+        current = [(None, folder.id(mark)) for folder in folders for mark in marks]
+        return current + [(folder.experiment, folder.earlier_id(mark)) for folder in folders for mark in marks]
 
 
 @dataclass(frozen=True, slots=True)

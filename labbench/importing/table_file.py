@@ -230,14 +230,18 @@ def _to_source_run(run: _Run, name: str, path: Path) -> SourceRun:
     if run.labels:  # known by its key, as in every other export
         return SourceRun(name, run.labels["name"], run.labels["experiment"], run.points.series(0.0), is_partial=True)
     digest = hashlib.sha256(run.first.encode("utf-8", "replace")).hexdigest()[:16]
+    run_id = f"{path.stem} {name} {digest}"
+    experiment = path.resolve().parent.name if name == path.stem else path.stem
     started = run.points.started
     return SourceRun(
-        id=f"{path.stem} {name} {digest}",
+        id=f"{experiment}/{run_id}",
         name=name,
-        experiment=path.resolve().parent.name if name == path.stem else path.stem,
+        experiment=experiment,
         series=run.points.series(started),
         config=run.config,
         started=started,
         finished=run.points.finished,
         skipped=run.points.skipped,
+        earlier_id=run_id,
+        other_ids=[(None, f"{experiment}/{run_id}")],
     )

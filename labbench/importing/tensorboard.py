@@ -14,6 +14,7 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,7 +32,15 @@ from labbench.importing.file_types.protobuf import (
     to_text,
 )
 from labbench.importing.file_types.yaml_file import read_yaml_mapping
-from labbench.importing.source_run import MAX_IMAGE_BYTES, FoundRun, RunCollector, SourceImage, SourceRun, no_runs_error
+from labbench.importing.source_run import (
+    MAX_IMAGE_BYTES,
+    FoundRun,
+    RunCollector,
+    RunFolder,
+    SourceImage,
+    SourceRun,
+    no_runs_error,
+)
 from labbench.portraits.logged_images import MAX_IMAGES
 from labbench.portraits.png_file import is_png
 
@@ -55,22 +64,21 @@ def find_runs(path: Path) -> Iterator[FoundRun]:
         InputError: If there is no event file.
     """
     if path.is_file():
-        yield FoundRun(path.name, partial(_read_run, path.resolve().parent, [path], {}, path.name), [path])
+        yield FoundRun(path.name, partial(_read_run, RunFolder(path.parent, path), [path], {}), [path])
         return
     folders = dict(_folders_with_events(path))
     if not folders:
         raise no_runs_error(path, "event files (*tfevents*)")
-    children: dict[Path, dict[Path, list[Path]]] = {folder: {} for folder in folders}
-    for folder in folders:
-        if folder.parent in folders and _belongs_to_parent(folder, folders[folder]):
-            children[folder.parent][folder] = folders[folder]
+    children: dict[Path, dict[Path, list[Path]]] = {run: {} for run in folders}
+    for run, files in folders.items():
+        if run.parent in folders and _belongs_to_parent(run, files):
+            children[run.parent][run] = files
     parts = {child for of_folder in children.values() for child in of_folder}
-    for folder, files in folders.items():
-        if folder not in parts:
-            label = folder.relative_to(path).as_posix()
-            label = path.resolve().name if label == "." else label
-            all_files = [*files, *(file for child in children[folder].values() for file in child)]
-            yield FoundRun(label, partial(_read_run, path, files, children[folder], label), all_files)
+    for run, files in folders.items():
+        if run not in parts:
+            folder = RunFolder(path, run)
+            all_files = [*files, *(file for child in children[run].values() for file in child)]
+            yield FoundRun(folder.label, partial(_read_run, folder, files, children[run]), all_files)
 
 
 def _folders_with_events(path: Path) -> Iterator[tuple[Path, list[Path]]]:
@@ -103,6 +111,8 @@ class _Events:
     """Content of the event files of a run."""
 
     points: RunCollector = field(default_factory=RunCollector)
+    first_wall: float = math.nan
+    """Time of the first event, which a writer writes at once, in Unix seconds."""
     config: dict[str, Any] = field(default_factory=dict)
     status: Literal["finished", "failed", "stopped"] = "finished"
     images: dict[tuple[str, int], SourceImage] = field(default_factory=dict)
@@ -111,21 +121,21 @@ class _Events:
     """Name of the plugin by tag: only the first summary of a tag needs to name it."""
 
 
-def _read_run(root: Path, files: Sequence[Path], children: dict[Path, list[Path]], label: str) -> SourceRun:
+def _read_run(folder: RunFolder, files: Sequence[Path], children: Mapping[Path, Sequence[Path]]) -> SourceRun:
     """Read the event files of a run, in the order of their names, which contain their times."""
     events = _Events()
     for file in files:
         _FileReader(events, "").read(file)
-    for folder, child_files in children.items():
-        name = "" if _TIME_FOLDER.fullmatch(folder.name) else folder.name
+    for child, child_files in children.items():
+        name = "" if _TIME_FOLDER.fullmatch(child.name) else child.name
         for file in child_files:
             _FileReader(events, name).read(file)
     started = events.points.started
     parameters = read_yaml_mapping(files[0].parent / "hparams.yaml")  # Lightning writes it beside the event file
     return SourceRun(
-        id=f"{label} {started}",
-        name=label,
-        experiment=root.resolve().name or "tensorboard",
+        id=folder.id(events.first_wall),
+        name=folder.label,
+        experiment=folder.experiment or "tensorboard",
         series=events.points.series(started),
         config=parameters | events.config,
         status=events.status,
@@ -133,6 +143,8 @@ def _read_run(root: Path, files: Sequence[Path], children: dict[Path, list[Path]
         finished=events.points.finished,
         images=list(events.images.values()),
         skipped=events.points.skipped,
+        earlier_id=folder.earlier_id(started),
+        other_ids=RunFolder(folder.root, files[0].parent).other_ids(events.first_wall, math.nan, started, None),
     )
 
 
@@ -150,7 +162,11 @@ class _FileReader:
         """Add the content of an event file. Raises InputError if it is damaged."""
         points = self._events.points
         try:
-            for record in read_records(file):
+            records = read_records(file)
+            first = [*islice(records, 1)]
+            if first and math.isnan(self._events.first_wall):
+                self._events.first_wall, *_ = _read_event(first[0])
+            for record in chain(first, records):
                 wall, step, summary, session = _read_event(record)
                 if session == _SESSION_START:
                     for collector in points.metrics.values():

@@ -122,8 +122,9 @@ class _Run:
             self.points.add_values(named, 0 if math.isnan(wall) else max(0, round(wall - started)), wall)
 
     def to_source_run(self) -> SourceRun:
+        run_id = f"{self.project} {self.id}"
         return SourceRun(
-            id=f"{self.project} {self.id}",
+            id=run_id,
             name=self.name,
             experiment=self.project,
             series=self.points.series(self.points.started),
@@ -131,6 +132,7 @@ class _Run:
             started=self.points.started,
             finished=self.points.finished,
             skipped=self.points.skipped,
+            other_ids=[(None, run_id)],
         )
 
 

@@ -87,6 +87,7 @@ def _read_run(file: Path) -> SourceRun:
         goals=records.goals,
         has_last_values=True,
         skipped=records.points.skipped,
+        other_ids=[(None, run_id)],
     )
 
 

@@ -8,7 +8,7 @@ import math
 import re
 import sqlite3
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from itertools import groupby
 from operator import itemgetter
@@ -44,7 +44,7 @@ class ImportedRun:
     source: str
     """Format of the source: `csv`, `tensorboard`, ..."""
     hint: str
-    """Unique name of the run in its format."""
+    """Unique name of the run in its format and experiment."""
     name: str
     experiment: str
     config: Config = field(default_factory=dict)
@@ -58,11 +58,28 @@ class ImportedRun:
     note: str | None = None
     is_partial: bool = False
     """True for a source with a part of the run, such as one chart: what it does not mention is left unchanged."""
+    earlier_hint: str | None = None
+    """The hint that an earlier version of labbench gave to the run."""
+    other_hints: Sequence[tuple[str | None, str]] = ()
+    """Experiments (None: any) and hints under which the run may be known, if its points agree."""
 
     @property
     def identity(self) -> str:
         """Hash that identifies the run in its experiment."""
-        return hashlib.sha256(f"import {self.source} {self.hint}".encode("utf-8", "replace")).hexdigest()
+        return self._identity_of(self.hint)
+
+    @property
+    def known_identities(self) -> list[str]:
+        """Hashes that identify the run in its experiment, the current one first."""
+        return [self.identity] + ([] if self.earlier_hint is None else [self._identity_of(self.earlier_hint)])
+
+    @property
+    def other_identities(self) -> set[tuple[str | None, str]]:
+        """Experiments (None: any) and hashes of `other_hints`."""
+        return {(experiment, self._identity_of(hint)) for experiment, hint in self.other_hints}
+
+    def _identity_of(self, hint: str) -> str:
+        return hashlib.sha256(f"import {self.source} {hint}".encode("utf-8", "replace")).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,18 +129,17 @@ class Import:
         self.n_known = 0
         """Number of runs that the database had already."""
 
-    def begin(self, run: ImportedRun) -> int | None:
+    def begin(self, run: ImportedRun, series: Mapping[str, ImportedSeries] | None = None) -> int | None:
         """Return the id of the run, which is inserted if it does not exist.
 
         Returns None if the source is an export of this database, which has the run already.
         """
+        known_id = self._find(run, series or {})
+        if known_id is not None:
+            self.n_known += 1
+            return known_id
         identity = run.identity
         experiment_id = ensure_experiment(self._connection, run.experiment)
-        query = "SELECT id FROM runs WHERE experiment_id = ? AND identity = ? AND origin = 'import'"
-        row = self._connection.execute(query, (experiment_id, identity)).fetchone()
-        if row is not None:
-            self.n_known += 1
-            return int(row[0])
         query = "SELECT name, experiment_id FROM runs WHERE key = ?"
         holder = self._connection.execute(query, (storable_text(run.hint),)).fetchone()
         if holder == (storable_text(run.name), experiment_id):  # exported from here
@@ -148,6 +164,47 @@ class Import:
         run_id, _ = insert_run(self._connection, columns)
         add_tags(self._connection, [run_id], run.tags)
         return run_id
+
+    def _find(self, run: ImportedRun, series: Mapping[str, ImportedSeries]) -> int | None:
+        """Return the id of a run that was imported before; None for a new one."""
+        wanted = run.other_identities
+        identities = [*run.known_identities, *(identity for _, identity in wanted)]
+        query = f"""
+            SELECT experiments.name, identity, runs.id
+            FROM experiments CROSS JOIN runs ON experiments.id = experiment_id
+            WHERE identity {IN_JSON_LIST} AND origin = 'import' AND origin IN ('grid', 'import')
+            ORDER BY runs.id
+        """  # the last condition is that of the index
+        rows = self._connection.execute(query, (as_json_list(identities),)).fetchall()
+        ids = {(name, identity): run_id for name, identity, run_id in rows}
+        experiment = storable_text(run.experiment)
+        for identity in run.known_identities:
+            if (experiment, identity) in ids:
+                return int(ids[experiment, identity])
+        for name, identity, run_id in rows:
+            if not wanted.isdisjoint([(name, identity), (None, identity)]) and self._agrees(run_id, series):
+                return int(run_id)
+        return None
+
+    def _agrees(self, run_id: int, series: Mapping[str, ImportedSeries]) -> bool:
+        """Return True if a source has all points of a run; a single point may be a last value, which moves."""
+        for metric, points in self._points(run_id):
+            stored = [*points]
+            try:
+                if len(stored) > 1 or metric not in series:
+                    _subtract(metric, series[metric], stored)
+            except (KeyError, SourceDiffersError):
+                return False
+        return True
+
+    def _points(self, run_id: int) -> Iterator[tuple[str, Iterator[tuple[int, float | None]]]]:
+        """Yield the metrics of a run with their points, in the order of the steps."""
+        query = """
+            SELECT metrics.name, step, value FROM points JOIN metrics ON metrics.id = metric_id
+            WHERE run_id = ? ORDER BY metric_id, step
+        """
+        for metric, points in groupby(self._connection.execute(query, (run_id,)), key=itemgetter(0)):
+            yield metric, ((step, value) for _, step, value in points)
 
     def add_missing(
         self, run_id: int, metric: str, steps: Sequence[int], times: Sequence[int], values: Sequence[float]
@@ -178,17 +235,13 @@ class Import:
         Raises:
             SourceDiffersError: If the source lacks a point that the run has, or has another value at its step.
         """
-        query = """
-            SELECT metrics.name, step, value FROM points JOIN metrics ON metrics.id = metric_id
-            WHERE run_id = ? ORDER BY metric_id, step
-        """
         missing = dict(series)
-        for metric, points in groupby(self._connection.execute(query, (run_id,)), key=itemgetter(0)):
+        for metric, points in self._points(run_id):
             if metric not in series:
                 if is_partial:
                     continue
                 raise SourceDiffersError(f"it has no points of {metric} any more")
-            missing[metric] = _subtract(metric, series[metric], ((step, value) for _, step, value in points))
+            missing[metric] = _subtract(metric, series[metric], points)
         return {metric: points for metric, points in missing.items() if points.steps}
 
     def delete_moved(self, run_id: int, series: Mapping[str, ImportedSeries]) -> None:
