@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -26,11 +26,14 @@ _HISTORY, _SUMMARY, _OUTPUT, _CONFIG, _STATS, _METRIC, _OUTPUT_RAW, _RUN, _EXIT 
 _HISTORY_RECORD = re.compile(rb"(?:\x08[\x80-\xff]*[\x00-\x7f])?\x12([\x80-\xff]{0,3}[\x00-\x7f])")
 """Start of the usual record of a log call: its number, and the size of `history`, which reaches to the end."""
 
+_TIME = re.compile(r"\d{8}_\d{6}")
+"""Start of a process in the name of its folder: `run-20260102_030405-ID`."""
+
 _GOALS: dict[int | bytes, Literal["min", "max"]] = {1: "min", 2: "max"}
 
 
 def find_runs(path: Path) -> Iterator[FoundRun]:
-    """Yield the runs beneath a folder: each `.wandb` file.
+    """Yield the runs beneath a folder: each `.wandb` file, or several of a run that was resumed.
 
     Raises:
         InputError: If there is none.
@@ -38,8 +41,34 @@ def find_runs(path: Path) -> Iterator[FoundRun]:
     files = [path] if path.is_file() else sorted(path.rglob("*.wandb"))
     if not files:
         raise no_runs_error(path, ".wandb file")
+    by_name: dict[str, list[Path]] = {}
     for file in files:
-        yield FoundRun(file.stem.removeprefix("run-"), partial(_read_run, file), [file])
+        by_name.setdefault(file.stem, []).append(file)
+    for name, files_of_name in by_name.items():
+        for files_of_run in _group_by_project(files_of_name):
+            yield FoundRun(name.removeprefix("run-"), partial(_read_run, files_of_run), files_of_run)
+
+
+def _group_by_project(files: Sequence[Path]) -> Iterable[list[Path]]:
+    """Return files of one id by the project of the run, since ids are unique in a project; each in order of time."""
+    if len(files) == 1:
+        return [[*files]]
+    by_project: dict[str, list[Path]] = {}
+    for file in sorted(files, key=lambda file: (_TIME.findall(file.parent.name), file)):
+        by_project.setdefault(_read_project(file), []).append(file)
+    return by_project.values()
+
+
+def _read_project(file: Path) -> str:
+    """Return the project of a run; "" if it cannot be read."""
+    try:
+        for message in read_records(file):
+            record = read_message(message)
+            if _RUN in record:
+                return _text(read_message(to_bytes(record[_RUN][0])), 3)
+    except (InputError, ProtobufError):  # reported when the run is read
+        pass
+    return ""
 
 
 @dataclass
@@ -57,18 +86,20 @@ class _Records:
     started: float = math.nan
 
 
-def _read_run(file: Path) -> SourceRun:
-    """Read a `.wandb` file. Raises InputError if it is damaged."""
+def _read_run(files: Sequence[Path]) -> SourceRun:
+    """Read the `.wandb` files of a run. Raises InputError if one is damaged."""
     records = _Records()
-    try:
-        for message in read_records(file):
-            _add_record(message, records)
-    except (ProtobufError, UnicodeError, RecursionError) as error:
-        raise InputError(f"{file}: not a .wandb file: {error}") from error
+    for file in files:
+        records.exit_code = None
+        try:
+            for message in read_records(file):
+                _add_record(message, records)
+        except (ProtobufError, UnicodeError, RecursionError) as error:
+            raise InputError(f"{file}: not a .wandb file: {error}") from error
     records.calls.add_to(records.points)
     _add_summary(records)
     run = records.run
-    run_id = _text(run, 1) or file.stem.removeprefix("run-")
+    run_id = _text(run, 1) or files[0].stem.removeprefix("run-")
     started = records.points.started if math.isnan(records.started) else records.started
     config = {key: value for key, value in records.config.items() if key != "_wandb"}
     return SourceRun(
@@ -122,7 +153,7 @@ def _add_record(message: bytes, records: _Records) -> None:
         records.run = read_message(to_bytes(record[_RUN][0]))
         for config in records.run.get(4, []):
             _add_config(to_bytes(config), records)
-        for timestamp in records.run.get(17, []):
+        for timestamp in records.run.get(17, []) if math.isnan(records.started) else ():
             records.started = _read_timestamp(to_bytes(timestamp))
     elif _EXIT in record:
         code = read_message(to_bytes(record[_EXIT][0])).get(1, [0])[0]

@@ -88,7 +88,8 @@ class LogCalls:
                 append_value(number)
         else:
             if self._steps.calls and self._steps.calls[-1] == call:
-                self._skipped["values that are not numbers"] += n_texts
+                if n_texts:
+                    self._skipped["values that are not numbers"] += n_texts
                 return True
         self._drop(call)
         return False

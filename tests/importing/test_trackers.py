@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
+from helpers.programs import load_program
 from labbench.export.event_records import bytes_field, integer_field
 from labbench.importing.mlflow import parse_param
 from labbench.importing.source_run import RunCollector
@@ -44,6 +45,29 @@ def test_a_live_wandb_file_is_imported_up_to_its_last_whole_record(
     with Reader(tmp_path / "runs.db") as reader:
         [run] = reader.runs()
         assert (run.status, run.reason, run.summary["loss"].n) == ("finished", None, 12)
+
+
+def test_files_of_a_resumed_wandb_run_are_one_run(labbench: Labbench, tmp_path: Path) -> None:
+    """Each process of the run has a folder; ids are unique in a project only."""
+    write_wandb_run(tmp_path / "wandb" / "run-20260102_030405-abc", "first", range(3))
+    assert labbench("import", "wandb").stdout == "imported 1 new run, 3 points; 0 grown, 0 already present\n"
+    write_wandb_run(tmp_path / "wandb" / "offline-run-20260101_000000-abc", "first", range(-2, 1))
+    write_wandb_run(tmp_path / "wandb" / "run-20260103_030405-abc", "second", range(5))
+    result = labbench("import", "wandb", "wandb")
+    assert result.stdout == "imported 1 new run, 7 points; 1 grown, 0 already present\n"
+    assert result.exit_code == 0
+    with Reader(tmp_path / "runs.db") as reader:
+        runs = {run.experiment: run.key for run in reader.runs()}
+        assert reader.series(runs["first"], "loss")[0].tolist() == [-2, -1, 0, 1, 2]
+        assert reader.series(runs["second"], "loss")[0].tolist() == [0, 1, 2, 3, 4]
+
+
+def write_wandb_run(folder: Path, project: str, steps: range) -> None:
+    """Write a `.wandb` file of the run `abc` with a log call for each step."""
+    folder.mkdir(parents=True)
+    calls = [bytes_field(2, encode_call({"loss": step / 10, "_step": step})) for step in steps]
+    records = [bytes_field(17, bytes_field(1, "abc") + bytes_field(3, project)), *calls]
+    (folder / "run-abc.wandb").write_bytes(load_program("bench/interop.py").wandb_file(iter(records)))
 
 
 def test_calls_of_every_kind_are_read_as_by_the_general_decoder() -> None:
