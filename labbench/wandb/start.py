@@ -6,8 +6,10 @@ import os
 import secrets
 import string
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
+from labbench.errors import InputError
 from labbench.tracking.messages import warn_once
 from labbench.tracking.start import start
 from labbench.wandb.ignored import Ignored
@@ -50,11 +52,12 @@ def init(
 ) -> WandbRun:
     """Start a run with the signature of `wandb.init`; a run that is still open is finished first.
 
-    `project` becomes the experiment, `group` and `job_type` become tags. The environment variables WANDB_PROJECT,
+    `config` may be the path of a YAML file. `project` becomes the experiment, `group` and `job_type` become tags. The environment variables WANDB_PROJECT,
     WANDB_NAME, WANDB_NOTES, WANDB_TAGS, WANDB_RUN_ID, WANDB_RESUME and WANDB_MODE are the defaults of the arguments.
 
     Raises:
-        InputError: If the database cannot be opened, or the run of an id cannot be resumed.
+        InputError: If the database cannot be opened, the run of an id cannot be resumed, or the file of the
+            configuration cannot be read.
     """
     defaults = settings if isinstance(settings, Mapping) else vars(settings) if isinstance(settings, Settings) else {}
     id = id or defaults.get("run_id") or _variable("RUN_ID")
@@ -67,7 +70,7 @@ def init(
     run = start(
         name or defaults.get("run_name") or _variable("NAME"),
         experiment=project or defaults.get("project") or _variable("PROJECT"),
-        config=config,
+        config=_read_config(config) if isinstance(config, str | os.PathLike) else config,
         tags=_all_tags(tags, others),
         note=notes or defaults.get("run_notes") or _variable("NOTES"),
         id=run_id,
@@ -75,6 +78,18 @@ def init(
         mode=mode or defaults.get("mode") or _variable("MODE"),
     )
     return wrap(run, run_id)
+
+
+def _read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the configuration in a YAML file of W&B: a value, or `value` beside `desc`, by key. Raises InputError."""
+    from labbench.importing.file_types.yaml_file import read_yaml_mapping  # imports yaml
+
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such file with a configuration")
+    document = read_yaml_mapping(Path(path))
+    return {
+        key: entry["value"] if isinstance(entry, dict) and "value" in entry else entry for key, entry in document.items()
+    }
 
 
 def resume_rule(id: object, resume: str | bool | None) -> str | None:

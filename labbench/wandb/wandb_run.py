@@ -14,6 +14,7 @@ from labbench.tracking import process_hooks
 from labbench.tracking.messages import warn_once
 from labbench.tracking.run import Run
 from labbench.tracking.summary import RunSummary
+from labbench.tracking.values import to_step
 from labbench.wandb.ignored import Ignored, ignore
 from labbench.wandb.logged_files import Artifact, Image, SavedFiles, record_artifact, record_file
 from labbench.wandb.wandb_config import WandbConfig
@@ -34,7 +35,7 @@ class WandbRun:
         self.config = WandbConfig(run.config)
         self.summary: RunSummary = run.summary
         self.project, self.entity, self.url = run.experiment, "", ""
-        self._last_step = run._first_step
+        self._step = max(run._first_step, run._writer_thread.last_step + 1)
         self._saved_files: SavedFiles | None = None
         self._dir: str | None = None
 
@@ -67,8 +68,8 @@ class WandbRun:
 
     @property
     def step(self) -> int:
-        """Step of the last call of `log`."""
-        return max(0, self.labbench_run._writer_thread.last_step)
+        """Step at which `log` records without a step: the number of such calls, or the largest step of a call."""
+        return self._step
 
     @property
     def resumed(self) -> bool:
@@ -92,22 +93,25 @@ class WandbRun:
     def log(self, data: Mapping[str, Any], step: int | None = None, commit: bool | None = None, **ignored: Any) -> None:
         """Record numbers and images by name.
 
-        Without `commit`, a call with a step leaves it open for further calls, as with W&B. A step before the last one
-        is recorded with a warning.
+        Steps are counted as by W&B: a call without a step is recorded at `self.step`, which is the next one then, unless
+        `commit` is False. A larger step becomes `self.step`, or the one before it with `commit=True`. A smaller one is
+        recorded with a warning.
 
         Raises:
             InputError: In a strict run, if a value cannot be recorded or the run has ended.
         """
-        if isinstance(step, int):
-            if step < self._last_step:
-                warn_once(
-                    f"wandb.log: the step {step} is before the last one, {self._last_step}; "
-                    "W&B drops such values, labbench records them"
-                )
-            self._last_step = max(step, self._last_step)
+        given = None if step is None else to_step(step, self.labbench_run._writer_thread.problems)
+        at = self._step if given is None else given
+        if at < self._step:
+            warn_once(
+                f"wandb.log: the step {at} is before the last one, {self._step}; "
+                "W&B drops such values, labbench records them"
+            )
         values = {key: value for key, value in data.items() if not _is_unrecorded(value)}
-        if values or not data:
-            self.labbench_run.log(values, step, commit=step is None if commit is None else commit)
+        if values:
+            self.labbench_run.log(values, at)
+        is_complete = step is None if commit is None else commit
+        self._step = max(at, self._step) + is_complete
 
     def finish(self, exit_code: int | None = None, quiet: bool | None = None) -> None:
         """End the run; an exit code other than 0 records a failure."""

@@ -164,7 +164,7 @@ def test_a_pytorch_loop(tmp_path: Path) -> None:
 def test_an_argparse_script_and_its_continuation(tmp_path: Path) -> None:
     result = run_script(tmp_path, ARGPARSE_SCRIPT, "--lr", "0.2")
     assert result.returncode == 0, result.stderr
-    assert "the step 5 is before the last one, 20" in result.stderr
+    assert "the step 5 is before the last one, 21" in result.stderr
     run = only_run(tmp_path)
     assert (run.name, run.experiment, run.external_id) == ("lr 0.2", "cli", "run-7")
     assert set(run.tags) == {"nightly", "job_type=train"}
@@ -260,3 +260,39 @@ def test_failures_are_recorded_and_log_before_init_says_what_to_do(tmp_path: Pat
     assert result.stdout == "no run is open: call wandb.init() first\n"
     run = only_run(tmp_path)
     assert (run.status, run.error, set(run.summary)) == ("failed", "ValueError: diverged", {"loss", "nested/x"})
+
+
+STEPS_SCRIPT = """
+import numpy as np
+from labbench import wandb
+
+run = wandb.init(config="config.yaml")
+assert (run.config.lr, run.config.wd) == (0.5, 1)
+for value in range(5):
+    wandb.log({"loss": value})
+wandb.log({"late": 9.0}, step=2)
+for value in range(5, 8):
+    wandb.log({"loss": value})
+assert run.step == 8
+wandb.log({"a": 1}, step=np.int64(10))
+wandb.log({"b": 1}, step=10)
+wandb.log({"a": 2})
+wandb.log({"table": wandb.Table()})
+wandb.log({"c": 1}, step=20, commit=True)
+wandb.log({"c": 2})
+"""
+
+
+def test_steps_are_counted_as_by_wandb_and_no_point_is_replaced(tmp_path: Path) -> None:
+    """The steps are those that wandb 0.31 gives these calls, but that it drops the late value."""
+    (tmp_path / "config.yaml").write_text("lr: {desc: rate, value: 0.5}\nwd: 1\n")
+    result = run_script(tmp_path, STEPS_SCRIPT)
+    assert result.returncode == 0, result.stderr
+    assert "the step 2 is before the last one, 5" in result.stderr
+    with Reader(tmp_path / "runs.db") as reader:
+        key = only_run(tmp_path).key
+        series = {metric: reader.series(key, metric) for metric in ("loss", "late", "a", "b", "c")}
+    points = {metric: dict(zip(*map(list, pair), strict=True)) for metric, pair in series.items()}
+    assert points["loss"] == {step: float(step) for step in range(8)}
+    assert (points["late"], points["a"], points["b"]) == ({2: 9.0}, {10: 2.0}, {10: 1.0})
+    assert points["c"] == {20: 1.0, 21: 2.0}
