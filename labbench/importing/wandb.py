@@ -18,7 +18,7 @@ from labbench.errors import InputError
 from labbench.importing.file_types.protobuf import ProtobufError, read_message, read_varint, to_bytes, to_text
 from labbench.importing.file_types.wandb_file import read_records
 from labbench.importing.source_run import FoundRun, RunCollector, SourceRun, no_runs_error
-from labbench.importing.wandb_history import LogCalls, read_items
+from labbench.importing.wandb_history import LogCalls, read_items, split_media
 
 _HISTORY, _SUMMARY, _OUTPUT, _CONFIG, _STATS, _METRIC, _OUTPUT_RAW, _RUN, _EXIT = 2, 3, 4, 5, 7, 12, 13, 17, 18
 """Fields of the message `Record`."""
@@ -179,7 +179,8 @@ def _add_config(message: bytes, records: _Records) -> None:
 
 def _add_summary(records: _Records) -> None:
     """Add the numbers of the summary that were not logged, at the last step."""
-    values = {key: value for key, value in records.summary.items() if not key.startswith("_")}
+    summary, _ = split_media(records.summary)
+    values = {key: value for key, value in summary.items() if not key.startswith("_")}
     for key, value in values.items():
         if key not in records.points.metrics and isinstance(value, int | float):
             records.points.add_values({key: value}, records.calls.last_step)

@@ -107,15 +107,17 @@ class LogCalls:
         for step in steps:
             [number] = read_message(to_bytes(step)).get(1, [0])[:1]
             values[_STEP] = to_signed(number) if isinstance(number, int) else math.nan
-        for name, value in values.items():
+        numbers, media = split_media(values)
+        self._skipped.update(media)
+        for name, value in numbers.items():
             if isinstance(value, bool | int | float):
                 self._append(name, value)
             elif value is not None:
                 self._skipped["values that are not numbers"] += 1
         for item in items:
             keys, separator, _ = to_bytes(item).partition(_VALUE_JSON)
-            if separator:
-                column = self._columns.setdefault(read_key(read_message(keys)), _Column())
+            if separator and (name := read_key(read_message(keys))) in numbers:
+                column = self._columns.setdefault(name, _Column())
                 self._by_encoded_key[keys] = column.calls.append, column.values.append
 
     def _append(self, name: str, value: float) -> None:
@@ -154,6 +156,13 @@ def read_items(items: list[int | bytes]) -> dict[str, Any]:
         key, value = read_key(item), _read_value(item)
         values |= dict(flatten({key: value})) if 2 in item else {key: value}
     return values
+
+
+def split_media(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return values without those that describe media, such as the width of an image, and the kind of each medium."""
+    media = {name.removesuffix("_type"): kind for name, kind in values.items() if name.endswith("._type")}
+    others = {name: value for name, value in values.items() if not (media and name.startswith((*media,)))}
+    return others, [f"{kind} objects" for kind in media.values()]
 
 
 def read_key(item: Mapping[int, list[int | bytes]]) -> str:

@@ -102,6 +102,16 @@ def test_calls_of_every_kind_are_read_as_by_the_general_decoder() -> None:
     assert points.skipped["points whose step is out of range"] == 2
 
 
+def test_descriptions_of_wandb_media_are_no_metrics() -> None:
+    table = {"table._type": "table-file", "table.ncols": 2, "tables": 3, "_step": 0}
+    calls = LogCalls()
+    for step in range(3):
+        calls.add(encode_call(table | {"_step": step}))
+    points = RunCollector()
+    calls.add_to(points)
+    assert ({*points.series()}, points.skipped) == ({"tables"}, {"table-file objects": 3})
+
+
 def encode_call(values: dict[str, object]) -> bytes:
     """Return the message of a log call as W&B writes it: keys are nested, the step comes last if there is one."""
     items = b"".join(
