@@ -1,4 +1,4 @@
-"""Configuration in the words of a command, with secrets masked."""
+"""Configuration in the words of a command, without the values of secrets."""
 
 from __future__ import annotations
 
@@ -7,14 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-MASK = "***"
+from labbench.system.secret_options import ASSIGNMENT, MASK, OPTION, is_secret, mask_url
 
-_SECRETS = ("token", "secret", "secrets", "password", "passwd", "credential", "credentials", "apikey", "accesskey")
-_WORD_LIMITS = re.compile(r"[^a-zA-Z0-9]+|(?<=[a-z])(?=[A-Z])")
-_ASSIGNMENT = re.compile(r"(?P<dashes>-{0,2}|\+{1,2})(?P<key>[A-Za-z_][\w./@-]*)=(?P<value>.*)", re.DOTALL)
-_OPTION = re.compile(r"--?(?P<key>[A-Za-z_][\w./-]*)")
 _NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?|[-+]?(inf|nan)")
-_PASSWORD_IN_URL = re.compile(r"(?<=://)([^/\s:@]*):([^/\s@]+)@")
 _SCRIPT_SUFFIXES = (".py", ".sh", ".ipynb", ".jl", ".R", ".lua")
 _CONSTANTS = {"true": True, "false": False, "null": None, "none": None}
 
@@ -30,7 +25,7 @@ def read_config(words: Sequence[str]) -> dict[str, Any]:
     index = 0
     while index < len(words):
         word, index = words[index], index + 1
-        assignment, option = _ASSIGNMENT.fullmatch(word), _OPTION.fullmatch(word)
+        assignment, option = ASSIGNMENT.fullmatch(word), OPTION.fullmatch(word)
         if assignment:
             key, value = assignment["key"], _to_value(assignment["value"])
         elif option:
@@ -41,28 +36,8 @@ def read_config(words: Sequence[str]) -> dict[str, Any]:
         else:
             continue
         key = key if assignment and not assignment["dashes"] else key.replace("-", "_")
-        config[key] = MASK if is_secret(key) else _mask_url(value)
+        config[key] = MASK if is_secret(key) else mask_url(value) if isinstance(value, str) else value
     return config
-
-
-def mask_secrets(words: Sequence[str]) -> list[str]:
-    """Return the words of a command with the values of secrets replaced by `***`."""
-    masked: list[str] = []
-    is_value = False
-    for word in words:
-        assignment, option = _ASSIGNMENT.fullmatch(word), _OPTION.fullmatch(word)
-        if assignment and is_secret(assignment["key"]):
-            masked.append(f"{assignment['dashes']}{assignment['key']}={MASK}")
-        else:
-            masked.append(MASK if is_value and not option else _mask_url(word))
-        is_value = bool(option and is_secret(option["key"]))
-    return masked
-
-
-def is_secret(key: str) -> bool:
-    """Return True for the name of a key, token, secret, password or credential."""
-    parts = [part.lower() for part in _WORD_LIMITS.split(key.rpartition(".")[2])]
-    return any(part == "key" or part.endswith(_SECRETS) for part in parts)
 
 
 def script_name(words: Sequence[str]) -> str:
@@ -99,7 +74,7 @@ def _values_from(words: Sequence[str], index: int) -> list[str]:
 
 
 def _is_key(word: str) -> bool:
-    return word.startswith("-") or bool(_ASSIGNMENT.fullmatch(word))
+    return word.startswith("-") or bool(ASSIGNMENT.fullmatch(word))
 
 
 def _to_value(text: str) -> Any:
@@ -109,7 +84,3 @@ def _to_value(text: str) -> Any:
         return text
     digits = text.lstrip("+-")
     return int(text) if digits.isdecimal() and len(digits) < 16 else float(text)
-
-
-def _mask_url(value: Any) -> Any:
-    return _PASSWORD_IN_URL.sub(rf"\1:{MASK}@", value) if isinstance(value, str) else value

@@ -19,11 +19,12 @@ from labbench.errors import InputError, LabbenchError
 from labbench.executors.command import background_note, describe_status, start_error
 from labbench.executors.leftovers import RUN_VARIABLE
 from labbench.executors.script_process import ScriptProcess, signal_name
-from labbench.recording.command_line import is_secret, mask_secrets, read_config, script_file, script_name
+from labbench.recording.command_line import read_config, script_file, script_name
 from labbench.recording.printed_metrics import PrintedMetrics
 from labbench.recording.written_metrics import WrittenMetrics
 from labbench.store.reader import Reader
 from labbench.system.ranks import DRIVER_RANKS, driver_ranks
+from labbench.system.secret_options import MASK, is_secret, mask_secrets
 from labbench.tracking.monitor import SAMPLED_VARIABLE
 from labbench.tracking.process_hooks import ExitInfo
 from labbench.tracking.run import Run
@@ -211,7 +212,7 @@ class _Recorder:
                 self.run.log(new, step)
         config = {key: value for key, value in self._written.config.items() if key not in self.run.config}
         if config:
-            self.run.config.update({key: "***" if is_secret(key) else value for key, value in config.items()})
+            self.run.config.update({key: MASK if is_secret(key) else value for key, value in config.items()})
             self._written.config.clear()
 
     def _read_names_of_script(self) -> None:

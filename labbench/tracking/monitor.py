@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from labbench._version import __version__
+from labbench.system.secret_options import mask_secrets
 from labbench.tracking.writer_thread import RunWriterThread
 
 SAMPLED_VARIABLE = "LABBENCH_SAMPLED"
@@ -102,10 +103,13 @@ def _versions() -> dict[str, str]:
 
 
 def _command(script: Path | None) -> str:
-    """Return the command line of the script, from its folder; "" in a notebook or an interactive session."""
+    """Return the command line of the script, from its folder, without secrets.
+
+    Returns "" in a notebook or an interactive session.
+    """
     if script is None:
         return ""
-    return f"cd {shlex.quote(str(Path.cwd()))} && {shlex.join(['python', *sys.orig_argv[1:]])}"
+    return f"cd {shlex.quote(str(Path.cwd()))} && {shlex.join(['python', *mask_secrets(sys.orig_argv[1:])])}"
 
 
 def _read_script(script: Path | None) -> str:

@@ -955,3 +955,13 @@ def test_one_line_names_run_key_and_database_in_the_main_process(
     words = [sys.executable, "-m", "labbench", "--db", "recorded.db"]
     recorded = subprocess.run([*words, "run", "--", *command], capture_output=True, text=True)
     assert "labbench: recording" not in recorded.stdout + recorded.stderr
+
+
+def test_secrets_in_the_command_line_are_not_recorded(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text('import labbench\nlabbench.start("a run", system_metrics=False).finish()\n')
+    words = ["--lr", "0.1", "--api-key", "s3cret", "hub.token=s3cret"]
+    subprocess.run([sys.executable, "train.py", *words], check=True)
+    with labbench.open("runs.db") as db:
+        [run] = db.runs()
+        assert db.sources(run.key)["command"].endswith("python train.py --lr 0.1 --api-key '***' 'hub.token=***'")
+    assert not any(b"s3cret" in file.read_bytes() for file in tmp_path.glob("runs.db*") if file.is_file())
