@@ -64,6 +64,15 @@ def test_a_source_that_became_different_is_reported_and_taken_with_replace(labbe
     assert read_values(tmp_path) == {0: 1.0, 1: 3.0, 2: 4.0}
 
 
+@pytest.mark.parametrize("n_zeros", [5, 12, 40, 3 << 20])
+def test_zeros_that_a_crash_left_at_the_end_are_ignored(labbench: Labbench, tmp_path: Path, n_zeros: int) -> None:
+    file = write_event_file(tmp_path / "logs" / "a", [("loss", step, step / 2) for step in range(3)])
+    content = file.read_bytes()
+    file.write_bytes(content + bytes(n_zeros))
+    assert labbench("import", "tensorboard", "logs").exit_code == 0
+    assert read_values(tmp_path) == {step: step / 2 for step in range(3)}
+
+
 def test_a_damaged_record_is_reported_and_other_runs_are_imported(labbench: Labbench, tmp_path: Path) -> None:
     write_event_file(tmp_path / "logs" / "sound", [("loss", 0, 1.0)])
     file = write_event_file(tmp_path / "logs" / "damaged", [("loss", 0, 1.0), ("loss", 1, 2.0)])

@@ -14,12 +14,15 @@ from labbench.export.event_records import masked_crcs
 _CHUNK_BYTES = 1 << 20
 _MAX_RECORD_BYTES = 1 << 30
 _LENGTH = struct.Struct("<Q")
+_ZEROS = bytes(12)
+"""No record begins with it: the checksum of a length is never 0 if the length is."""
 
 
 def read_records(path: Path) -> Iterator[bytes]:
     """Yield the data of the complete records of a file.
 
-    A last record that is cut is ignored: the writer may be about to complete it.
+    A last record that is cut is ignored: the writer may be about to complete it. So are zeros, which a file system
+    leaves at the end of a file that was not written completely before a crash.
 
     Raises:
         InputError: If the file cannot be read, or a checksum is wrong.
@@ -34,6 +37,8 @@ def read_records(path: Path) -> Iterator[bytes]:
                 for start, stop in spans:
                     yield data[start:stop]
                 offset, rest = offset + end, data[end:]
+                if rest.startswith(_ZEROS):
+                    return
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
 
@@ -45,7 +50,7 @@ def _find_records(data: bytes, path: Path, offset: int) -> tuple[list[tuple[int,
         [size] = _LENGTH.unpack_from(data, position)
         if size > _MAX_RECORD_BYTES:
             raise InputError(f"{path}: byte {offset + position} begins no record: the file is damaged")
-        if position + 16 + size > len(data):
+        if position + 16 + size > len(data) or data.startswith(_ZEROS, position):
             break
         spans.append((position + 12, position + 12 + size))
         position += 16 + size

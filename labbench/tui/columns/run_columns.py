@@ -93,7 +93,7 @@ def run_columns(context: ColumnContext) -> list[RunColumn]:
     columns.append(RunColumn("age", "age", "started", _age_cell, descending_first=True))
     columns.append(_words_column("tags", "tag", lambda run: " ".join(run.tags), optional=not context.has_tags))
     columns.append(_words_column("note", None, lambda run: run.note, optional=not context.has_notes))
-    columns.append(_words_column("source", None, lambda run: run.source, optional=not context.has_sources))
+    columns.append(_source_column(context))
     columns.append(_words_column("experiment", "experiment", lambda run: run.experiment))
     columns.append(_words_column("status", "status", lambda run: run.shown_status))
     columns.append(_words_column("key", "key", lambda run: run.key))
@@ -215,6 +215,13 @@ def _words_column(
     title: str, sort: str | None, words: Callable[[RunRecord], str | None], *, optional: bool = True
 ) -> RunColumn:
     return RunColumn(title, title, sort, lambda run: text.clean(words(run) or ""), numeric=False, optional=optional)
+
+
+def _source_column(context: ColumnContext) -> RunColumn:
+    """Return the column of the databases that runs are mirrored from; a config key called source is sorted by instead."""
+    is_key = "source" in (*context.differing, *context.other_keys)
+    sort = "source" if context.has_sources and not is_key else None
+    return _words_column("source", sort, lambda run: run.source, optional=not context.has_sources)
 
 
 def _seconds(run: RunRecord) -> float | None:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from pathlib import Path
 
+from helpers.store_samples import new_run, start
 from labbench.metrics import metric_rank
 from labbench.records import MetricSummary, RunRecord
+from labbench.sharing.union import copy_union
+from labbench.store.writer import Writer
 from labbench.text import format_delta
 from labbench.tui.columns.run_column import ColumnLayout
 from labbench.tui.columns.run_columns import ColumnContext, RunColumn, run_columns
+from labbench.tui.queries import Query, read_snapshot
 
 RUN = RunRecord(
     id=1,
@@ -140,3 +145,16 @@ def test_with_a_baseline_every_run_shows_its_difference() -> None:
         "▼ −1",
         "= 0",
     ]
+
+
+def test_runs_of_several_databases_can_be_sorted_by_their_source(tmp_path: Path) -> None:
+    paths = [tmp_path / "b.db", tmp_path / "a.db"]
+    for path in paths:
+        with Writer(path) as writer:
+            start(writer, [new_run(0)])
+    columns = {column.id: column for column in run_columns(ColumnContext(has_sources=True))}
+    with copy_union(paths) as union:
+        snapshot = read_snapshot(union, Query(sort=columns["source"].sort), record_keys=[], rows=2)
+    assert [run.source for run in snapshot.records] == sorted(map(str, paths))
+    for context in (ColumnContext(), ColumnContext(["source"], has_sources=True)):  # none, or a config key's
+        assert [column.sort for column in run_columns(context) if column.id == "source"] == [None]
