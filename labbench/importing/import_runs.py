@@ -13,13 +13,8 @@ from labbench.configs import flatten
 from labbench.errors import InputError, LabbenchError
 from labbench.importing.source_run import FoundRun, SourceImage, SourceRun
 from labbench.portraits.logged_images import image_path, write_image
-from labbench.store.maintenance.external_runs import (
-    Import,
-    ImportedRun,
-    ImportedSeries,
-    SourceDiffersError,
-    imported_identities,
-)
+from labbench.store.maintenance.external_runs import Import, imported_identities
+from labbench.store.maintenance.imported_run import ImportedRun, ImportedSeries, SourceDiffersError
 from labbench.store.maintenance.keeper import MaintenanceWriter, open_for_import
 
 _POINTS_PER_TRANSACTION = 100_000

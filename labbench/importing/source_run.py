@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from labbench.errors import InputError
-from labbench.store.maintenance.external_runs import ImportedSeries
+from labbench.store.maintenance.imported_run import ImportedSeries
 from labbench.store.queries.run_sql import storable_text
 
 if TYPE_CHECKING:

@@ -196,9 +196,8 @@ def _add_row(run: _Run, row: dict[str, Any], roles: _Roles, path: Path) -> None:
             run.points.skipped["rows without a step"] += 1
             return
         if not isinstance(number, int | float) or not float(number).is_integer():
-            raise InputError(
-                f"{path}: the step {number!r} in the column `{roles.step}` is not an integer; --step names another column"
-            )
+            problem = f"the step {number!r} in the column `{roles.step}` is not an integer"
+            raise InputError(f"{path}: {problem}; --step names another column")
         step = int(number)
     run.n_rows += 1
     values: dict[str, Any] = {}

@@ -52,8 +52,9 @@ def init(
 ) -> WandbRun:
     """Start a run with the signature of `wandb.init`; a run that is still open is finished first.
 
-    `config` may be the path of a YAML file. `project` becomes the experiment, `group` and `job_type` become tags. The environment variables WANDB_PROJECT,
-    WANDB_NAME, WANDB_NOTES, WANDB_TAGS, WANDB_RUN_ID, WANDB_RESUME and WANDB_MODE are the defaults of the arguments.
+    `config` may be the path of a YAML file. `project` becomes the experiment, `group` and `job_type` become tags. The
+    environment variables WANDB_PROJECT, WANDB_NAME, WANDB_NOTES, WANDB_TAGS, WANDB_RUN_ID, WANDB_RESUME and WANDB_MODE
+    are the defaults of the arguments.
 
     Raises:
         InputError: If the database cannot be opened, the run of an id cannot be resumed, or the file of the
@@ -86,10 +87,8 @@ def _read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file with a configuration")
-    document = read_yaml_mapping(Path(path))
-    return {
-        key: entry["value"] if isinstance(entry, dict) and "value" in entry else entry for key, entry in document.items()
-    }
+    entries = read_yaml_mapping(Path(path)).items()
+    return {key: entry["value"] if isinstance(entry, dict) and "value" in entry else entry for key, entry in entries}
 
 
 def resume_rule(id: object, resume: str | bool | None) -> str | None:

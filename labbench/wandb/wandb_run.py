@@ -93,9 +93,9 @@ class WandbRun:
     def log(self, data: Mapping[str, Any], step: int | None = None, commit: bool | None = None, **ignored: Any) -> None:
         """Record numbers and images by name.
 
-        Steps are counted as by W&B: a call without a step is recorded at `self.step`, which is the next one then, unless
-        `commit` is False. A larger step becomes `self.step`, or the one before it with `commit=True`. A smaller one is
-        recorded with a warning.
+        Steps are counted as by W&B: a call without a step is recorded at `self.step`, which then rises by 1 unless
+        `commit` is False. A larger step becomes `self.step`, which then rises by 1 if `commit` is True. A smaller one
+        is recorded with a warning.
 
         Raises:
             InputError: In a strict run, if a value cannot be recorded or the run has ended.

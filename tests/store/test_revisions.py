@@ -13,8 +13,8 @@ import pytest
 from helpers.store_samples import new_run, points, queue, start
 from labbench.importing.labbench_db import import_labbench
 from labbench.records import Boundary, Finished, Log, Points
-from labbench.store.maintenance.external_runs import ImportedRun
 from labbench.store.maintenance.health import diagnose
+from labbench.store.maintenance.imported_run import ImportedRun
 from labbench.store.maintenance.keeper import MaintenanceWriter
 from labbench.store.reader import Reader
 from labbench.store.script_writer import ScriptWriter

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import math
 import re
 import sqlite3
-from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from labbench.errors import LabbenchError
 from labbench.metrics import Goal
-from labbench.records import Artifact, Config
+from labbench.records import Artifact
 from labbench.store.connection import open_snapshot
+from labbench.store.maintenance.imported_run import ImportedRun, ImportedSeries, SourceDiffersError
 from labbench.store.queries.run_sql import IN_JSON_LIST, as_json_list, config_json, storable_text
 from labbench.store.recording.events import ensure_metric
 from labbench.store.recording.queue import add_tags, ensure_experiment, insert_run
@@ -35,67 +32,6 @@ from labbench.store.series.points import (
 from labbench.system.clock import now
 
 _KEY = re.compile("[a-z][a-z0-9]{7}")
-
-
-@dataclass(frozen=True, slots=True)
-class ImportedRun:
-    """Run in an external source."""
-
-    source: str
-    """Format of the source: `csv`, `tensorboard`, ..."""
-    hint: str
-    """Unique name of the run in its format and experiment."""
-    name: str
-    experiment: str
-    config: Config = field(default_factory=dict)
-    status: Literal["finished", "failed", "stopped"] = "finished"
-    reason: str | None = None
-    started: float | None = None
-    """Unix time in seconds."""
-    finished: float | None = None
-    """Unix time in seconds."""
-    tags: Sequence[str] = ()
-    note: str | None = None
-    is_partial: bool = False
-    """True for a source with a part of the run, such as one chart: what it does not mention is left unchanged."""
-    earlier_hint: str | None = None
-    """The hint that an earlier version of labbench gave to the run."""
-    other_hints: Sequence[tuple[str | None, str]] = ()
-    """Experiments (None: any) and hints under which the run may be known, if its points agree."""
-
-    @property
-    def identity(self) -> str:
-        """Hash that identifies the run in its experiment."""
-        return self._identity_of(self.hint)
-
-    @property
-    def known_identities(self) -> list[str]:
-        """Hashes that identify the run in its experiment, the current one first."""
-        return [self.identity] + ([] if self.earlier_hint is None else [self._identity_of(self.earlier_hint)])
-
-    @property
-    def other_identities(self) -> set[tuple[str | None, str]]:
-        """Experiments (None: any) and hashes of `other_hints`."""
-        return {(experiment, self._identity_of(hint)) for experiment, hint in self.other_hints}
-
-    def _identity_of(self, hint: str) -> str:
-        return hashlib.sha256(f"import {self.source} {hint}".encode("utf-8", "replace")).hexdigest()
-
-
-@dataclass(frozen=True, slots=True)
-class ImportedSeries:
-    """Points of a metric, one per step, in the order of the steps."""
-
-    steps: array[int]
-    """Shape (N,)."""
-    times: array[int]
-    """Milliseconds since the start of the run, shape (N,)."""
-    values: array[float]
-    """Shape (N,)."""
-
-
-class SourceDiffersError(LabbenchError):
-    """A source that became shorter than what was imported from it, or different; the text names the first point."""
 
 
 def imported_identities(database: Path) -> set[tuple[str, str]]:
@@ -192,7 +128,7 @@ class Import:
             stored = [*points]
             try:
                 if len(stored) > 1 or metric not in series:
-                    _subtract(metric, series[metric], stored)
+                    series[metric].without(metric, stored)
             except (KeyError, SourceDiffersError):
                 return False
         return True
@@ -241,7 +177,7 @@ class Import:
                 if is_partial:
                     continue
                 raise SourceDiffersError(f"it has no points of {metric} any more")
-            missing[metric] = _subtract(metric, series[metric], points)
+            missing[metric] = series[metric].without(metric, points)
         return {metric: points for metric, points in missing.items() if points.steps}
 
     def delete_moved(self, run_id: int, series: Mapping[str, ImportedSeries]) -> None:
@@ -252,7 +188,7 @@ class Import:
             if len(stored) != 1:
                 continue
             try:
-                _subtract(metric, points, stored)
+                points.without(metric, stored)
             except SourceDiffersError:
                 delete_series(self._connection, run_id, self._metric_id(metric))
 
@@ -274,7 +210,7 @@ class Import:
                 delete_series(self._connection, run_id, self._metric_id(metric))
             else:
                 common = [(step, stored[step]) for step in points.steps if step in stored]
-                missing[metric] = _subtract(metric, points, common)
+                missing[metric] = points.without(metric, common)
         return {metric: points for metric, points in missing.items() if points.steps}
 
     def update(self, run_id: int, run: ImportedRun) -> None:
@@ -356,30 +292,3 @@ class Import:
         self._outdated.clear()
         for run_id in self._run_ids:
             overview.complete(self._connection, run_id)
-
-
-def _subtract(metric: str, series: ImportedSeries, stored: Iterable[tuple[int, float | None]]) -> ImportedSeries:
-    """Return the points of a series without the stored ones, both in the order of the steps.
-
-    Raises SourceDiffersError if the series lacks a stored point or has another value there.
-    """
-    missing: list[int] = []
-    index = 0
-    for step, value in stored:
-        while index < len(series.steps) and series.steps[index] < step:
-            missing.append(index)
-            index += 1
-        if index == len(series.steps) or series.steps[index] != step:
-            raise SourceDiffersError(f"it has no point of {metric} at step {step} any more")
-        new = series.values[index]
-        if new != value and not (value is None and math.isnan(new)):
-            raise SourceDiffersError(
-                f"{metric} at step {step} was {math.nan if value is None else value:g} and is {new:g}"
-            )
-        index += 1
-    missing += range(index, len(series.steps))
-    return ImportedSeries(
-        array("q", (series.steps[index] for index in missing)),
-        array("q", (series.times[index] for index in missing)),
-        array("d", (series.values[index] for index in missing)),
-    )

@@ -218,7 +218,7 @@ def _words_column(
 
 
 def _source_column(context: ColumnContext) -> RunColumn:
-    """Return the column of the databases that runs are mirrored from; a config key called source is sorted by instead."""
+    """Return the column of the databases that runs are mirrored from; `source` sorts by a config key of that name."""
     is_key = "source" in (*context.differing, *context.other_keys)
     sort = "source" if context.has_sources and not is_key else None
     return _words_column("source", sort, lambda run: run.source, optional=not context.has_sources)
