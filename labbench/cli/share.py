@@ -12,21 +12,22 @@ from labbench.cli.help import FILTER_HELP, examples
 from labbench.cli.options import FILE_PATH, database
 from labbench.cli.output import echo
 from labbench.cli.setup.completion import complete_filters, complete_runs
-from labbench.errors import InputError
+from labbench.errors import InputError, RunNotFound
 from labbench.text import format_count, format_size
 
 if TYPE_CHECKING:
     from labbench.sharing.pack import PackReport
     from labbench.sharing.pull import PullReport
+    from labbench.store.reader import Reader
 
 
 @click.command(
     epilog=examples(
-        "labbench pack 3f9a1c20 -o best.labbench", "labbench pack --filter experiment=quickstart -o quickstart.labbench"
+        "labbench pack 3f9a1c20 -o best.labbench", "labbench pack experiment=quickstart -o quickstart.labbench"
     )
     + FILTER_HELP
 )
-@click.argument("runs", nargs=-1, metavar="[RUN]...", shell_complete=complete_runs)
+@click.argument("runs", nargs=-1, metavar="[RUN]...|[FILTER]...", shell_complete=complete_runs)
 @click.option("--filter", "filter_", metavar="FILTER", shell_complete=complete_filters, help="Pack the matching runs.")
 @click.option("--with-source", is_flag=True, help="Include grid, task or script, command and diff.")
 @click.option("--with-output", is_flag=True, help="Include captured output and tracebacks.")
@@ -54,12 +55,24 @@ def pack(
         raise InputError("name the file to write: -o FILE.labbench")
     require_not_database(output)
     with Reader(db) as reader:
-        keys = [run.key for run in reader.find_many(runs)] if filter_ is None else reader.keys(filter_)
+        keys = _find_keys(reader, runs) if filter_ is None else reader.keys(filter_)
     if not keys:
-        raise InputError(f"no runs match {filter_}")
+        raise InputError(f"no runs match {filter_ or ' '.join(runs)}")
     report = write_pack(db, keys, output, PackedTexts(source=with_source, output=with_output))
     _print_contents(report, len(keys))
     echo(f"{output}: {format_size(output.stat().st_size)}")
+
+
+def _find_keys(reader: Reader, words: Sequence[str]) -> list[str]:
+    """Return the keys of runs that are named, or that match words with an operator. Raises InputError."""
+    from labbench.filters.parser import parse
+
+    try:
+        return [run.key for run in reader.find_many(words)]
+    except RunNotFound:
+        if not all(set(word) & set("=<>~") for word in words):
+            raise
+        return list(reader.keys(parse(words)))
 
 
 def _print_contents(report: PackReport, n_runs: int) -> None:

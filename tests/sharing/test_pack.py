@@ -189,6 +189,8 @@ def test_pack_says_what_is_missing(labbench: Callable[..., Result], source: Path
         (["a", "--filter", "name=a"], "name the runs"),
         (["--filter", "name=nobody"], "no runs match"),
         (["nobody"], "no run has"),
+        (["nobody", "name=a"], "no run has"),
+        (["name=nobody"], "no runs match"),
     ):
         result = labbench("pack", *words, "-o", "x.labbench", "--db", source)
         assert (result.exit_code, reason in result.stderr) == (2, True), result.stderr
