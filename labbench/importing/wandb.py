@@ -15,16 +15,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from labbench.errors import InputError
-from labbench.importing.file_types.protobuf import ProtobufError, read_message, read_varint, to_bytes, to_text
+from labbench.importing.file_types.protobuf import ProtobufError, read_message, to_bytes, to_text
 from labbench.importing.file_types.wandb_file import read_records
 from labbench.importing.source_run import FoundRun, RunCollector, SourceRun, no_runs_error
 from labbench.importing.wandb_history import LogCalls, read_items, split_media
 
 _HISTORY, _SUMMARY, _OUTPUT, _CONFIG, _STATS, _METRIC, _OUTPUT_RAW, _RUN, _EXIT = 2, 3, 4, 5, 7, 12, 13, 17, 18
 """Fields of the message `Record`."""
-
-_HISTORY_RECORD = re.compile(rb"(?:\x08[\x80-\xff]*[\x00-\x7f])?\x12([\x80-\xff]{0,3}[\x00-\x7f])")
-"""Start of the usual record of a log call: its number, and the size of `history`, which reaches to the end."""
 
 _TIME = re.compile(r"\d{8}_\d{6}")
 """Start of a process in the name of its folder: `run-20260102_030405-ID`."""
@@ -89,12 +86,14 @@ class _Records:
 def _read_run(files: Sequence[Path]) -> SourceRun:
     """Read the `.wandb` files of a run. Raises InputError if one is damaged."""
     records = _Records()
+    add_known_call = records.calls.add_known
     for file in files:
         records.exit_code = None
         try:
             for message in read_records(file):
-                _add_record(message, records)
-        except (ProtobufError, UnicodeError, RecursionError) as error:
+                if not add_known_call(message):
+                    _add_record(message, records)
+        except (ValueError, RecursionError) as error:
             raise InputError(f"{file}: not a .wandb file: {error}") from error
     records.calls.add_to(records.points)
     _add_summary(records)
@@ -127,12 +126,6 @@ def _text(message: Mapping[int, list[int | bytes]], number: int) -> str:
 
 
 def _add_record(message: bytes, records: _Records) -> None:
-    history = _HISTORY_RECORD.match(message)
-    if history:
-        content = message[history.end() :]
-        if read_varint(history[1], 0)[0] == len(content):
-            records.calls.add(content)
-            return
     record = read_message(message)
     if _HISTORY in record:
         records.calls.add(to_bytes(record[_HISTORY][0]))
