@@ -173,10 +173,13 @@ def _add_config(message: bytes, records: _Records) -> None:
 def _add_summary(records: _Records) -> None:
     """Add the numbers of the summary that were not logged, at the last step."""
     summary, _ = split_media(records.summary)
-    values = {key: value for key, value in summary.items() if not key.startswith("_")}
-    for key, value in values.items():
-        if key not in records.points.metrics and isinstance(value, int | float):
-            records.points.add_values({key: value}, records.calls.last_step)
+    missing = {
+        key: value
+        for key, value in summary.items()
+        if not key.startswith("_") and key not in records.points.metrics and isinstance(value, int | float)
+    }
+    if missing:
+        records.points.add_values(missing, records.calls.last_step)
 
 
 def _read_timestamp(message: bytes) -> float:
