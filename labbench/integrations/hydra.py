@@ -8,12 +8,15 @@ hydra:
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, cast
 
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
+from labbench.files import default_database
 from labbench.tracking.run import Run
 from labbench.tracking.start import start
 
@@ -22,6 +25,7 @@ class HydraCallback(Callback):
     """Start a run before each job, with the job's config, and end it with the job's result.
 
     `labbench.log({...})` in the job logs to it. The experiment is the name of the job, the name of a run the overrides.
+    The database is in the folder in which the script was started, also if Hydra changes to a folder for each job.
 
     Args:
         options: Other arguments of `labbench.start`: `experiment`, `db`, `tags`, ...
@@ -33,11 +37,14 @@ class HydraCallback(Callback):
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Start the run of a job."""
-        settings = cast(dict[str, Any], OmegaConf.to_container(config))
         hydra = config.get("hydra", {})
         overrides = hydra.get("overrides", {}).get("task", [])
-        settings.pop("hydra", None)
-        options = {"experiment": hydra.get("job", {}).get("name"), "config": settings, **self._options}
+        options = {
+            "experiment": hydra.get("job", {}).get("name"),
+            "config": _resolve(config),
+            "db": Path(hydra.get("runtime", {}).get("cwd", "")) / default_database(),
+            **self._options,
+        }
         self._run = start(" ".join(overrides) or None, **options)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
@@ -45,3 +52,13 @@ class HydraCallback(Callback):
         run, self._run = self._run, None
         if run is not None:
             run.finish(0 if job_return.status is JobStatus.COMPLETED else 1)
+
+
+def _resolve(config: DictConfig) -> dict[str, Any]:
+    """Return the configuration of a job with its interpolations resolved, or as written if one cannot be."""
+    job = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+    try:
+        settings = OmegaConf.to_container(job, resolve=True)
+    except OmegaConfBaseException:
+        settings = OmegaConf.to_container(job)
+    return cast(dict[str, Any], settings)
