@@ -115,7 +115,7 @@ def follow_runs(
     *,
     experiment: str | None = None,
 ) -> Iterator[ImportReport]:
-    """Import what is written to the sources from now on, and yield a report of each import that added something.
+    """Import what is written to the sources from now on, and yield a report of each import with points or problems.
 
     Ends only with an exception, such as KeyboardInterrupt.
 
@@ -126,13 +126,13 @@ def follow_runs(
     Raises:
         StoreError: If the database cannot be written.
     """
-    sizes = {run.label: _size(run) for run in runs}
+    sizes = {tuple(run.files): _size(run) for run in runs}
     while True:
         time.sleep(_FOLLOW_SECONDS)
-        changed = [run for run in find() if sizes.get(run.label) != _size(run)]
-        sizes |= {run.label: _size(run) for run in changed}
+        changed = [run for run in find() if sizes.get(tuple(run.files)) != _size(run)]
+        sizes |= {tuple(run.files): _size(run) for run in changed}
         report = import_runs(database, changed, source, experiment=experiment)
-        if report.n_points or report.n_images:
+        if report.n_points or report.n_images or report.problems:
             yield report
 
 

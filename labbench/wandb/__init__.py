@@ -16,11 +16,13 @@ from labbench.wandb.wandb_run import current_run, require_run
 
 __all__ = [
     "Artifact",
+    "Error",
     "Image",
     "Run",
     "Settings",
     "config",
     "define_metric",
+    "errors",
     "finish",
     "init",
     "log",
@@ -31,6 +33,20 @@ __all__ = [
     "setup",
     "summary",
 ]
+
+
+class Error(Exception):
+    """Stands for all exceptions of W&B, none of which labbench raises: `except wandb.errors.CommError`."""
+
+
+class _Errors:
+    """The module `wandb.errors`."""
+
+    def __getattr__(self, name: str) -> type[Error]:
+        return Error
+
+
+errors = _Errors()
 
 
 class _Util:

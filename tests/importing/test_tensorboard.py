@@ -114,13 +114,17 @@ def test_a_dry_run_writes_nothing(labbench: Labbench, tmp_path: Path) -> None:
     )
 
 
-def test_following_adds_what_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_following_adds_what_is_written_and_reports_what_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("labbench.importing.import_runs._FOLLOW_SECONDS", 0.0)
     write_event_file(tmp_path / "logs" / "a", [("loss", 0, 1.0)])
     reports = follow_runs(tmp_path / "runs.db", lambda: find_runs(tmp_path / "logs"), [], "tensorboard")
     assert next(reports).n_new == 1
     write_event_file(tmp_path / "logs" / "a", [("loss", 0, 1.0), ("loss", 1, 2.0)])
     assert (next(reports).n_points, read_values(tmp_path)) == (1, {0: 1.0, 1: 2.0})
+    write_event_file(tmp_path / "logs" / "a", [("loss", 0, 3.0)])
+    assert "the source has changed" in next(reports).problems["a"]
 
 
 def test_steps_beyond_the_range_of_integers_are_counted_as_skipped(labbench: Labbench, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -71,13 +71,20 @@ def import_sources(
             report = import_runs(db, bar, source, experiment=options.experiment, replace=options.replace)
     for line in _summary_lines(report, dry_run=options.dry_run):
         echo(line)
+    _print_problems(report.problems)
     if follow and not options.dry_run:
         for update in follow_runs(db, search, runs, source, experiment=options.experiment):
             echo(next(_summary_lines(update)))
+            _print_problems(dict(update.problems.items() - report.problems.items()))
+            report.problems |= update.problems
     if report.problems:
-        for label, problem in report.problems.items():
-            echo(f"{label}: {problem}", err=True)
         raise StoreError(f"{format_count(len(report.problems), 'run')} not imported, for the reasons above")
+
+
+def _print_problems(problems: Mapping[str, str]) -> None:
+    """Print the reason for each run that is not imported or not updated."""
+    for label, problem in problems.items():
+        echo(f"{label}: {problem}", err=True)
 
 
 def _find_all(find_runs: Callable[[Path], Iterable[FoundRun]], paths: Sequence[Path]) -> list[FoundRun]:
