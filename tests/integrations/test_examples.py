@@ -103,13 +103,14 @@ def test_pruned_and_failed_trials_of_optuna_have_their_status(tmp_path: Path, mo
 @pytest.mark.parametrize("is_multirun", [False, True])
 def test_hydra(tmp_path: Path, is_multirun: bool) -> None:
     [callbacks] = re.findall(r"^```yaml\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    (tmp_path / "config.yaml").write_text("lr: 0.1\nmodel:\n  width: 3\n" + callbacks)
+    (tmp_path / "config.yaml").write_text("lr: 0.1\nwarmup: ${lr}\nmodel:\n  width: 3\n" + callbacks)
     words = ["-m", "lr=0.1,0.2"] if is_multirun else ["lr=0.5"]
-    runs = run_example(tmp_path, "Hydra", "hydra", *words)
+    runs = run_example(tmp_path, "Hydra", "hydra", *words, "hydra.job.chdir=True")
     assert {run.experiment for run in runs} == {"train"}
     assert sorted(run.name for run in runs) == (["lr=0.1", "lr=0.2"] if is_multirun else ["lr=0.5"])
     for run in runs:
         assert (run.status, run.config["model.width"], run.summary["train/loss"].n) == ("finished", 3, 10)
+        assert run.config["warmup"] == run.config["lr"]
 
 
 @pytest.mark.parametrize(
