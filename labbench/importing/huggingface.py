@@ -15,6 +15,7 @@ from typing import Any
 
 from labbench.errors import InputError
 from labbench.importing.source_run import FoundRun, RunCollector, RunFolder, SourceRun, no_runs_error
+from labbench.system.secret_options import MASK, is_secret
 
 _STATE_FILE = "trainer_state.json"
 _ARGUMENTS_FILE = "training_args.bin"
@@ -134,7 +135,7 @@ class _StubUnpickler(pickle.Unpickler):
 
 
 def read_arguments(folder: Path) -> dict[str, Any]:
-    """Return the `TrainingArguments` saved in a folder; empty if there are none that can be read.
+    """Return the `TrainingArguments` saved in a folder, without secrets; empty if there are none that can be read.
 
     `training_args.bin` is a pickle in a zip archive. Its classes are replaced by stubs.
     """
@@ -148,7 +149,9 @@ def read_arguments(folder: Path) -> dict[str, Any]:
         values = {key: _plain(value) for key, value in vars(arguments).items() if not key.startswith("_")}
     except Exception:  # a damaged or hostile pickle may raise anything
         return {}
-    return {key: value for key, value in values.items() if value is not None and value != ""}
+    return {
+        key: MASK if is_secret(key) else value for key, value in values.items() if value is not None and value != ""
+    }
 
 
 def _plain(value: object) -> Any:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import math
 import pickle
 import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import Result
@@ -115,15 +115,23 @@ def test_a_wide_table_of_labbench_round_trips(labbench: Labbench, tmp_path: Path
     )
 
 
+def save_arguments(folder: Path, arguments: object) -> None:
+    """Write `training_args.bin` as torch does: a pickle in a zip archive."""
+    with zipfile.ZipFile(folder / "training_args.bin", "w") as archive:
+        archive.writestr("training_args/data.pkl", pickle.dumps(arguments, protocol=2))
+
+
+def test_no_token_of_saved_arguments_is_imported(tmp_path: Path) -> None:
+    save_arguments(tmp_path, SimpleNamespace(lr=0.1, hub_token="s3cret", push_to_hub_token=None, max_tokens=8))
+    assert read_arguments(tmp_path) == {"lr": 0.1, "hub_token": "***", "max_tokens": 8}
+
+
 def test_code_in_saved_arguments_is_not_executed(tmp_path: Path) -> None:
     class Hostile:
         def __reduce__(self) -> tuple[object, tuple[str]]:
             return (open, (str(tmp_path / "made"), "w"))
 
-    pickled = io.BytesIO()
-    pickle.Pickler(pickled, protocol=2).dump(Hostile())
-    with zipfile.ZipFile(tmp_path / "training_args.bin", "w") as archive:
-        archive.writestr("training_args/data.pkl", pickled.getvalue())
+    save_arguments(tmp_path, Hostile())
     assert read_arguments(tmp_path) == {}
     assert not (tmp_path / "made").exists()
 
