@@ -179,6 +179,13 @@ def test_what_a_folder_without_logs_holds_is_said(labbench: Labbench, tmp_path: 
         assert all(part in result.stderr for part in ("1 *.yaml", "1 *.py", "1 Makefile"))
 
 
+def test_a_file_whose_format_has_to_be_named_is_said(labbench: Labbench, tmp_path: Path) -> None:
+    shutil.copy(WRITERS / "keras" / "files" / "training.log", tmp_path)
+    result = labbench("import", "training.log")
+    assert (result.exit_code, "name it: `labbench import csv FILE`, or keras" in result.stderr) == (2, True)
+    assert labbench("import", "keras", "training.log").exit_code == 0
+
+
 def test_a_damaged_format_does_not_keep_the_others_out(labbench: Labbench, tmp_path: Path) -> None:
     write_event_file(tmp_path / "logs" / "tb", [("loss", 0, 0.5)])
     (tmp_path / "logs" / "trainer_state.json").write_text("[")

@@ -232,6 +232,11 @@ def import_auto(db: Path, paths: tuple[Path, ...], **options: Any) -> None:
     if missing := [path for path in paths if not path.exists()]:
         raise InputError(f"{missing[0]}: no such file or folder")
     sources = [(source, path) for path in paths for source in recognise(path)]
+    if not sources and paths[0].is_file():
+        problem = "the format of this file is not known by its name"
+        raise InputError(
+            f"{paths[0]}: {problem}; name it: `labbench import csv FILE`, or keras or jsonl in place of csv"
+        )
     if not sources:
         raise no_runs_error(paths[0], NAMES)
     problems = []
