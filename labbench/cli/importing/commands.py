@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from labbench.cli.importing.sources import SourceOptions, import_sources, source
 from labbench.cli.options import FILE_PATH, Command, database
 from labbench.cli.output import echo
 from labbench.errors import InputError, StoreError, did_you_mean
-from labbench.files import expand_home
+from labbench.files import database_command, expand_home
 from labbench.text import clean, format_count
 
 if TYPE_CHECKING:
@@ -233,10 +234,8 @@ def import_auto(db: Path, paths: tuple[Path, ...], **options: Any) -> None:
         raise InputError(f"{missing[0]}: no such file or folder")
     sources = [(source, path) for path in paths for source in recognise(path)]
     if not sources and paths[0].is_file():
-        problem = "the format of this file is not known by its name"
-        raise InputError(
-            f"{paths[0]}: {problem}; name it: `labbench import csv FILE`, or keras or jsonl in place of csv"
-        )
+        command = f"{database_command(db)} import csv {shlex.quote(str(paths[0]))}"
+        raise InputError(f"{paths[0]}: the name does not tell the format; name it: `{command}`, or keras, or jsonl")
     if not sources:
         raise no_runs_error(paths[0], NAMES)
     problems = []
