@@ -66,6 +66,17 @@ def test_table_of_runs_of_wandb_has_configuration_and_last_values(labbench: Labb
     assert math.isnan(warm.summary["val/loss"].last)
 
 
+def test_a_later_table_of_runs_brings_new_last_values(labbench: Labbench, tmp_path: Path) -> None:
+    (tmp_path / "runs.csv").write_text(RUNS)
+    assert labbench("import", "runs.csv").exit_code == 0
+    (tmp_path / "runs.csv").write_text(RUNS.replace('"0.5"', '"0.25"').replace('"NaN"', '"0.75"'))
+    for n_points in (2, 0):
+        result = labbench("import", "runs.csv")
+        assert (result.exit_code, f"imported 0 new runs, {n_points} points" in result.stdout) == (0, True)
+        assert read_values(tmp_path, "royal-1", "val/loss") == {0: 0.25}
+        assert read_values(tmp_path, "warm-2", "val/loss") == {0: 0.75}
+
+
 def test_notes_of_several_lines_and_no_last_line_end(labbench: Labbench, tmp_path: Path) -> None:
     (tmp_path / "runs.csv").write_text(RUNS.replace("a note", "two\nlines").rstrip("\n"))
     assert labbench("import", "runs.csv").stdout.startswith("imported 2 new runs, 3 points")
@@ -136,7 +147,7 @@ def test_summaries_of_labbench_round_trip_and_are_part_of_their_runs(labbench: L
     for shape in ("wide", "summary"):
         assert labbench("import", "csv", f"{shape}.csv").exit_code == 0
     assert read_values(tmp_path, "=sum", "a:last") == {1: 0.5, 4: math.inf, 6: 0.25}
-    assert read_runs(tmp_path)["=sum"].config == dict(flatten(config))
+    assert read_runs(tmp_path)["=sum"].config == imported[runs[0].key].config
 
 
 def test_rows_without_a_step_are_counted_and_numbers_may_be_configuration(labbench: Labbench, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from labbench.metrics import Goal
 from labbench.records import Artifact
 from labbench.store.connection import open_snapshot
-from labbench.store.maintenance.imported_run import ImportedRun, ImportedSeries, SourceDiffersError
+from labbench.store.maintenance.imported_run import ImportedRun, ImportedSeries, SourceDiffersError, equals_stored
 from labbench.store.queries.run_sql import IN_JSON_LIST, as_json_list, config_json, storable_text
 from labbench.store.recording.events import ensure_metric
 from labbench.store.recording.queue import add_tags, ensure_experiment, insert_run
@@ -195,7 +195,8 @@ class Import:
     def complete(self, run_id: int, series: Mapping[str, ImportedSeries]) -> dict[str, ImportedSeries]:
         """Return the points of a partial source with last values that the run lacks, by metric.
 
-        A single point of a metric, such as the last value in a table of runs, is superseded by a curve.
+        A single point of a metric, such as the last value in a table of runs, is superseded by a curve, and by a single
+        point with another value.
 
         Raises:
             SourceDiffersError: If the run has another value at a step of the source.
@@ -204,7 +205,8 @@ class Import:
         query = "SELECT step, value FROM points WHERE run_id = ? AND metric_id = ?"
         for metric, points in series.items():
             stored = dict(self._connection.execute(query, (run_id, self._metric_id(metric))))
-            if stored and len(points.steps) == 1:
+            is_known = len(stored) > 1 or any(equals_stored(points.values[0], value) for value in stored.values())
+            if len(points.steps) == 1 and is_known:
                 del missing[metric]
             elif len(stored) == 1:
                 delete_series(self._connection, run_id, self._metric_id(metric))

@@ -88,7 +88,7 @@ class ImportedSeries:
             if index == len(self.steps) or self.steps[index] != step:
                 raise SourceDiffersError(f"it has no point of {metric} at step {step} any more")
             new = self.values[index]
-            if new != value and not (value is None and math.isnan(new)):
+            if not equals_stored(new, value):
                 raise SourceDiffersError(
                     f"{metric} at step {step} was {math.nan if value is None else value:g} and is {new:g}"
                 )
@@ -99,3 +99,8 @@ class ImportedSeries:
             array("q", (self.times[index] for index in missing)),
             array("d", (self.values[index] for index in missing)),
         )
+
+
+def equals_stored(value: float, stored: float | None) -> bool:
+    """Return True if a value is the stored one; a stored None is NaN."""
+    return value == stored or (stored is None and math.isnan(value))
