@@ -56,7 +56,7 @@ class HydraCallback(Callback):
 
 def _resolve(config: DictConfig) -> dict[str, Any]:
     """Return the configuration of a job with its interpolations resolved, or as written if one cannot be."""
-    job = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+    job = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     try:
         settings = OmegaConf.to_container(job, resolve=True)
     except OmegaConfBaseException:
