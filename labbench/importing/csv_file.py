@@ -11,7 +11,8 @@ from typing import NamedTuple
 from labbench.errors import InputError
 from labbench.export.table_files import unescape_formula
 from labbench.importing.file_types.csv_rows import MISSING, open_csv
-from labbench.importing.source_run import FoundRun, RunCollector, SourceRun
+from labbench.importing.source_run import FoundRun, PointCollector, SourceRun
+from labbench.store.queries.run_sql import storable_text
 
 _REQUIRED_COLUMNS = ("run", "metric", "step", "value")
 
@@ -40,21 +41,26 @@ def find_runs(path: Path) -> Iterator[FoundRun]:
     Raises:
         InputError: If the file is not a long CSV or has no rows; the message names the line.
     """
-    runs: dict[tuple[str, str], RunCollector] = {}
+    runs: dict[tuple[str, str], dict[str, PointCollector]] = {}
     names: dict[tuple[str, str], str] = {}
     for point in read_points(path):
         label = point.experiment, point.run
         names.setdefault(label, point.name)
-        runs.setdefault(label, RunCollector()).add(point.metric, point.step, point.value, point.time)
+        points = runs.setdefault(label, {}).setdefault(point.metric, PointCollector())
+        points.steps.append(point.step)
+        points.walls.append(point.time)
+        points.values.append(point.value)
     if not runs:
         raise InputError(f"{path}: no rows below the headings; nothing was imported")
-    for (experiment, run), points in runs.items():
+    for (experiment, run), metrics in runs.items():
         name = names[experiment, run]
-        yield FoundRun(name, partial(_to_source_run, run, name, experiment, points), [path])
+        yield FoundRun(name, partial(_to_source_run, run, name, experiment, metrics), [path])
 
 
-def _to_source_run(run: str, name: str, experiment: str, points: RunCollector) -> SourceRun:
-    return SourceRun(run, name, experiment, points.series(0.0), is_partial=True)
+def _to_source_run(run: str, name: str, experiment: str, metrics: Mapping[str, PointCollector]) -> SourceRun:
+    """Return a run; its times, which are relative to its start, are kept as they are."""
+    series = {metric: points.build(0.0, earliest=-math.inf) for metric, points in metrics.items()}
+    return SourceRun(run, name, experiment, series, is_partial=True)
 
 
 def read_points(path: Path) -> Iterator[CsvPoint]:
@@ -121,5 +127,5 @@ def _run_labels(run: str, name: str, experiment: str, metric: str, file: str) ->
         unescape_formula(run),
         unescape_formula(name or run),
         unescape_formula(experiment) or file,
-        unescape_formula(metric),
+        storable_text(unescape_formula(metric)),
     )

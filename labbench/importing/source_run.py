@@ -150,15 +150,18 @@ class PointCollector:
             self.walls = array("d", (self.walls[index] for index in kept))
             self.values = array("d", (self.values[index] for index in kept))
 
-    def build(self, started: float) -> ImportedSeries:
-        """Return the last point of each step, in the order of the steps, with times relative to `started`."""
+    def build(self, started: float, *, earliest: float = 0.0) -> ImportedSeries:
+        """Return the last point of each step, in the order of the steps.
+
+        Times are relative to `started`, and at least `earliest` seconds.
+        """
         import numpy as np  # takes 0.1 s, which the recording of a command does without
 
         steps, walls, values = map(np.asarray, (self.steps, self.walls, self.values))
         if not (steps[1:] > steps[:-1]).all():
             _, last = np.unique(steps[::-1], return_index=True)
             steps, walls, values = (column[len(steps) - 1 - last] for column in (steps, walls, values))
-        times = np.nan_to_num(np.rint(1000 * (walls - started))).clip(0).astype(np.int64)
+        times = np.nan_to_num(np.rint(1000 * (walls - started))).clip(1000 * earliest).astype(np.int64)
         return ImportedSeries(array("q", steps.tobytes()), array("q", times.tobytes()), array("d", values.tobytes()))
 
 
