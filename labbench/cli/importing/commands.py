@@ -32,15 +32,15 @@ class ImportGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Return the command of the first word, or of the format of the path that it is, and the words after it.
 
-        A format alone, such as `wandb`, is also the path of that name.
+        `wandb` alone is also the folder, which W&B calls so.
 
         Raises:
             InputError: Nothing is at the path, and a format has a similar name.
         """
         if words[0] not in self.commands:
             words = [self._format_of(words[0]), *words]
-        elif Path(words[0]).exists() and all(word.startswith("-") for word in words[1:]):
-            words = [words[0], *words]
+        elif words[0] == "wandb" and Path("wandb").is_dir() and all(word.startswith("-") for word in words[1:]):
+            words = ["wandb", *words]
         return super().resolve_command(context, words)
 
     def _format_of(self, word: str) -> str:
