@@ -227,7 +227,7 @@ class StackTrainer:
         )  # (S, samples, ...), (samples, ...)
         for index, (run, values) in enumerate(zip(self.runs, measured, strict=True)):
             own_outputs = map_tensors(operator.itemgetter(index), all_outputs)
-            keywords = {"config": run.config} if takes_config(function) else {}
+            keywords = {"config": dict(run.config)} if takes_config(function) else {}
             with sync_point(SyncPoint.TASK_METRICS):
                 metrics_of_split = compute_epoch_metrics(function, own_outputs, all_targets, **keywords)
             values |= {f"{name}/{metric}": value for metric, value in metrics_of_split.items()}

@@ -16,12 +16,17 @@ Samples: TypeAlias = Any
 
 
 def map_tensors(function: Callable[[Tensor], Any], samples: Samples) -> Any:
-    """Return the samples with each tensor (N, ...) replaced by `function` of it; lists become tuples."""
+    """Return the samples with each tensor (N, ...) replaced by `function` of it; lists become tuples.
+
+    Named tuples keep their type. None, which a model may return beside tensors, stays None.
+    """
     if isinstance(samples, Tensor):
         return function(samples)
+    if samples is None:
+        return None
     if isinstance(samples, Mapping):
         return {key: map_tensors(function, part) for key, part in samples.items()}
-    return tuple(map_tensors(function, part) for part in samples)
+    return _as_tuple(samples, (map_tensors(function, part) for part in samples))
 
 
 def list_tensors(samples: Samples) -> Iterator[Any]:
@@ -41,13 +46,18 @@ def count_samples(samples: Samples) -> int:
 def concatenate(parts: Sequence[Samples], dim: int = 0) -> Any:
     """Concatenate samples of equal nesting along a dimension."""
     first = parts[0]
-    if len(parts) == 1:
+    if len(parts) == 1 or first is None:
         return first
     if isinstance(first, Tensor):
         return torch.cat(list(parts), dim)
     if isinstance(first, Mapping):
         return {key: concatenate([part[key] for part in parts], dim) for key in first}
-    return tuple(concatenate(part, dim) for part in zip(*parts, strict=True))
+    return _as_tuple(first, (concatenate(part, dim) for part in zip(*parts, strict=True)))
+
+
+def _as_tuple(like: Any, parts: Iterator[Any]) -> Any:
+    """Return the parts as a tuple, of the type of `like` if that is a named tuple."""
+    return type(like)(*parts) if hasattr(like, "_fields") else tuple(parts)
 
 
 def split_samples(samples: Samples, size: int) -> Iterator[Any]:

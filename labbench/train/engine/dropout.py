@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from labbench.errors import InputError
 from labbench.train.engine.attention import find_attentions, seed_attention
 from labbench.train.engine.schedules import StepCounter
 from labbench.train.engine.vmap_calls import call_stacked
@@ -59,12 +60,19 @@ class DropoutMasks:
         self._blocks: list[MaskBlock] = []  # one per call within a step
         self._step = -1
         self._call = 0
+        self._calls_to_repeat = 0
+        """Number of calls whose masks a backward pass may ask for again."""
+        self._is_repeated = False
 
     def draw(self, count: int, like: Tensor) -> Tensor:
         """Return a mask of shape (S, count): 0 if dropped, 1 / (1 - p) if kept.
 
         The mask has the dtype and device of `like`.
-        A layer that is called several times in a step gets a different mask each time. A mask is valid for its step.
+        A layer that is called several times in a step gets a different mask each time; a call inside a backward pass,
+        which `torch.utils.checkpoint` does, gets the mask of the last call again. A mask is valid for its step.
+
+        Raises:
+            InputError: A backward pass repeats one of several calls.
         """
         block = self._block((count + count % 2,), like, count)
         return block.masks[:, self.step_counter.step - block.first, :count]
@@ -84,8 +92,7 @@ class DropoutMasks:
         Masks have shape (S, K, *shape), or are longer in the last dimension.
         """
         step = self.step_counter.step
-        self._call = self._call + 1 if step == self._step else 0
-        self._step = step
+        self._count_call(step)
         if self._call == len(self._blocks):
             self._blocks.append(self._new_block(shape, like, count))
         block = self._blocks[self._call]
@@ -94,6 +101,22 @@ class DropoutMasks:
         if not 0 <= step - block.first < block.masks.shape[1]:
             self._fill(block, step)
         return block
+
+    def _count_call(self, step: int) -> None:
+        """Set the number of this call within the step."""
+        if step != self._step:
+            self._step, self._call, self._calls_to_repeat, self._is_repeated = step, 0, 1, False
+        elif torch._C._current_graph_task_id() != -1:  # inside a backward pass
+            if self._calls_to_repeat > 1:
+                raise InputError(
+                    "torch.utils.checkpoint repeats a dropout layer that is called several times per step, so that its "
+                    "masks are ambiguous: give each call an nn.Dropout of its own"
+                )
+            self._is_repeated = True
+        else:
+            self._call += 1
+            self._calls_to_repeat = 1 if self._is_repeated else self._calls_to_repeat + 1
+            self._is_repeated = False
 
     def _new_block(self, shape: tuple[int, ...], like: Tensor, count: int) -> MaskBlock:
         """Allocate the masks of K steps; the masks of runs that drop nothing are ones."""

@@ -35,7 +35,7 @@ class RunOptimizer:
         self.optimizer = (
             make_optimizer(self.settings, groups, workload.data.device)
             if parts.optimizer is None
-            else check_optimizer(parts.optimizer(groups, config))
+            else check_optimizer(parts.optimizer(groups, dict(config)))
         )
         self._base_rates = [group["lr"] for group in self.optimizer.param_groups]
         self._schedule = Schedule([self.settings], workload.steps_per_epoch)

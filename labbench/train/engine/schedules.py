@@ -170,7 +170,7 @@ def make_scheduler(
     if settings["schedule"] != "constant" or settings["warmup"]:
         setting = f"warmup = {settings['warmup']}" if settings["warmup"] else f'schedule = "{settings["schedule"]}"'
         raise InputError(f"{setting} and the task's own scheduler exclude each other: remove one of them")
-    result: Any = parts.scheduler(optimizer, config)
+    result: Any = parts.scheduler(optimizer, dict(config))
     options = dict(result) if isinstance(result, Mapping) else {"scheduler": result}
     scheduler, interval = options.get("scheduler"), options.get("interval", "epoch")
     unknown = options.keys() - {"scheduler", "interval", "monitor"}

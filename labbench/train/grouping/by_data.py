@@ -127,6 +127,18 @@ class ReadTrackingConfig(dict[str, Any]):
         self._read_all()
         return super().items()
 
+    def pop(self, key: str, *default: Any) -> Any:
+        self.read.add(key)
+        return super().pop(key, *default)
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        self.read.add(key)
+        return super().setdefault(key, default)
+
+    def popitem(self) -> tuple[str, Any]:
+        self._read_all()
+        return super().popitem()
+
     def copy(self) -> dict[str, Any]:
         return dict(self.items())
 

@@ -106,7 +106,7 @@ def make_parameter_groups(parts: OptionalParts, model: nn.Module, config: Config
     """
     if parts.parameter_groups is None:
         return list(model.parameters())
-    groups: Any = parts.parameter_groups(model, config)
+    groups: Any = parts.parameter_groups(model, dict(config))
     if not isinstance(groups, list | tuple) or not all(isinstance(g, dict) and "params" in g for g in groups):
         raise InputError(
             'the task\'s parameter_groups(model, config) must return a list of dicts like {"params": [...], "lr": 0.1}'

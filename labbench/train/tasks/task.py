@@ -89,11 +89,13 @@ def make_data(task: Task, config: Config) -> Data | Datasets:
 def make_model(task: Task, config: Config) -> nn.Module:
     """Return a new model, with generators seeded by the run's seed.
 
+    The task gets a copy of the config, which it may change.
+
     Raises:
         InputError: If the task does not return an `nn.Module`.
     """
     with seeded_generators(generator_seed(config["seed"], Purpose.WEIGHTS)), attributes_of(task).during_model():
-        model: Any = task.model(config)
+        model: Any = task.model(dict(config))
     if not isinstance(model, nn.Module):
         raise InputError(f"the task's model(config) must return a torch.nn.Module, not {type(model).__name__}")
     return model

@@ -8,8 +8,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
+from labbench.errors import InputError
 from labbench.train.engine.dropout import DropoutMasks, SeededDropout, swap_dropout
 from labbench.train.engine.schedules import StepCounter
 
@@ -145,3 +147,45 @@ def test_channel_dropout_drops_whole_channels(kind: type[nn.Module], shape: tupl
     outputs = model(torch.ones(*shape, 7)).flatten(2)
     assert set(outputs.unique().tolist()) == {0, 2}
     assert torch.equal(outputs, outputs[..., :1].expand_as(outputs))
+
+
+class Checkpointed(nn.Module):
+    """Two blocks with dropout, which `torch.utils.checkpoint` runs again in the backward pass unless it is None."""
+
+    def __init__(self, use_reentrant: bool | None, *, shares_dropout: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        dropout = nn.Dropout(0.5)
+        self.first, *blocks = (
+            nn.Linear(8, 8),
+            *(nn.Sequential(nn.Linear(8, 8), dropout if shares_dropout else nn.Dropout(0.5)) for _ in range(2)),
+        )
+        self.blocks, self.use_reentrant = nn.ModuleList(blocks), use_reentrant
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        for block in self.blocks:
+            x = block(x) if self.use_reentrant is None else checkpoint(block, x, use_reentrant=self.use_reentrant)
+        return x
+
+
+def gradients_of(model: nn.Module) -> list[Tensor]:
+    """Return the gradients of two steps, each of two microbatches."""
+    step_counter = StepCounter()
+    swap_dropout(model, 0, step_counter)
+    for _ in range(2):
+        for inputs in torch.randn(2, 6, 8, generator=torch.Generator().manual_seed(1)):
+            model(inputs).square().sum().backward()
+        step_counter.step += 1
+    return [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+
+
+@pytest.mark.parametrize("use_reentrant", [False, True])
+def test_a_checkpointed_block_repeats_its_masks_in_the_backward_pass(use_reentrant: bool) -> None:
+    plain, repeated = gradients_of(Checkpointed(None)), gradients_of(Checkpointed(use_reentrant))
+    assert all(map(torch.equal, plain, repeated))
+
+
+def test_a_dropout_layer_that_several_checkpointed_blocks_share_is_refused() -> None:
+    with pytest.raises(InputError, match=r"give each call an nn\.Dropout of its own"):
+        gradients_of(Checkpointed(False, shares_dropout=True))

@@ -326,3 +326,18 @@ def test_a_large_tensor_changed_in_place_in_model_is_refused() -> None:
 
     with pytest.raises(InputError, match=r"changes the tensor `self.table` in place"):
         raise_failure(events_of(CONFIGS, task_of(Large)))
+
+
+def test_a_task_that_changes_its_config_changes_no_run() -> None:
+    class Changing(Base):
+        def data(self, config: dict[str, Any]) -> Data:
+            config.pop("focus")
+            return super().data(config)
+
+        def set_focus(self, config: dict[str, Any]) -> None:
+            self.focus = config.pop("focus")
+            config["lr"] = 0.0
+
+    runs = ordered(events_of(CONFIGS, task_of(Changing)))
+    for run, unchanged in zip(runs, ordered(events_of(CONFIGS, task_of(Base))), strict=True):
+        assert run.curves["train/loss"] == pytest.approx(unchanged.curves["train/loss"], rel=1e-10)

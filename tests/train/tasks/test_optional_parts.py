@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -68,6 +68,41 @@ def test_epoch_metrics_see_a_whole_split_and_agree_between_the_engines() -> None
             for name in ("val/accuracy again", "val/hits", "val/loss"):
                 assert history.curves[name] == pytest.approx(reference.curves[name])
             assert history.curves["val/accuracy again"] == pytest.approx(history.curves["val/accuracy"])
+
+
+class Outputs(NamedTuple):
+    scores: Tensor
+    hidden: Tensor
+
+
+class WithHidden(nn.Module):
+    """A network with a named tuple of outputs, or a tuple with None."""
+
+    def __init__(self, *, named: bool) -> None:
+        super().__init__()
+        self.layer, self.head, self.named = nn.Linear(4, 5), nn.Linear(5, 2), named
+
+    def forward(self, inputs: Tensor) -> Any:
+        hidden = self.layer(inputs).tanh()
+        return Outputs(self.head(hidden), hidden) if self.named else (self.head(hidden), None)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_epoch_metrics_get_the_outputs_in_the_form_that_the_model_returns(named: bool) -> None:
+    def epoch_metrics(outputs: Any, targets: Tensor) -> dict[str, Any]:
+        assert isinstance(outputs, Outputs) if named else outputs[1] is None
+        return {"hits": (outputs[0].argmax(1) == targets).sum()}
+
+    task = replace(
+        make_task(epoch_metrics=epoch_metrics),
+        model=lambda _: WithHidden(named=named),
+        loss=lambda outputs, targets: cross_entropy(outputs[0], targets),
+        metrics=lambda outputs, targets: accuracy(outputs[0], targets),
+    )
+    trained = train_all(task)
+    assert {history.started.way for history in trained if history.started} == {"vmap" if named else "loop"}
+    for history in trained:
+        assert history.last("val/hits") == pytest.approx(50 * history.last("val/accuracy"))
 
 
 @pytest.mark.parametrize(
