@@ -14,7 +14,7 @@ from labbench.files import database_command
 
 if TYPE_CHECKING:
     from labbench.tui.app import LabbenchApp
-    from labbench.tui.terminal_background import TerminalAnswers, TerminalQuestion
+    from labbench.tui.terminal.questions import TerminalAnswers, TerminalQuestion
 
 BUILTIN_VIEWS = ("runs", "chart", "compare", "grid", "why")
 """Views to start with besides saved ones: one of the screens, or the chart alone."""
@@ -74,7 +74,7 @@ def _import_app() -> type[LabbenchApp]:
 
 def _read_answers(received: bytes) -> TerminalAnswers:
     from labbench.tui.graphics.detection import choose_graphics, remove_answer
-    from labbench.tui.terminal_background import TerminalAnswers, parse_answer
+    from labbench.tui.terminal.questions import TerminalAnswers, parse_answer
 
     is_light, typed = parse_answer(remove_answer(received))
     return TerminalAnswers(is_light, choose_graphics(os.environ, received), typed)
@@ -83,7 +83,7 @@ def _read_answers(received: bytes) -> TerminalAnswers:
 def _ask_terminal(*, asks_background: bool) -> TerminalQuestion | None:
     """Ask the terminal for what suits it; return None where that is impossible or could disturb the keys."""
     from labbench.tui.graphics.detection import QUESTION, wants_graphics
-    from labbench.tui.terminal_background import BACKGROUND_QUESTION, TerminalQuestion, may_ask
+    from labbench.tui.terminal.questions import BACKGROUND_QUESTION, TerminalQuestion, may_ask
 
     questions = BACKGROUND_QUESTION if asks_background else b""
     questions += QUESTION if wants_graphics(os.environ) else b""

@@ -28,13 +28,13 @@ from labbench.ascii_text import needs_ascii
 from labbench.errors import LabbenchError
 from labbench.tui import clipboard, queries
 from labbench.tui.key_queue import KeyQueue
-from labbench.tui.limited_terminals import AsciiFilter, ColourlessFilter
 from labbench.tui.saved_state import SavedState, save_theme
 from labbench.tui.screens.base import DataScreen
 from labbench.tui.screens.export_view import drawn_as_text
 from labbench.tui.screens.runs import RunsScreen
 from labbench.tui.session import Session
-from labbench.tui.terminal_background import TerminalAnswers
+from labbench.tui.terminal.limited_terminals import AsciiFilter, ColourlessFilter
+from labbench.tui.terminal.questions import TerminalAnswers
 from labbench.tui.theme import DARK, LIGHT, THEMES
 from labbench.tui.widgets.picker import Picker
 from labbench.tui.widgets.top_bar import SCREEN_KEYS
@@ -122,7 +122,7 @@ class LabbenchApp(App[None]):
         """Return the driver for this platform; on Linux and macOS, the one that writes only the cells that change."""
         driver = super().get_driver_class()
         if driver.__name__ == "LinuxDriver":
-            from labbench.tui.changed_cells import ChangedCellsDriver  # needs termios, which Windows lacks
+            from labbench.tui.terminal.driver import ChangedCellsDriver  # needs termios, which Windows lacks
 
             return ChangedCellsDriver
         return driver

@@ -25,7 +25,7 @@ from helpers.waiting import HANG_SECONDS
 from labbench.tui.app import LabbenchApp
 from labbench.tui.graphics.detection import Graphics
 from labbench.tui.saved_state import SavedState
-from labbench.tui.terminal_background import TerminalAnswers
+from labbench.tui.terminal.questions import TerminalAnswers
 
 FOLDER = Path(__file__).parents[1] / "golden"
 MAX_DIFFERENT_DOTS = 6

@@ -15,7 +15,7 @@ from helpers.golden import SMALL, press, settle, type_in
 from helpers.tui_samples import grid_of_runs
 from labbench.tui.app import LabbenchApp
 from labbench.tui.saved_state import SavedState, read_theme
-from labbench.tui.terminal_background import parse_answer
+from labbench.tui.terminal.questions import parse_answer
 from labbench.tui.theme import CONTRAST, CONTRAST_SERIES_COLOURS, DARK, LIGHT, SERIES_COLOURS, THEMES, heat_ground
 from labbench.tui.widgets.run_table import RunsTable
 

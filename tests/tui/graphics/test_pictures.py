@@ -7,10 +7,10 @@ import pytest
 from numpy.typing import NDArray
 
 from helpers.image_terminal import CELL_HEIGHT, CELL_WIDTH, ImageTerminal
-from labbench.tui.changed_cells import ChangedCells
 from labbench.tui.graphics.board import Picture, PictureBoard
 from labbench.tui.graphics.indexed_image import IndexedImage
 from labbench.tui.graphics.output import KittyOutput, PictureOutput, SixelOutput
+from labbench.tui.terminal.changed_cells import ChangedCells
 
 COLUMNS, ROWS = 30, 8
 PLACE = (2, 4)

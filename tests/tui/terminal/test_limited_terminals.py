@@ -11,7 +11,7 @@ from helpers.golden import SMALL, press, screen, use
 from helpers.tui_samples import grid_of_runs
 from labbench.ascii_text import needs_ascii, to_ascii
 from labbench.charts.glyphs import SERIES_GLYPHS, STATUS_GLYPHS
-from labbench.tui.limited_terminals import AsciiFilter
+from labbench.tui.terminal.limited_terminals import AsciiFilter
 
 
 def test_every_glyph_has_an_ascii_substitute() -> None:

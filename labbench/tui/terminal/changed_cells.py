@@ -1,25 +1,18 @@
-"""Terminal driver that writes only the cells that change of what Textual draws."""
+"""Filter of Textual's output that passes on only the cells that change."""
 
 from __future__ import annotations
 
-import os
 import re
-import select
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
-from io import TextIOWrapper
 from itertools import repeat
-from typing import IO, cast
 
 from rich.cells import cell_len
-from textual._xterm_parser import XTermParser
-from textual.drivers.linux_driver import LinuxDriver
 
 from labbench.tui.graphics.board import Picture, ShownCell
 from labbench.tui.graphics.output import PictureOutput, is_picture_cell
-from labbench.tui.sgr_styles import blank_style
-from labbench.tui.span_writer import Cell, Span, Spans, SpanWriter
+from labbench.tui.terminal.sgr_styles import blank_style
+from labbench.tui.terminal.span_writer import Cell, Span, Spans, SpanWriter
 
 _CURSOR_TO = re.compile(r"\x1b\[(\d+);(\d+)H")
 _TOKEN = re.compile(r"\x1b\[([\d;]*)m|([^\x1b]+)")
@@ -210,78 +203,3 @@ def _changed_spans(before: list[Cell | None], after: list[Cell]) -> list[tuple[i
             else:
                 spans.append((index, index + 1))
     return spans
-
-
-def _erases_to_background(environ: Mapping[str, str]) -> bool:
-    """Return True unless the terminal erases to its default background, as GNU screen does."""
-    return "TMUX" in environ or not environ.get("TERM", "").startswith("screen")
-
-
-class TerminalFile:
-    """Output to a terminal, discarded once the terminal has been closed.
-
-    Textual writes in a thread with a bounded queue. An error would end the thread, and a full queue would then block
-    the program at its end.
-    """
-
-    def __init__(self, file: IO[str]) -> None:
-        self._file = file
-
-    def write(self, text: str) -> None:
-        """Write text if the terminal is open."""
-        with suppress(OSError):
-            self._file.write(text)
-
-    def flush(self) -> None:
-        """Flush the text if the terminal is open."""
-        with suppress(OSError):
-            self._file.flush()
-
-
-class ChangedCellsDriver(LinuxDriver):
-    """Driver of Linux and macOS that passes the output of Textual through `ChangedCells`."""
-
-    _changed_cells: ChangedCells | None = None
-
-    def start_application_mode(self) -> None:
-        """Write to a terminal that may be closed."""
-        if isinstance(self._file, TextIOWrapper):  # not again after a suspension
-            self._file = cast("TextIOWrapper", TerminalFile(self._file))
-        super().start_application_mode()  # type: ignore[no-untyped-call]
-
-    @property
-    def _pictures(self) -> PictureOutput | None:
-        pictures: PictureOutput | None = getattr(self._app, "pictures", None)
-        return pictures
-
-    def write(self, data: str) -> None:
-        if self._changed_cells is None:
-            self._changed_cells = ChangedCells(self._pictures, erases=_erases_to_background(os.environ))
-        if changes := self._changed_cells.reduce(data):
-            super().write(changes)
-
-    def run_input_thread(self) -> None:
-        """Dispatch keys that were typed before the application started, then later ones."""
-        typed = getattr(self._app, "typed", b"")
-        if typed:
-            for event in XTermParser().feed(typed.decode(errors="ignore")):
-                self.process_message(event)
-        super().run_input_thread()
-
-    def forget_screen(self) -> None:
-        """Write the whole screen at the next update, with its images."""
-        self._changed_cells = None
-        if self._pictures is not None:
-            self._pictures.board.forget()
-
-    def stop_application_mode(self) -> None:
-        """Remove the images and restore the terminal."""
-        if self._pictures is not None:
-            super().write(self._pictures.finish())
-        super().stop_application_mode()
-
-    def is_hung_up(self) -> bool:
-        """Return True if the terminal has been closed, without a signal if it is not the controlling one."""
-        poll = select.poll()
-        poll.register(self.fileno, 0)
-        return any(event & select.POLLHUP for _, event in poll.poll(0))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from labbench.tui.graphics.board import ShownCell
 from labbench.tui.graphics.output import PictureOutput, is_picture_cell
-from labbench.tui.sgr_styles import is_background, shows_blank, style_change
+from labbench.tui.terminal.sgr_styles import is_background, shows_blank, style_change
 
 _MIN_ERASED = 10
 """Minimum number of blank cells that are erased in place of writing spaces."""

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from textual.drivers._writer_thread import WriterThread
 
-from labbench.tui.changed_cells import ChangedCells, TerminalFile
+from labbench.tui.terminal.changed_cells import ChangedCells
+from labbench.tui.terminal.driver import TerminalFile
 
 _COLUMNS, _ROWS = 24, 3
 _SEQUENCE = re.compile(r"\x1b\[([\d;?]*)([A-Za-z])|(.)", re.DOTALL)

@@ -1,0 +1,1 @@
+"""The terminal beneath Textual: input, changed cells, styles, questions to it."""
