@@ -43,9 +43,6 @@ if TYPE_CHECKING:
     from labbench.tui.graphics.detection import Graphics
     from labbench.tui.graphics.output import PictureOutput
 
-_HANG_UP_SECONDS = 2.0
-"""Seconds between two checks that the terminal is still there."""
-
 
 class LabbenchApp(App[None]):
     """Browse the runs of one database."""
@@ -122,7 +119,7 @@ class LabbenchApp(App[None]):
         """Return the driver for this platform; on Linux and macOS, the one that writes only the cells that change."""
         driver = super().get_driver_class()
         if driver.__name__ == "LinuxDriver":
-            from labbench.tui.terminal.driver import ChangedCellsDriver  # needs termios, which Windows lacks
+            from labbench.tui.terminal.terminal_driver import ChangedCellsDriver  # needs termios, which Windows lacks
 
             return ChangedCellsDriver
         return driver
@@ -163,7 +160,6 @@ class LabbenchApp(App[None]):
         if not self.is_headless:
             self.app_resume_signal.subscribe(self, lambda _: self.action_repaint())
             self._handle_signals()
-            self.set_interval(_HANG_UP_SECONDS, self._quit_if_hung_up)
         if self._view in SCREEN_KEYS:
             self.switch_mode(self._view)
 
@@ -172,10 +168,6 @@ class LabbenchApp(App[None]):
         with suppress(NotImplementedError):  # Windows
             for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
                 asyncio.get_running_loop().add_signal_handler(number, self._quit_on_signal, number)
-
-    def _quit_if_hung_up(self) -> None:
-        if self._driver is not None and hasattr(self._driver, "is_hung_up") and self._driver.is_hung_up():
-            self._quit_on_signal(signal.SIGHUP)
 
     def _quit_on_signal(self, number: int) -> None:
         self._save_state()  # a closed terminal may end the program before it exits by itself

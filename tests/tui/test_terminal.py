@@ -147,6 +147,34 @@ def test_ctrl_z_suspends_and_fg_paints_again(terminal: Terminal) -> None:
     assert terminal.wait() == 0
 
 
+def test_keys_typed_before_the_first_paint_are_not_repeated_after_a_suspension(
+    terminal: Terminal, database: Path
+) -> None:
+    terminal.type(" ")
+    terminal.read_until("1–12 of 12")
+    terminal.type("\x1a")
+    while b"(stopped)" not in Path(f"/proc/{terminal.process.pid}/status").read_bytes():
+        terminal._read()
+    terminal.output = b""
+    terminal.process.send_signal(signal.SIGCONT)
+    terminal.read_until("1–12 of 12")
+    terminal.type("q")
+    assert terminal.wait() == 0
+    assert list(SavedState(database).last["marks"].values()) == [1]
+
+
+def test_escape_arrives_although_it_begins_other_keys(terminal: Terminal, database: Path) -> None:
+    terminal.read_until("1–12 of 12")
+    terminal.type("flr=1")
+    terminal.read_until("4 of 12")
+    terminal.output = b""
+    terminal.type("\x1b")
+    terminal.read_until("1–12 of 12")
+    terminal.type("q")
+    assert terminal.wait() == 0
+    assert SavedState(database).last["filter"] == ""
+
+
 @pytest.mark.parametrize("stream", ["stdin", "stderr"])
 def test_without_a_terminal_the_message_says_so(database: Path, stream: str) -> None:
     descriptor, terminal = pty.openpty()

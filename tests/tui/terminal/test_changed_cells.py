@@ -13,7 +13,7 @@ from rich.cells import cell_len
 from textual.drivers._writer_thread import WriterThread
 
 from labbench.tui.terminal.changed_cells import ChangedCells
-from labbench.tui.terminal.driver import TerminalFile
+from labbench.tui.terminal.terminal_driver import TerminalFile
 
 _COLUMNS, _ROWS = 24, 3
 _SEQUENCE = re.compile(r"\x1b\[([\d;?]*)([A-Za-z])|(.)", re.DOTALL)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import select
+import signal
 from collections.abc import Mapping
 from contextlib import suppress
 from io import TextIOWrapper
@@ -14,6 +14,7 @@ from textual.drivers.linux_driver import LinuxDriver
 
 from labbench.tui.graphics.output import PictureOutput
 from labbench.tui.terminal.changed_cells import ChangedCells
+from labbench.tui.terminal.terminal_input import TerminalClosed, TerminalInput
 
 
 def _erases_to_background(environ: Mapping[str, str]) -> bool:
@@ -46,11 +47,15 @@ class ChangedCellsDriver(LinuxDriver):
     """Driver of Linux and macOS that passes the output of Textual through `ChangedCells`."""
 
     _changed_cells: ChangedCells | None = None
+    _input: TerminalInput | None = None
 
     def start_application_mode(self) -> None:
-        """Write to a terminal that may be closed."""
+        """Read from and write to a terminal that may be closed."""
+        typed = b""
         if isinstance(self._file, TextIOWrapper):  # not again after a suspension
             self._file = cast("TextIOWrapper", TerminalFile(self._file))
+            typed = getattr(self._app, "typed", b"")
+        self._input = TerminalInput(self.fileno, typed)
         super().start_application_mode()  # type: ignore[no-untyped-call]
 
     @property
@@ -65,12 +70,24 @@ class ChangedCellsDriver(LinuxDriver):
             super().write(changes)
 
     def run_input_thread(self) -> None:
-        """Dispatch keys that were typed before the application started, then later ones."""
-        typed = getattr(self._app, "typed", b"")
-        if typed:
-            for event in XTermParser().feed(typed.decode(errors="ignore")):
-                self.process_message(event)
-        super().run_input_thread()
+        """Dispatch keys and other input; end the program like SIGHUP once the terminal has been closed."""
+        assert self._input is not None
+        parser = XTermParser(self._debug)
+        try:
+            for chunk in self._input.chunks():
+                for event in (*(parser.feed(chunk) if chunk else ()), *parser.tick()):
+                    self.process_message(event)
+        except TerminalClosed:  # the signal comes only from a controlling terminal
+            os.kill(os.getpid(), signal.SIGHUP)
+
+    def disable_input(self) -> None:
+        """End the input thread."""
+        if self._input is not None:
+            self._input.stop()
+        super().disable_input()
+        if self._input is not None:
+            self._input.close()
+            self._input = None
 
     def forget_screen(self) -> None:
         """Write the whole screen at the next update, with its images."""
@@ -83,9 +100,3 @@ class ChangedCellsDriver(LinuxDriver):
         if self._pictures is not None:
             super().write(self._pictures.finish())
         super().stop_application_mode()
-
-    def is_hung_up(self) -> bool:
-        """Return True if the terminal has been closed, without a signal if it is not the controlling one."""
-        poll = select.poll()
-        poll.register(self.fileno, 0)
-        return any(event & select.POLLHUP for _, event in poll.poll(0))
