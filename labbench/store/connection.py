@@ -176,7 +176,12 @@ def is_live(path: Path) -> bool:
 
 def has_side_files(path: Path) -> bool:
     """Return True if SQLite has a write-ahead log or a journal beside the file."""
-    return path_with_suffix(path, "-wal").exists() or path_with_suffix(path, "-journal").exists()
+    return any(map(os.path.exists, side_files(path)))
+
+
+def side_files(path: Path) -> tuple[Path, Path]:
+    """Return the paths of the write-ahead log and of the journal that SQLite puts beside the file."""
+    return path_with_suffix(path, "-wal"), path_with_suffix(path, "-journal")
 
 
 def path_with_suffix(path: Path, suffix: str) -> Path:

@@ -7,6 +7,7 @@ changed.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -18,11 +19,11 @@ from labbench.store.connection import (
     DAMAGE_ERRORS,
     accept_damaged_texts,
     file_state,
-    has_side_files,
     is_live,
     limit_time,
     open_for_reading,
     resolve_path,
+    side_files,
     translate_sqlite_errors,
 )
 from labbench.store.queries.run_sql import IS_LOST
@@ -37,8 +38,11 @@ class FreshConnection:
 
     def __init__(self, path: Path) -> None:
         self.path = resolve_path(path)  # SQLite puts its side files beside what a link points to
+        self._side_files = side_files(self.path)
         self._lock = threading.RLock()
         self._openings = 0
+        self._counted_version = -1
+        self._has_running_runs = False
         self._open()
 
     def close(self) -> None:
@@ -81,11 +85,26 @@ class FreshConnection:
         """
         with self._lock, translate_sqlite_errors(self.path):
             self._refresh()
+            commits = 0  # an immutable file is opened again after each
+            if self._live:
+                limit_time(self._connection)
+                [commits] = self._connection.execute("PRAGMA data_version").fetchone()
+            # the pragma's 32-bit counter restarts with each connection
+            version = (self._openings << 32) + commits
+            return int((version << 32) + self._count_lost(version))
+
+    def _count_lost(self, version: int) -> int:
+        """Return the number of lost runs of a version of the database; without running runs, nothing is queried."""
+        if version != self._counted_version:
             limit_time(self._connection)
-            [commits] = self._connection.execute("PRAGMA data_version").fetchone()
-            [lost] = self._connection.execute(f"SELECT count(*) FROM runs WHERE {IS_LOST}").fetchone()
-        # the pragma's 32-bit counter restarts with each connection
-        return int(((self._openings << 32) + commits << 32) + lost)
+            query = "SELECT EXISTS(SELECT 1 FROM runs WHERE status = 'running')"
+            [self._has_running_runs] = self._connection.execute(query).fetchone()
+            self._counted_version = version
+        if not self._has_running_runs:
+            return 0
+        limit_time(self._connection)
+        [lost] = self._connection.execute(f"SELECT count(*) FROM runs WHERE {IS_LOST}").fetchone()
+        return int(lost)
 
     def _open(self) -> None:
         self._live = is_live(self.path)
@@ -103,7 +122,7 @@ class FreshConnection:
         stamp = file_state(self.path)
         if self._live:
             return stamp[0] != self._stamp[0]  # the file was replaced
-        return stamp != self._stamp or has_side_files(self.path)
+        return stamp != self._stamp or any(map(os.path.exists, self._side_files))
 
     def _read_snapshot(self, function: Callable[[sqlite3.Connection], Result]) -> Result:
         self._connection.execute("BEGIN")
