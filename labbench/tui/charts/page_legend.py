@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from textual.content import Content
-from textual.widgets import Static
 
 from labbench import text
 from labbench.charts.glyphs import OTHER_GLYPH, OTHER_SLOT, SERIES_GLYPHS
 from labbench.tui.theme import series_colours
+from labbench.tui.widgets.changes import StaticText
 
 if TYPE_CHECKING:  # numpy is not imported before the first paint
     from labbench.charts.lines import Line
@@ -20,7 +20,7 @@ _MAX_NAME_WIDTH = 30
 _GAP = "   "
 
 
-class PageLegend(Static):
+class PageLegend(StaticText):
     """Names of the lines on a page of charts, in rows of the same columns."""
 
     DEFAULT_CSS = """
@@ -28,7 +28,7 @@ class PageLegend(Static):
     """
 
     def __init__(self) -> None:
-        super().__init__(markup=False)
+        super().__init__()
         self._lines: Sequence[Line] = ()
         self._highlighted: str | None = None
         self._is_grouped = False

@@ -17,6 +17,7 @@ from textual.widget import Widget
 from labbench import text
 from labbench.charts import palette
 from labbench.tui.theme import series_colours
+from labbench.tui.widgets.changes import set_titles
 
 if TYPE_CHECKING:  # numpy is not imported before the first paint
     from labbench.charts.axes import Frame
@@ -106,7 +107,7 @@ class Chart(Widget):
         ):
             return
         self._lines, self.view, self.metric, self._description = lines, view, metric, description
-        self.border_title = Content.assemble((text.clean(metric), "bold"), (f"  {description}", "$secondary"))
+        set_titles(self, title=Content.assemble((text.clean(metric), "bold"), (f"  {description}", "$secondary")))
         self.redraw()
 
     def on_mount(self) -> None:

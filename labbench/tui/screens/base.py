@@ -16,7 +16,6 @@ from textual.binding import Binding, BindingType
 from textual.content import Content
 from textual.message import Message
 from textual.screen import Screen
-from textual.widgets import Static
 from textual.worker import Worker, get_current_worker
 
 from labbench import text
@@ -29,6 +28,7 @@ from labbench.tui.queries import DatabaseProgress, Query
 from labbench.tui.screens.export_view import ExportFormat, FileExport, screen_formats
 from labbench.tui.screens.help import HelpScreen
 from labbench.tui.session import MarkChange, Session
+from labbench.tui.widgets.changes import StaticText
 from labbench.tui.widgets.key_bar import KeyBar
 from labbench.tui.widgets.prompt import Prompt
 from labbench.tui.widgets.top_bar import TopBar
@@ -123,7 +123,7 @@ class DataScreen(Screen[None], Generic[Result]):
     def compose(self) -> ComposeResult:
         yield TopBar(self.session.path, self.screen_name)
         yield from self.compose_body()
-        yield Static(id="error", markup=False)
+        yield StaticText(id="error")
         yield KeyBar()
 
     @property
@@ -300,7 +300,7 @@ class DataScreen(Screen[None], Generic[Result]):
 
     def show_error(self, problem: str) -> None:
         """Show an error until Esc is pressed; "" hides it."""
-        line = self.query_one("#error", Static)
+        line = self.query_one("#error", StaticText)
         line.update(Content(problem))
         line.set_class(bool(problem), "-said")
 

@@ -10,7 +10,6 @@ from typing import Any
 from textual.containers import Vertical
 from textual.content import Content
 from textual.widget import Widget
-from textual.widgets import Static
 
 from labbench import text
 from labbench.charts.glyphs import SERIES_GLYPHS, SLOT_COUNT, STATUS_GLYPHS
@@ -21,6 +20,7 @@ from labbench.tui.charts.page import ChartPage
 from labbench.tui.charts.settings import ONE_CHART
 from labbench.tui.groups import sample_stats
 from labbench.tui.theme import series_colours
+from labbench.tui.widgets.changes import StaticText, set_titles
 from labbench.tui.widgets.text_grid import TextGrid
 
 MAX_CELL_RUNS = 100
@@ -40,13 +40,13 @@ class CellPanel(Vertical):
 
     DEFAULT_CSS = """
     CellPanel { border: round $border; border-title-color: $foreground; padding: 0 1; }
-    CellPanel Static, CellPanel #cell-words { height: auto; }
+    CellPanel StaticText, CellPanel #cell-words { height: auto; }
     CellPanel ChartPage { width: 1fr; height: 1fr; min-height: 6; }
     """
 
     def __init__(self, path: Path) -> None:
         super().__init__()
-        self._runs_text, self._effects_text = Static(markup=False), Static(markup=False)
+        self._runs_text, self._effects_text = StaticText(), StaticText()
         self._page = ChartPage(path, box_on=lambda chart: None)
         self._page.settings.layout = ONE_CHART
 
@@ -85,7 +85,7 @@ class CellPanel(Vertical):
         if stats is not None:
             spread = f" ± {numbers.format(stats.spread)}" if stats.spread is not None else ""
             parts.append((f"  best {text.clean(metric)} {numbers.format(stats.mean)}{spread}", "$secondary"))
-        self.border_title = Content.assemble(*parts)
+        set_titles(self, title=Content.assemble(*parts))
         self._runs_text.update(self._list_runs(ranked, values, slots, numbers))
         self._page.show(ranked, marks=slots, highlighted=None, metrics=goals, metric=metric)
 

@@ -25,6 +25,7 @@ from labbench.tui.screens.compare_table import column_titles, comparison_rows
 from labbench.tui.screens.run import RunScreen
 from labbench.tui.seed_noise import SeedNoise, read_seed_noise
 from labbench.tui.session import Session
+from labbench.tui.widgets.changes import set_titles
 from labbench.tui.widgets.text_grid import TextGrid
 
 _MAX_COMPARED_RUNS = 100
@@ -98,8 +99,9 @@ class CompareScreen(ChartScreen[ComparedRuns]):
         count = f"compare {len(runs)} run{'s' * (len(runs) != 1)}"
         if marked > len(runs):
             count = f"compare {len(runs)} of {marked} marked runs"
-        self._sheet.border_title = Content(f"{count}: all settings" if self._shows_all_settings else count)
-        self._sheet.border_subtitle = Content(_describe_signs(self._compared) if len(runs) > 1 else "")
+        title = Content(f"{count}: all settings" if self._shows_all_settings else count)
+        signs = Content(_describe_signs(self._compared) if len(runs) > 1 else "")
+        set_titles(self._sheet, title=title, subtitle=signs)
         if runs:
             everything, compared = self._shows_all_settings or len(runs) == 1, self._compared
             rows = comparison_rows(runs, compared.metrics, compared.noise, everything=everything)

@@ -12,7 +12,6 @@ from textual.binding import Binding, BindingType
 from textual.containers import Container, Vertical
 from textual.content import Content
 from textual.message import Message
-from textual.widgets import Static
 from textual.worker import get_current_worker
 
 from labbench import text
@@ -38,6 +37,7 @@ from labbench.tui.screens.grid_queries import (
 from labbench.tui.screens.heatmap import MetricHeatMap
 from labbench.tui.screens.run import RunScreen
 from labbench.tui.session import Session
+from labbench.tui.widgets.changes import StaticText, set_titles
 from labbench.tui.widgets.picker import Picker
 from labbench.tui.widgets.text_grid import GridCell, GridRow, TextGrid
 from labbench.tui.widgets.top_bar import describe_sort
@@ -84,13 +84,13 @@ class GridScreen(EditScreen[GridState]):
         self._rate: float | None = None
 
     def compose_body(self) -> ComposeResult:
-        yield Static(id="grid-progress", markup=False)
+        yield StaticText(id="grid-progress")
         with Container(id="grid"):
             with Vertical(id="grid-left"):
                 yield TextGrid(id="heat", empty=_empty_message(self.session.path))
-                yield Static(id="grid-effects", markup=False)
+                yield StaticText(id="grid-effects")
                 yield TextGrid(id="failures", empty="no failures, no running runs")
-                yield Static(id="traceback", markup=False)
+                yield StaticText(id="traceback")
             yield CellPanel(self.session.path)
 
     def on_mount(self) -> None:
@@ -117,7 +117,7 @@ class GridScreen(EditScreen[GridState]):
         self._show_progress()
         heat = answer.heat
         if heat is not None:
-            self._map.border_title = _map_title(heat, answer, self.session.query.expression)
+            set_titles(self._map, title=_map_title(heat, answer, self.session.query.expression))
             titles, rows = heat.titles_and_rows()
             self._map.show(titles, rows)
         else:
@@ -164,7 +164,7 @@ class GridScreen(EditScreen[GridState]):
     def _show_progress(self) -> None:
         """Show the runs left at each rung of a search, and speed and utilization while runs are training."""
         facts = [*funnel_facts(self._state), *machine_facts(self._state, self._rate)]
-        line = self.query_one("#grid-progress", Static)
+        line = self.query_one("#grid-progress", StaticText)
         line.display = bool(facts)
         line.update(Content.styled("   ".join(facts), "$secondary"))
 
@@ -179,9 +179,8 @@ class GridScreen(EditScreen[GridState]):
             ]
             rows.append(GridRow(GridCell(f"{style.glyph} {text.clean(run.name)}", style.colour), cells, run.key))
         failed, live = len(self._state.failed), len(self._state.live)
-        self._list.border_title = Content.assemble(
-            (f"{failed} failed or stopped", "bold"), (f"  {live} running", "$secondary")
-        )
+        counts = Content.assemble((f"{failed} failed or stopped", "bold"), (f"  {live} running", "$secondary"))
+        set_titles(self._list, title=counts)
         head = ["run", "last line of the traceback, or reason", "wall time"]
         self.set_class(not rows, "-calm")
         self._list.show([GridCell(title) for title in head] if rows else [], rows)
@@ -194,10 +193,9 @@ class GridScreen(EditScreen[GridState]):
         run = next((run for run in self._state.failed if row is not None and run.key == row.key), None)
         lines = (run.traceback or "").strip().splitlines() if run is not None else []
         height = max(3, self.size.height // 4)
-        box = self.query_one("#traceback", Static)
-        box.border_title = Content(
-            f"traceback, last {height} of {len(lines)} lines (⏎ all)" if len(lines) > height else "traceback"
-        )
+        box = self.query_one("#traceback", StaticText)
+        title = f"traceback, last {height} of {len(lines)} lines (⏎ all)" if len(lines) > height else "traceback"
+        set_titles(box, title=Content(title))
         box.update(Content("\n".join(text.clean(line) for line in lines[-height:])))
         box.set_class(bool(lines), "-said")
 
@@ -217,7 +215,7 @@ class GridScreen(EditScreen[GridState]):
         if event.cache_key != self._importance_key:
             return
         line = describe_effects(event.shares)
-        self.query_one("#grid-effects", Static).update(line)
+        self.query_one("#grid-effects", StaticText).update(line)
         self.query_one(CellPanel).show_effects(event.shares)
 
     def selected_keys(self) -> Sequence[str]:

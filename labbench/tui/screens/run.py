@@ -9,7 +9,6 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container, Vertical, VerticalScroll
 from textual.content import Content
-from textual.widgets import Static
 
 from labbench import text
 from labbench.errors import RunNotFound
@@ -20,6 +19,7 @@ from labbench.tui.screens.charting import ChartScreen
 from labbench.tui.screens.run_facts import facts
 from labbench.tui.screens.run_queries import RunDetail, read_run
 from labbench.tui.session import Session
+from labbench.tui.widgets.changes import StaticText, set_titles
 from labbench.tui.widgets.log_view import LogView
 from labbench.tui.widgets.portrait_view import PortraitView
 from labbench.tui.widgets.prompt import Prompt
@@ -57,7 +57,7 @@ class RunScreen(ChartScreen["RunDetail | None"]):
     def compose_body(self) -> ComposeResult:
         with Container(id="run"):
             with VerticalScroll(id="facts"):
-                yield Static(id="facts-text", markup=False)
+                yield StaticText(id="facts-text")
             with Vertical(id="run-right"):
                 yield ChartPanel(self.session.path)
                 yield LogView()
@@ -81,9 +81,10 @@ class RunScreen(ChartScreen["RunDetail | None"]):
     def show(self, answer: RunDetail | None) -> None:
         self._detail = answer
         if answer is None:
-            self.query_one("#facts-text", Static).update(Content("this run was deleted\n\npress Esc to go back"))
+            self.query_one("#facts-text", StaticText).update(Content("this run was deleted\n\npress Esc to go back"))
             return
-        self.query_one("#facts").border_title = Content(text.clean(answer.record.name) or answer.record.key)
+        title = Content(text.clean(answer.record.name) or answer.record.key)
+        set_titles(self.query_one("#facts"), title=title)
         self._show_facts()
         self.call_after_refresh(self._show_facts)  # the width may not be final yet
         self.query_one(PortraitView).show(answer.portrait, answer.images)
@@ -97,7 +98,7 @@ class RunScreen(ChartScreen["RunDetail | None"]):
     def _show_facts(self) -> None:
         if self._detail is not None:
             width = self.query_one("#facts").scrollable_content_region.width
-            self.query_one("#facts-text", Static).update(facts(self._detail, width))
+            self.query_one("#facts-text", StaticText).update(facts(self._detail, width))
 
     def _metrics(self) -> list[str]:
         names = self._detail.record.summary if self._detail is not None else ()

@@ -35,7 +35,7 @@ from labbench.tui.widgets.run_row import LEAD_CELLS
 from labbench.tui.widgets.run_table import RunsTable
 from labbench.tui.widgets.top_bar import describe_query
 
-_SPINNER_SECONDS = 0.25
+_SPINNER_SECONDS = 0.5
 _INITIAL_ROWS = 100
 _MAX_DRAWN_RUNS = 1000
 """Maximum number of marked runs drawn on the chart; more can be marked for edits."""

@@ -11,7 +11,6 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.content import Content
-from textual.widgets import Static
 from textual.worker import get_current_worker
 
 from labbench import text
@@ -21,6 +20,7 @@ from labbench.store.reader import Reader
 from labbench.tui.clipboard import TableRows
 from labbench.tui.screens.base import DataScreen, stop_if_cancelled
 from labbench.tui.session import Session
+from labbench.tui.widgets.changes import StaticText, set_titles
 from labbench.tui.widgets.picker import Picker
 
 if TYPE_CHECKING:  # numpy is not imported before the first paint
@@ -63,7 +63,7 @@ class WhyScreen(DataScreen[WhyState]):
 
     def compose_body(self) -> ComposeResult:
         with VerticalScroll(id="why"):
-            yield Static(Content.styled(_LOADING_MESSAGE, "$secondary"), id="why-text", markup=False)
+            yield StaticText(Content.styled(_LOADING_MESSAGE, "$secondary"), id="why-text")
 
     def on_mount(self) -> None:
         self._box = self.query_one("#why", VerticalScroll)
@@ -86,15 +86,13 @@ class WhyScreen(DataScreen[WhyState]):
         self._why_state = answer
         metric = text.clean(answer.answer.metric) if answer.answer else ""
         expression = self.session.query.expression.strip()
-        self._box.border_title = Content.assemble(
-            (f"why {metric}", "bold"),
-            (f"   {text.clean(expression)}" if expression else "", "$secondary"),
-        )
-        self.query_one("#why-text", Static).update(self._content())
+        filter_words = f"   {text.clean(expression)}" if expression else ""
+        set_titles(self._box, title=Content.assemble((f"why {metric}", "bold"), (filter_words, "$secondary")))
+        self.query_one("#why-text", StaticText).update(self._content())
 
     def on_resize(self) -> None:
         if self.is_mounted and self._why_state.answer is not None:
-            self.query_one("#why-text", Static).update(self._content())
+            self.query_one("#why-text", StaticText).update(self._content())
 
     def _content(self) -> Content:
         answer = self._why_state.answer

@@ -11,12 +11,13 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.content import Content
 from textual.message import Message
-from textual.widgets import Input, Static
+from textual.widgets import Input
 
 from labbench import text
 from labbench.errors import FilterError
 from labbench.filters import parser
 from labbench.filters.completion import Vocabulary, complete
+from labbench.tui.widgets.changes import StaticText
 from labbench.tui.widgets.prompt import LineInput
 
 
@@ -63,7 +64,7 @@ class FilterBar(Horizontal):
         """Vocabulary of the completion."""
 
     def compose(self) -> ComposeResult:
-        yield Static("filter  ", id="filter-label", markup=False)
+        yield StaticText("filter  ", id="filter-label")
         yield LineInput(
             self._expression,
             placeholder="all runs    example: optimizer=adam lr<=0.01 val/loss<0.3",
@@ -71,9 +72,9 @@ class FilterBar(Horizontal):
             select_on_focus=False,
             compact=True,
         )
-        yield Static(id="filter-found", markup=False)
-        yield Static(id="filter-hint", markup=False)
-        yield Static(id="filter-error", markup=False)
+        yield StaticText(id="filter-found")
+        yield StaticText(id="filter-hint")
+        yield StaticText(id="filter-error")
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter,down", "leave", "done", key_display="⏎", priority=True),
@@ -135,13 +136,13 @@ class FilterBar(Horizontal):
                 line += Content.styled("…", "$secondary")
                 break
             line += Content.styled(word, "bold $primary" if index == self._completion_index else "$foreground") + "   "
-        hint = self.query_one("#filter-hint", Static)
+        hint = self.query_one("#filter-hint", StaticText)
         hint.update(line)
         hint.styles.offset = (column, 1)
 
     def show_summary(self, summary: str) -> None:
         """Show the number of matching runs and their order."""
-        self.query_one("#filter-found", Static).update(Content(summary))
+        self.query_one("#filter-found", StaticText).update(Content(summary))
 
     @property
     def input(self) -> Input:
@@ -189,7 +190,7 @@ class FilterBar(Horizontal):
         message = text.clean(problem)
         message = text.fit_to_width(message, min(text.cell_width(message), self.size.width - 2))
         column = self.query_one("#filter-label").outer_size.width + position - round(self.input.scroll_x)
-        box = self.query_one("#filter-error", Static)
+        box = self.query_one("#filter-error", StaticText)
         box.update(Content(message))
         box.styles.offset = (max(0, min(column, self.size.width - text.cell_width(message) - 2)), 1)
 

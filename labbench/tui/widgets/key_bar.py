@@ -9,13 +9,13 @@ from textual import events
 from textual.binding import Binding
 from textual.content import Content
 from textual.widget import Widget
-from textual.widgets import Static
 
 from labbench import text
 from labbench.text import format_setting_cell
+from labbench.tui.widgets.changes import StaticText
 
 
-class ConstantLine(Static):
+class ConstantLine(StaticText):
     """Line of the settings that all listed runs share, instead of a column for each."""
 
     DEFAULT_CSS = """

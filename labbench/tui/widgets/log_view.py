@@ -15,6 +15,7 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from labbench import text
+from labbench.tui.widgets.changes import set_titles
 
 
 class LogView(ScrollView, can_focus=True):
@@ -46,6 +47,8 @@ class LogView(ScrollView, can_focus=True):
 
     def show(self, lines: Sequence[str]) -> None:
         """Show lines, scrolled to the new end if scrolled to the end before."""
+        if lines == self.lines:
+            return
         at_end = self.scroll_offset.y >= self.max_scroll_y - 1
         self.lines = lines
         self._search()
@@ -76,7 +79,7 @@ class LogView(ScrollView, can_focus=True):
         self.matches = [n for n, line in enumerate(self.lines) if self.words in line.lower()] if self.words else []
         lines = self.matches if self.words else self.lines
         count = f"{len(lines)} line{'s' * (len(lines) != 1)}"
-        self.border_subtitle = Content(text.clean(f"{count} with “{self.words}”" if self.words else count))
+        set_titles(self, subtitle=Content(text.clean(f"{count} with “{self.words}”" if self.words else count)))
 
     def on_resize(self) -> None:
         self._resize()

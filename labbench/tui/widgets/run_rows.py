@@ -18,6 +18,7 @@ from textual.strip import Strip
 from labbench.records import RunRecord
 from labbench.tui.columns.run_column import RunColumn
 from labbench.tui.groups import RunGroup
+from labbench.tui.widgets.changes import DrawnLines, set_titles
 from labbench.tui.widgets.run_row import GAP_CELLS, HEADING_ROWS, LEAD_CELLS, RowLayout, RowPainter, RowState
 
 _PREFETCH_ROWS = 40
@@ -73,6 +74,7 @@ class RunRows(ScrollView, can_focus=True):
         self._requested: list[str] = []
         self._strips: dict[tuple[str, bool], Strip] = {}
         self._painter = RowPainter(self)
+        self._drawn_lines = DrawnLines(self)
 
     # Contents
 
@@ -188,7 +190,7 @@ class RunRows(ScrollView, can_focus=True):
         self.virtual_size = Size(width, len(self.keys) + HEADING_ROWS)
         self._show_position()
         self._strips.clear()
-        self.refresh()
+        self._drawn_lines.refresh(self._line)
 
     @property
     def _row_layout(self) -> RowLayout:
@@ -209,12 +211,14 @@ class RunRows(ScrollView, can_focus=True):
     def _show_position(self) -> None:
         top, rows = self.scroll_offset.y, len(self._visible_keys())
         position = f"{top + 1}–{top + rows} of {len(self.keys)}" if self.keys else ""
-        if Content(position).markup != (self.border_subtitle or ""):
-            self.border_subtitle = Content(position)
+        set_titles(self, subtitle=Content(position))
 
     # Drawing
 
     def render_line(self, y: int) -> Strip:
+        return self._drawn_lines.draw(y, self._line(y))
+
+    def _line(self, y: int) -> Strip:
         width = self.scrollable_content_region.width
         if not self.keys:
             return self._painter.message(self.empty.splitlines(), y, self._page, width)

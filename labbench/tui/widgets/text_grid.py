@@ -18,6 +18,7 @@ from textual.strip import Strip
 
 from labbench import text
 from labbench.tui.theme import has_few_colours, heat_ground
+from labbench.tui.widgets.changes import DrawnLines
 
 _GAP_CELLS = 2
 _SHADES = "░▒▓█"
@@ -85,6 +86,7 @@ class TextGrid(ScrollView, can_focus=True):
         self.empty = empty
         """Message shown without rows."""
         self._widths: list[int] = []
+        self._drawn_lines = DrawnLines(self)
 
     def show(self, titles: Sequence[GridCell], rows: Sequence[GridRow]) -> None:
         """Show titles, the first for the labels, and rows; the cursor keeps its position if that cell exists."""
@@ -104,7 +106,6 @@ class TextGrid(ScrollView, can_focus=True):
         row = min(self.row, len(rows) - 1)
         first = next((index for index in range(max(0, row), len(rows)) if rows[index].cells), row)
         self._move_cursor_to(first, self.column)
-        self.refresh()
 
     @property
     def _has_shades(self) -> bool:
@@ -159,7 +160,7 @@ class TextGrid(ScrollView, can_focus=True):
             x = min(max(self.scroll_offset.x, right - width), left)
             if (x, top) != self.scroll_offset:
                 self.scroll_to(x=x, y=top, animate=False, force=True, immediate=True)
-        self.refresh()
+        self._drawn_lines.refresh(self._line_at)
 
     def on_click(self, event: events.Click) -> None:
         offset = event.get_content_offset(self)
@@ -174,6 +175,9 @@ class TextGrid(ScrollView, can_focus=True):
                 self.post_message(self.Opened())
 
     def render_line(self, y: int) -> Strip:
+        return self._drawn_lines.draw(y, self._line_at(y))
+
+    def _line_at(self, y: int) -> Strip:
         width = self.scrollable_content_region.width
         if not self.rows:
             lines = self.empty.splitlines()
