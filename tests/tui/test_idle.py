@@ -1,0 +1,67 @@
+"""Idle screens: an unchanged database draws nothing, and a change draws only the lines that show it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+from textual.geometry import Region
+from textual.pilot import Pilot
+from textual.widget import Widget
+
+from helpers.golden import press, screen, settle, use
+from labbench.tui.screens.base import DataScreen
+
+
+@contextmanager
+def recorded_refreshes() -> Iterator[list[tuple[str, tuple[Region, ...]]]]:
+    """Record which regions of which widgets are drawn again; no regions mean the whole widget."""
+    refreshes: list[tuple[str, tuple[Region, ...]]] = []
+    refresh = Widget.refresh
+
+    def record(widget: Widget, *regions: Region, **options: bool) -> Widget:
+        refreshes.append((type(widget).__name__, regions))
+        return refresh(widget, *regions, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Widget, "refresh", record)
+        yield refreshes
+
+
+async def reread(pilot: Pilot[None]) -> None:
+    """Read the database again, as after a commit."""
+    assert isinstance(pilot.app.screen, DataScreen)
+    pilot.app.screen.read()
+    await settle(pilot)
+
+
+@pytest.mark.parametrize("view", ["runs", "compare", "grid", "why", "run"])
+def test_reading_an_unchanged_database_draws_nothing(database: Path, view: str) -> None:
+    async def look(pilot: Pilot[None]) -> None:
+        await press(pilot, "space", "j", "space", *(["enter"] if view == "run" else []))
+        if view in ("compare", "grid", "why"):
+            await press(pilot, {"compare": "2", "grid": "3", "why": "4"}[view])
+        await reread(pilot)  # sizes may settle after the first reading
+        with recorded_refreshes() as refreshes:
+            await reread(pilot)
+        assert refreshes == []
+
+    use(database, look)
+
+
+def test_a_change_of_one_run_draws_its_row_only(database: Path) -> None:
+    async def look(pilot: Pilot[None]) -> None:
+        with closing(sqlite3.connect(database)) as connection, connection:
+            connection.execute("UPDATE runs SET status = 'stopped' WHERE name = 'sgd lr=0.01 s1'")
+        with recorded_refreshes() as refreshes:
+            await reread(pilot)
+        rows = [region for widget, regions in refreshes if widget == "RunsTable" for region in regions]
+        assert [region.height for region in rows] == [1]
+        assert {widget for widget, _ in refreshes} == {"RunsTable", "TopBar"}
+        shown = screen(pilot)
+        assert await press(pilot, "ctrl+l") == shown  # nothing old was left
+
+    use(database, look)
