@@ -320,7 +320,7 @@ def progress_bar(fraction: float, width: int) -> str:
 
 def split_lines(texts: Iterable[str]) -> Iterator[str]:
     """Yield the lines of captured text as a terminal shows them, cleaned."""
-    from labbench.terminal_output import terminal_lines  # 7 ms that `labbench --help` does not need
+    from labbench.terminal_lines import terminal_lines  # 7 ms that `labbench --help` does not need
 
     for line in terminal_lines(texts):
         yield clean(line.expandtabs(4))

@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labbench import terminal_output
-from labbench.terminal_output import WINDOW_LINES, CapturedOutput, OutputText, TerminalLines, keep_ends, terminal_lines
+from labbench.terminal_lines import WINDOW_LINES, TerminalLines, terminal_lines
+from labbench.terminal_output import CapturedOutput, OutputText, keep_ends
 
 NESTED_TQDM = (  # two bars of tqdm 4.70, the inner one with leave=False
     "\repochs:   0%|          | 0/2 [00:00<?, ?it/s]\n\rbatches:   0%|          | 0/2 [00:00<?, ?it/s]\x1b[A"
