@@ -1,9 +1,13 @@
-"""Lines that a terminal shows after text with carriage returns and cursor movements was printed."""
+"""Lines that a terminal shows after text with colours, carriage returns and cursor movements was printed."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import accumulate, groupby
+
+from labbench.sgr import PLAIN
 
 WINDOW_LINES = 50
 """Lines above the cursor that cursor movements can reach."""
@@ -27,22 +31,54 @@ _CONTROL = re.compile(
 )
 
 
+@dataclass(slots=True)
+class _Line:
+    """Text of a line, and its styles."""
+
+    text: str = ""
+    inks: str = ""
+    """Index of the style of each character, as a character; those that are missing at the end are plain."""
+
+    def write(self, column: int, piece: str, ink: str) -> None:
+        """Write text over the line from a column on."""
+        end = column + len(piece)
+        self.text = self.text[:column].ljust(column) + piece + self.text[end:]
+        if ink != _PLAIN or self.inks:
+            self.inks = self.inks[:column].ljust(column, _PLAIN) + ink * len(piece) + self.inks[end:]
+
+    def cut(self, column: int) -> None:
+        """Erase the line from a column on."""
+        self.text, self.inks = self.text[:column], self.inks[:column]
+
+
+_PLAIN = chr(0)
+_PRIVATE = ("<", "=", ">", "?")
+"""First characters of the parameters of sequences that are not standardized."""
+_MAX_STYLES = 0xD000
+"""Maximum number of different styles; text in more is plain."""
+_MAX_CHANGES = 1000
+"""Maximum number of changes of the style in a line; a line with more is plain."""
+
+
 class TerminalLines:
     """Screen of a terminal that is endlessly wide, for the text of one stream.
 
     Lines are final once they are complete. From a cursor movement on (a bare carriage return is one), the last
     `WINDOW_LINES` lines may still change, until as many lines without a cursor movement have followed. A column is a
-    character, also if it is drawn two cells wide. Colours and sequences that place the cursor on the whole screen are
-    ignored.
+    character, also if it is drawn two cells wide. Each line has the SGR sequences of its styles and no other control
+    sequence: those that place the cursor on the whole screen are ignored.
     """
 
     def __init__(self) -> None:
         self._incomplete = ""
         """Start of a control sequence that the next text completes."""
+        self._styles, self._ink_of_style = [PLAIN], {PLAIN: _PLAIN}
+        self._ink = _PLAIN
+        """Style of the next text, as an index."""
         self._clear()
 
     def _clear(self) -> None:
-        self.lines = [""]
+        self._lines = [_Line()]
         """Lines that may still change, the one with the cursor included."""
         self._row = self._column = 0
         self._has_moving_cursor = False
@@ -50,19 +86,25 @@ class TerminalLines:
         """Number of lines since the last cursor movement."""
 
     @property
+    def lines(self) -> list[str]:
+        """Lines that may still change, at least the one with the cursor."""
+        return self._final_lines(self._lines)
+
+    @property
     def is_at_empty_end(self) -> bool:
         """True if the cursor is below the last line with text."""
-        return not self._incomplete and self._row == len(self.lines) - 1 and not self.lines[-1]
+        return not self._incomplete and self._row == len(self._lines) - 1 and not self._lines[-1].text
 
     def feed(self, text: str) -> list[str]:
         """Draw text; return the lines that became final."""
         text = self._incomplete + text
         self._incomplete = ""
         final: list[str] = []
-        if not self._has_moving_cursor and not _OTHER_THAN_LINES.search(text):
-            *lines, rest = (self.lines[0] + text).split("\n")
+        is_plain = self._ink == _PLAIN and not self._lines[0].inks
+        if is_plain and not self._has_moving_cursor and not _OTHER_THAN_LINES.search(text):
+            *lines, rest = (self._lines[0].text + text).split("\n")
             if max(map(len, (*lines, rest))) <= MAX_LINE_CHARACTERS:
-                self.lines, self._column = [rest], len(rest)
+                self._lines, self._column = [_Line(rest)], len(rest)
                 return lines
         position = 0
         for match in _CONTROL.finditer(text):
@@ -72,27 +114,51 @@ class TerminalLines:
                 self._incomplete = match["incomplete"]
             elif match["character"] is not None:
                 self._obey_character(match["character"], final)
-            elif match["csi"] is not None and match["final"] != "m":
+            elif match["final"] == "m":
+                if not match["parameters"].startswith(_PRIVATE):
+                    self._select_style(match["parameters"])
+            elif match["csi"] is not None:
                 self._obey_csi(match["final"], match["parameters"])
         self._draw(text[position:], final)
         return final
 
     def close(self) -> list[str]:
         """Return the lines that were not final yet; the cursor is then on a new line."""
-        lines = [line.rstrip() for line in self.lines] if self._has_moving_cursor else self.lines
+        lines = self._final_lines(self._lines)
         while lines and not lines[-1]:
             lines = lines[:-1]
         self._incomplete = ""
         self._clear()
         return lines
 
+    def _final_lines(self, lines: Iterable[_Line]) -> list[str]:
+        """Return lines with their styles; from those that could change, spaces at the end are removed."""
+        if self._has_moving_cursor:  # bars are cleared with spaces
+            return [self._with_styles(line.text.rstrip(), line.inks) for line in lines]
+        return [self._with_styles(line.text, line.inks) for line in lines]
+
+    def _with_styles(self, text: str, inks: str) -> str:
+        if not inks:
+            return text
+        runs = [(ink, len(list(run))) for ink, run in groupby(inks[: len(text)].ljust(len(text), _PLAIN))]
+        if len(runs) > _MAX_CHANGES:
+            return text
+        ends = accumulate(length for _, length in runs)
+        pieces = ((ink, text[end - length : end]) for (ink, length), end in zip(runs, ends, strict=True))
+        return "".join(self._styles[ord(ink)].styled(piece) for ink, piece in pieces)
+
+    def _select_style(self, parameters: str) -> None:
+        style = self._styles[ord(self._ink)].change(parameters)
+        if style not in self._ink_of_style and len(self._styles) < _MAX_STYLES:
+            self._ink_of_style[style] = chr(len(self._styles))
+            self._styles.append(style)
+        self._ink = self._ink_of_style.get(style, _PLAIN)
+
     def _draw(self, text: str, final: list[str]) -> None:
         while text:
-            line = self.lines[self._row]
             piece, text = text[: MAX_LINE_CHARACTERS - self._column], text[MAX_LINE_CHARACTERS - self._column :]
-            end = self._column + len(piece)
-            self.lines[self._row] = line[: self._column].ljust(self._column) + piece + line[end:]
-            self._column = end
+            self._lines[self._row].write(self._column, piece, self._ink)
+            self._column += len(piece)
             if text:
                 self._start_line(final)
 
@@ -100,18 +166,18 @@ class TerminalLines:
         """Move the cursor to the start of the next line, which is added below the last one."""
         self._row += 1
         self._column = 0
-        if self._row < len(self.lines):
+        if self._row < len(self._lines):
             return
-        self.lines.append("")
+        self._lines.append(_Line())
         if not self._has_moving_cursor:
-            final += self.lines[:-1]
+            final += self._final_lines(self._lines[:-1])
             self._clear()
             return
         self._plain_lines += 1
-        count = len(self.lines) - 1 if self._plain_lines > WINDOW_LINES else len(self.lines) - 1 - WINDOW_LINES
+        count = len(self._lines) - 1 if self._plain_lines > WINDOW_LINES else len(self._lines) - 1 - WINDOW_LINES
         if count > 0:
-            final += [line.rstrip() for line in self.lines[:count]]  # bars are cleared with spaces
-            del self.lines[:count]
+            final += self._final_lines(self._lines[:count])
+            del self._lines[:count]
             self._row -= count
         self._has_moving_cursor = self._plain_lines <= WINDOW_LINES
 
@@ -130,12 +196,12 @@ class TerminalLines:
         first = parameters.partition(";")[0]
         number = min(int(first), MAX_LINE_CHARACTERS - 1) if first.isdecimal() else 0
         count = max(1, number)
-        line = self.lines[self._row]
+        line = self._lines[self._row]
         match final_byte:
             case "A" | "F":
                 self._row = max(0, self._row - count)
             case "B" | "E":
-                self._row = min(len(self.lines) - 1, self._row + count)
+                self._row = min(len(self._lines) - 1, self._row + count)
             case "C":
                 self._column = min(MAX_LINE_CHARACTERS - 1, self._column + count)
             case "D":
@@ -143,12 +209,12 @@ class TerminalLines:
             case "G":
                 self._column = count - 1
             case "K" if number == 1:
-                self.lines[self._row] = " " * (self._column + 1) + line[self._column + 1 :]
+                line.write(0, " " * (self._column + 1), _PLAIN)
             case "K":
-                self.lines[self._row] = line[: self._column] if number == 0 else ""
+                line.cut(self._column if number == 0 else 0)
             case "J" if number == 0:
-                self.lines[self._row] = line[: self._column]
-                del self.lines[self._row + 1 :]
+                line.cut(self._column)
+                del self._lines[self._row + 1 :]
         if final_byte in "EF":
             self._column = 0
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
+from labbench.sgr import remove_styles
 from labbench.terminal_lines import TerminalLines
 
 HEAD_CHARACTERS = 1024 * 1024
@@ -142,8 +143,8 @@ class CapturedOutput:
         return self._texts(rest.removesuffix("\n") if ends_in_line else rest, "")
 
     def last_lines(self) -> list[str]:
-        """Return the last lines, at most `LAST_LINES`."""
-        lines = [*self._last_lines, *self._screen.lines]
+        """Return the last lines without their styles, at most `LAST_LINES`."""
+        lines = [remove_styles(line) for line in (*self._last_lines, *self._screen.lines)]
         return (lines if lines[-1] else lines[:-1])[-LAST_LINES:]
 
     def _keep(self, lines: list[str]) -> None:

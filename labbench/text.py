@@ -318,12 +318,26 @@ def progress_bar(fraction: float, width: int) -> str:
     return ("█" * full + (_BLOCKS[rest] if full < width else "")).ljust(width)
 
 
-def split_lines(texts: Iterable[str]) -> Iterator[str]:
-    """Yield the lines of captured text as a terminal shows them, cleaned."""
+def split_lines(texts: Iterable[str], *, styled: bool = False) -> Iterator[str]:
+    """Yield the lines of captured text as a terminal shows them, cleaned; with SGR sequences only if `styled`."""
+    from labbench.sgr import remove_styles
     from labbench.terminal_lines import terminal_lines  # 7 ms that `labbench --help` does not need
 
     for line in terminal_lines(texts):
-        yield clean(line.expandtabs(4))
+        yield _clean_styled(line) if styled and "\x1b" in line else clean(remove_styles(line).expandtabs(4))
+
+
+def _clean_styled(line: str) -> str:
+    """Return a line with its SGR sequences and no other control character."""
+    from labbench.sgr import split_styles
+
+    column, pieces = 0, []
+    for piece, style in split_styles(line):
+        offset = column % 4
+        expanded = (" " * offset + piece).expandtabs(4)[offset:]
+        column += len(expanded)
+        pieces.append(style.styled(clean(expanded)))
+    return "".join(pieces)
 
 
 def format_setting_cell(value: Any) -> str:

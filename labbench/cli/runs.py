@@ -19,7 +19,7 @@ from labbench.cli.output import echo, is_plain, print_name_notes
 from labbench.cli.setup.completion import complete_columns, complete_filters
 from labbench.errors import InputError, LabbenchError
 from labbench.files import database_command, expand_home, files_folder
-from labbench.text import clean, format_count, format_duration, format_setting, split_lines
+from labbench.text import clean, format_count, format_duration, format_setting, no_color_requested, split_lines
 
 if TYPE_CHECKING:
     from labbench.cli.run_tables import TextColumn
@@ -251,27 +251,33 @@ def file_documents(reader: Reader, record: RunRecord) -> list[dict[str, Any]]:
 
 
 def print_output(reader: Reader, record: RunRecord, command: str, *, all_output: bool) -> None:
-    """Print a run's traceback and captured output; `command` prints all of the output."""
+    """Print a run's traceback and captured output, on a terminal with its colours; `command` prints all of it."""
+    from labbench.sgr import remove_styles
     from labbench.terminal_output import keep_ends
+
+    styled = sys.stdout.isatty() and not is_plain() and not no_color_requested(os.environ)
+
+    def lines() -> Iterator[str]:
+        return split_lines(reader.each_log(record.key, styled=styled), styled=styled)
 
     traceback = list(split_lines([record.traceback or ""]))
     n_last = max(LAST_OUTPUT_LINES, len(traceback))
-    ends = keep_ends(split_lines(reader.each_log(record.key)), FIRST_OUTPUT_LINES, n_last, lambda _: 1)
+    ends = keep_ends(lines(), FIRST_OUTPUT_LINES, n_last, lambda _: 1)
     output = [*ends.first, *ends.last]
-    if traceback and output[-len(traceback) :] != traceback:  # a worker's last lines are in both
+    if traceback and [*map(remove_styles, output[-len(traceback) :])] != traceback:  # a worker's last lines are in both
         echo("\n" + "\n".join(traceback))
     if not output:
         return
     click.echo()
     if all_output:
-        for line in split_lines(reader.each_log(record.key)):
-            echo(line)
+        for line in lines():
+            click.echo(line)
         return
     hidden = max(0, len(output) + ends.n_between - FIRST_OUTPUT_LINES - LAST_OUTPUT_LINES)
     if hidden:
         note = f"({hidden:,} more lines: {command})"
-        output = [*output[:FIRST_OUTPUT_LINES], note, *output[-LAST_OUTPUT_LINES:]]
-    echo("\n".join(output))
+        output = [*output[:FIRST_OUTPUT_LINES], clean(note), *output[-LAST_OUTPUT_LINES:]]
+    click.echo("\n".join(output))
 
 
 def print_images(reader: Reader, record: RunRecord) -> None:

@@ -92,22 +92,22 @@ class RunReader:
         query = f"SELECT name, goal FROM metrics WHERE goal IN {GOALS}"
         return dict(self._connection.read(lambda connection: connection.execute(query).fetchall()))
 
-    def logs(self, key: str) -> list[str]:
-        """Return the texts that a run printed in all its attempts, oldest first.
+    def logs(self, key: str, *, styled: bool = False) -> list[str]:
+        """Return the texts that a run printed in all its attempts, oldest first; if `styled`, with SGR sequences.
 
         Raises:
             RunNotFound: If no run has the key.
         """
-        return self._connection.read(lambda connection: list(iterate_logs(connection, key)))
+        return self._connection.read(lambda connection: list(iterate_logs(connection, key, styled=styled)))
 
-    def each_log(self, key: str) -> Iterator[str]:
-        """Stream the texts that a run printed in all its attempts, oldest first; memory holds one or two of them.
+    def each_log(self, key: str, *, styled: bool = False) -> Iterator[str]:
+        """Stream the texts that a run printed in all its attempts, as `logs`; memory holds one or two of them.
 
         Raises:
             RunNotFound: If no run has the key.
         """
         with open_snapshot(self.path) as connection:
-            yield from iterate_logs(connection, key)
+            yield from iterate_logs(connection, key, styled=styled)
 
     def artifacts(self, key: str) -> list[Artifact]:
         """Return the files that a run produced or used, by name.

@@ -16,6 +16,7 @@ from click.testing import Result
 
 from helpers.store_samples import new_run, points, start
 from labbench.cli.run_tables import METRIC_RANK, SETTING_RANK, STEP_RANK, TextColumn, fit_columns, plain_lines
+from labbench.records import Log
 from labbench.store.writer import Writer
 from labbench.text import cell_width
 
@@ -92,6 +93,16 @@ def test_a_terminal_without_utf8_gets_ascii(db: Path, tmp_path: Path) -> None:
     assert "---" in output
     assert "seed 0" in output
     assert "─" in on_terminal(tmp_path, "ls", LC_ALL="C.UTF-8")[0]
+
+
+def test_a_terminal_shows_the_colours_of_captured_output(tmp_path: Path) -> None:
+    with Writer(tmp_path / "runs.db") as writer:
+        [run] = start(writer)
+        writer.write([Log(run.key, run.attempt, "\x1b[32mgood\x1b[0m \x1b]0;title\x07\x1b[8mnews\n")])
+    assert "\x1b[32mgood\x1b[0m news" in on_terminal(tmp_path, "show", run.key)[0]
+    assert "\ngood news" in on_terminal(tmp_path, "show", run.key, NO_COLOR="1")[0]
+    command = [sys.executable, "-m", "labbench", "show", run.key, "--all"]
+    assert "\ngood news\n" in subprocess.run(command, cwd=tmp_path, capture_output=True, text=True).stdout
 
 
 def test_a_table_fits_80_columns_without_cut_values(db: Path, tmp_path: Path) -> None:

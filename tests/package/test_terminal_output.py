@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labbench import terminal_output
+from labbench.sgr import remove_styles
 from labbench.terminal_lines import WINDOW_LINES, TerminalLines, terminal_lines
 from labbench.terminal_output import CapturedOutput, OutputText, keep_ends
 
@@ -49,13 +50,14 @@ RICH_PROGRESS = (  # two bars of rich 15 with a line printed above them
     ],
 )
 def test_output_is_shown_as_a_terminal_shows_it(printed: str, shown: list[str]) -> None:
-    assert [*terminal_lines([printed])] == shown
+    assert [*map(remove_styles, terminal_lines([printed]))] == shown
 
 
 TEXTS = ["a", "bc ", "é損", "\n", "\r", "\r\n", "\b", "\t", "[", "A", "2K", "x" * 70_000, "\n" * 60]
-CONTROLS = ["\x1b", "\x1b[A", "\x1b[3B", "\x1b[K", "\x1b[1K", "\x1b[J", "\x1b[12C", "\x1b[2G", "\x1b[32m", "\x9b"]
+CONTROLS = ["\x1b", "\x1b[A", "\x1b[3B", "\x1b[K", "\x1b[1K", "\x1b[J", "\x1b[12C", "\x1b[2G", "\x9b"]
+STYLES = ["\x1b[32m", "\x1b[;7m", "\x1b[m"]
 STRINGS = ["\x1b]0;t", "\x07", "\x1b\\"]
-PIECES = st.sampled_from([*TEXTS, *CONTROLS, *STRINGS])
+PIECES = st.sampled_from([*TEXTS, *CONTROLS, *STYLES, *STRINGS])
 
 
 @settings(deadline=None)
@@ -145,3 +147,15 @@ def test_runs_that_record_the_same_output_share_its_bounds(n_runs: int) -> None:
     assert recorded.startswith(f"{0:09}\n")
     assert recorded.endswith(f"{199:09}\n")
     assert n_runs * len(recorded) < max(1.2 * 2**20, n_runs * 90_000)
+
+
+def test_a_line_with_very_many_colours_is_kept_without_them() -> None:
+    line = "".join(f"\x1b[38;5;{number % 256}mx" for number in range(5000))
+    assert [*terminal_lines([line + "\nend\x1b[31m!"])] == ["x" * 5000, "\x1b[38;5;135mend\x1b[0m\x1b[31m!\x1b[0m"]
+
+
+def test_the_last_lines_of_a_failed_process_have_no_colours() -> None:
+    output = CapturedOutput()
+    output.feed("\x1b[31mValueError\x1b[0m: no\n\x1b[1munfinished")
+    assert output.last_lines() == ["ValueError: no", "unfinished"]
+    assert [text.text for text in output.close()] == ["\x1b[31mValueError\x1b[0m: no\n\x1b[1munfinished\x1b[0m"]

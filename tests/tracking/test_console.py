@@ -59,6 +59,18 @@ def test_characters_in_the_encoding_of_the_stream_are_captured(tmp_path: Path) -
         assert "".join(db.logs(scripts.only_run(tmp_path).key)) == "é\nnaïve\nné"
 
 
+def test_colours_are_recorded_and_read_on_request(tmp_path: Path) -> None:
+    code = """
+    with labbench.start(capture_output=True, system_metrics=False) as run:
+        print("\\x1b[1;32mdone\\x1b[0m \\x1b]0;title\\x07after 3 epochs")
+    """
+    scripts.run(tmp_path, code)
+    with labbench.open() as db:
+        key = scripts.only_run(tmp_path).key
+        assert db.logs(key) == [*db.each_log(key)] == ["done after 3 epochs\n"]
+        assert db.logs(key, styled=True) == ["\x1b[1;32mdone\x1b[0m after 3 epochs\n"]
+
+
 def test_one_stream_for_stdout_and_stderr_is_captured_once(tmp_path: Path) -> None:
     code = """
     sys.stderr = sys.stdout

@@ -9,6 +9,7 @@ from typing import Any
 
 from labbench.errors import InputError, RunNotFound
 from labbench.records import Artifact
+from labbench.sgr import remove_styles
 from labbench.store.queries.run_sql import IN_JSON_LIST, as_json_list
 from labbench.store.row_checks import RowCheck
 
@@ -29,8 +30,10 @@ def require_run_id(connection: sqlite3.Connection, key: str) -> int:
     return int(row[0])
 
 
-def iterate_logs(connection: sqlite3.Connection, key: str) -> Iterator[str]:
+def iterate_logs(connection: sqlite3.Connection, key: str, *, styled: bool) -> Iterator[str]:
     """Yield the texts that a run printed in all its attempts, oldest first, with one or two of them in memory.
+
+    SGR sequences are removed unless `styled`.
 
     Each text of a script's streams ends with a newline: a missing one is added, except to the last text.
 
@@ -41,6 +44,7 @@ def iterate_logs(connection: sqlite3.Connection, key: str) -> Iterator[str]:
     previous: tuple[str | None, str] | None = None
     for row in connection.execute(query, (require_run_id(connection, key),)):
         [(stream, text)] = _check_logs([row])
+        text = text if styled else remove_styles(text)
         if previous is not None:
             yield previous[1] if previous[0] is None or previous[1].endswith("\n") else f"{previous[1]}\n"
         previous = stream, text

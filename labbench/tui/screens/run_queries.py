@@ -30,7 +30,7 @@ class RunDetail:
     record: RunRecord
     goals: Mapping[str, Goal] = field(default_factory=dict)
     output: Sequence[str] = ()
-    """Lines of output."""
+    """Lines of output, with SGR sequences."""
     artifacts: Sequence[Artifact] = ()
     sources: Mapping[str, str] = field(default_factory=dict)
     portrait: Portrait | str = ""
@@ -63,6 +63,7 @@ def _read_images(path: Path, key: str, artifacts: Sequence[Artifact]) -> Sequenc
 
 def _shown_lines(path: Path, reader: Reader, key: str) -> list[str]:
     """Return the lines of a run's output; if it is long, the first and last ones with a note in between."""
-    ends = keep_ends(split_lines(reader.each_log(key)), FIRST_CHARACTERS, LAST_CHARACTERS, lambda line: len(line) + 1)
+    lines = split_lines(reader.each_log(key, styled=True), styled=True)
+    ends = keep_ends(lines, FIRST_CHARACTERS, LAST_CHARACTERS, lambda line: len(line) + 1)
     note = f"… {ends.n_between:,} lines not shown: {database_command(path)} show {key} --all …"
     return [*ends.first, *([note] if ends.n_between else []), *ends.last]

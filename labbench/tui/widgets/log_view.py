@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any, ClassVar
 
+from rich.color import Color as RichColour
 from rich.segment import Segment
 from rich.style import Style
 from textual.binding import Binding, BindingType
@@ -15,6 +18,7 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from labbench import text
+from labbench.sgr import TextStyle, remove_styles, split_styles
 from labbench.tui.widgets.changes import set_titles
 
 
@@ -37,6 +41,9 @@ class LogView(ScrollView, can_focus=True):
     def __init__(self) -> None:
         super().__init__()
         self.lines: Sequence[str] = ()
+        """Lines with SGR sequences."""
+        self._texts: Sequence[str] = ()
+        """The lines without SGR sequences."""
         self.words = ""
         """Search text, in lower case."""
         self.matches: list[int] = []
@@ -50,7 +57,7 @@ class LogView(ScrollView, can_focus=True):
         if lines == self.lines:
             return
         at_end = self.scroll_offset.y >= self.max_scroll_y - 1
-        self.lines = lines
+        self.lines, self._texts = lines, [*map(remove_styles, lines)]
         self._search()
         self._resize()
         if at_end:
@@ -76,7 +83,7 @@ class LogView(ScrollView, can_focus=True):
         self.scroll_to(y=line, animate=False, force=True, immediate=True)
 
     def _search(self) -> None:
-        self.matches = [n for n, line in enumerate(self.lines) if self.words in line.lower()] if self.words else []
+        self.matches = [n for n, line in enumerate(self._texts) if self.words in line.lower()] if self.words else []
         lines = self.matches if self.words else self.lines
         count = f"{len(lines)} line{'s' * (len(lines) != 1)}"
         set_titles(self, subtitle=Content(text.clean(f"{count} with “{self.words}”" if self.words else count)))
@@ -85,7 +92,7 @@ class LogView(ScrollView, can_focus=True):
         self._resize()
 
     def _resize(self) -> None:
-        widest = max(map(text.cell_width, self.lines), default=0)
+        widest = max(map(text.cell_width, self._texts), default=0)
         self.virtual_size = Size(widest, len(self.lines))
         self.refresh()
 
@@ -99,21 +106,52 @@ class LogView(ScrollView, can_focus=True):
             return Strip([Segment(text.fit_to_width(message, width), self._ink("secondary"))], width)
         if row >= len(self.lines):
             return Strip.blank(width, self.rich_style)
-        strip = Strip(self._segments(self.lines[row]))
+        strip = self._with_matches(self._texts[row], self._styled_line(self.lines[row]))
         return strip.crop(self.scroll_offset.x, self.scroll_offset.x + width).extend_cell_length(width, self.rich_style)
 
-    def _segments(self, line: str) -> list[Segment]:
-        """Return the segments of a line with its matches highlighted."""
-        if not self.words or self.words not in line.lower():
-            return [Segment(line, self.rich_style)]
-        segments, start = [], 0
-        lower = line.lower()
+    def _styled_line(self, line: str) -> Strip:
+        """Return a line in its own styles on the background of the view."""
+        return Strip([Segment(part, self.rich_style + _rich_style(style)) for part, style in split_styles(line)])
+
+    def _with_matches(self, plain: str, strip: Strip) -> Strip:
+        """Return the line with its matches highlighted; `plain` is its text."""
+        if not self.words or self.words not in plain.lower():
+            return strip
         highlight = self._ink("accent") + Style(reverse=True)
+        ends, start, lower = [0], 0, plain.lower()
         while (match := lower.find(self.words, start)) >= 0:
-            end = match + len(self.words)
-            segments += [Segment(line[start:match], self.rich_style), Segment(line[match:end], highlight)]
-            start = end
-        return [*segments, Segment(line[start:], self.rich_style)]
+            start = match + len(self.words)
+            ends += [text.cell_width(plain[:match]), text.cell_width(plain[:start])]
+        parts = [strip.crop(first, last) for first, last in pairwise([*ends, strip.cell_length])]
+        return Strip.join([_repaint(part, highlight) if index % 2 else part for index, part in enumerate(parts)])
 
     def _ink(self, colour: str) -> Style:
         return self.rich_style + Style(color=Color.parse(self.app.theme_variables[colour]).rich_color)
+
+
+def _repaint(strip: Strip, style: Style) -> Strip:
+    """Return a strip in one style."""
+    return Strip([Segment(strip.text, style)])
+
+
+@lru_cache(1024)
+def _rich_style(style: TextStyle) -> Style:
+    attributes: dict[str, Any] = {name: True for code, name in _ATTRIBUTES.items() if code in style.attributes}
+    return Style(color=_rich_colour(style.foreground), bgcolor=_rich_colour(style.background), **attributes)
+
+
+_ATTRIBUTES = {"1": "bold", "2": "dim", "3": "italic", "4": "underline", "7": "reverse", "9": "strike"}
+
+
+def _rich_colour(parameters: str) -> RichColour | None:
+    """Return the colour with these SGR parameters; None for the default colour."""
+    if not parameters:
+        return None
+    code, *numbers = map(int, parameters.split(";"))
+    match numbers:
+        case [2, red, green, blue]:
+            return RichColour.from_rgb(red, green, blue)
+        case [5, number]:
+            return RichColour.from_ansi(number)
+        case _:
+            return RichColour.from_ansi(code % 10 + (8 if code >= 90 else 0))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.color import Color
 from textual.pilot import Pilot
 
 import labbench
@@ -19,6 +20,7 @@ from labbench.store.reader import Reader
 from labbench.store.writer import Writer
 from labbench.tui.screens.run_facts import facts
 from labbench.tui.screens.run_queries import RunDetail
+from labbench.tui.widgets.log_view import LogView
 
 
 @SIZES
@@ -82,6 +84,9 @@ def test_output_is_followed_and_searched(tmp_path: Path) -> None:
             writer.write([Log(run.key, 1, "warning: \x1b[31mslow\x1b[0m\n"), Finished(run.key, 1, "finished", "done")])
             now = await wait_for_words(pilot, "slow")
             assert "warning: slow" in now
+            log = pilot.app.screen.query_one(LogView)
+            parts = [part for y in range(log.size.height) for part in log.render_line(y)]
+            assert ("slow", Color.from_ansi(1)) in [(part.text, part.style.color) for part in parts if part.style]
             await press(pilot, "slash")
             await type_in(pilot, "EPOCH 42")
             now = await press(pilot, "enter")
