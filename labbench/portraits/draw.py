@@ -19,11 +19,13 @@ from labbench.portraits.pixels import (
     Colour,
     Image,
     PaintMode,
+    PlaceImage,
     StyledLine,
     StyledText,
     draw_bars,
     enlarge,
     line_width,
+    paint_image,
     rasterize_image,
     rgb_image,
     side_by_side,
@@ -48,21 +50,25 @@ _MAX_NAMED_PAIRS = 5
 """Maximum number of confused pairs of classes in words."""
 _MAX_SECTION_LINES = 32
 """Maximum number of lines of a section of images."""
+_PIXELS_PER_SCORE = 4
+"""Rows and columns of pixels of a picture for each row and column of scores drawn as text."""
 _MAX_ENLARGED_PIXELS = 10
 """Images with a longer side up to this many pixels are drawn twice as large."""
 
 
-def draw_portrait(portrait: Portrait, columns: int, mode: PaintMode) -> list[StyledLine]:
-    """Return every section of a portrait as lines of at most `columns` cells."""
+def draw_portrait(
+    portrait: Portrait, columns: int, mode: PaintMode, place: PlaceImage | None = None
+) -> list[StyledLine]:
+    """Return every section of a portrait as lines of at most `columns` cells; `place` shows its images as pictures."""
     sections = []
     if portrait.plane is not None:
-        sections.append(_draw_plane(portrait.plane, columns, mode))
+        sections.append(_draw_plane(portrait.plane, columns, mode, place))
     if portrait.confusion is not None:
         sections.append(_draw_confusion(portrait.confusion, columns, mode))
     if portrait.mistakes is not None:
-        sections.append(_draw_mistakes(portrait.mistakes, columns, mode))
+        sections.append(_draw_mistakes(portrait.mistakes, columns, mode, place))
     if portrait.weights is not None:
-        sections.append(_draw_weights(portrait.weights, columns, mode))
+        sections.append(_draw_weights(portrait.weights, columns, mode, place))
     kinds: tuple[HistogramKind, ...] = ("activations", "gradients")
     for kind in kinds:
         histograms = [histogram for histogram in portrait.histograms if histogram.kind == kind]
@@ -83,25 +89,35 @@ def _wrap_faint(text: str, columns: int) -> list[StyledLine]:
     return [[StyledText(line, _FAINT_COLOUR)] for line in wrap(text, columns)]
 
 
-def _draw_plane(plane: Plane, columns: int, mode: PaintMode) -> list[StyledLine]:
+def _draw_plane(plane: Plane, columns: int, mode: PaintMode, place: PlaceImage | None) -> list[StyledLine]:
     """Draw the predicted classes over the input plane, with the validation samples as points."""
     height, width = plane.scores.shape[:2]
     cells = max(8, min(columns, width))
     rows = max(4, 2 * round(height * cells / width / 2))
     scores = _resize(plane.scores.astype(float), rows, cells)
-    lines = rasterize_image(_blend_classes(scores), "colour") if mode == "colour" else _shade_classes(scores, mode)
+    grounds = rasterize_image(_blend_classes(scores), "colour") if mode == "colour" else _shade_classes(scores, mode)
+    lines = _place_plane(plane, rows, cells, place) or [[*line] for line in grounds]
     marks = "●" * len(_CLASS_MARKS) if mode == "colour" else _CLASS_MARKS
     left, right, bottom, top = plane.bounds
     for (x, y), label in zip(plane.points.tolist(), plane.labels.tolist(), strict=True):
         column = round((x - left) / ((right - left) or 1) * (cells - 1))
         row = round((top - y) / ((top - bottom) or 1) * (rows - 1)) // 2
         if 0 <= row < len(lines) and 0 <= column < cells:
-            under = lines[row][column]
+            under = grounds[row][column]
             ink = _lighten(CLASS_COLOURS[label % len(CLASS_COLOURS)]) if mode == "colour" else None
             lines[row][column] = StyledText(marks[label % len(marks)], ink, under.ground)
     x_low, x_high, y_low, y_high = map(format_number, (left, right, bottom, top))
     extent = f"x from {x_low} to {x_high}, y from {y_low} to {y_high}"
     return [*_title_lines("decision boundary", extent, columns), _class_legend(scores.shape[2], mode), *lines]
+
+
+def _place_plane(plane: Plane, rows: int, cells: int, place: PlaceImage | None) -> list[StyledLine] | None:
+    """Return the plane as a picture with a smooth boundary, one text for each cell; None without pictures."""
+    if place is None:
+        return None
+    scores = _interpolate(plane.scores.astype(float), rows * _PIXELS_PER_SCORE, cells * _PIXELS_PER_SCORE)
+    lines = place(_blend_classes(scores), cells, rows // 2)
+    return None if lines is None else [[StyledText(each) for piece in line for each in piece.text] for line in lines]
 
 
 def _class_legend(classes: int, mode: PaintMode) -> StyledLine:
@@ -182,19 +198,21 @@ def _draw_confusion_row(index: int, row: NDArray[np.int64], margin: int, cell: i
     return line
 
 
-def _draw_mistakes(mistakes: Mistakes, columns: int, mode: PaintMode) -> list[StyledLine]:
+def _draw_mistakes(mistakes: Mistakes, columns: int, mode: PaintMode, place: PlaceImage | None) -> list[StyledLine]:
     """Draw misclassified images, each with its true class, its predicted class and the probability."""
     blocks = []
     for image, label, probabilities in zip(mistakes.images, mistakes.labels, mistakes.probabilities, strict=True):
         predicted = int(probabilities.argmax())
-        lines = rasterize_image(_enlarge_if_small(np.broadcast_to(image, (*image.shape[:2], 3))), mode)
+        lines = paint_image(_enlarge_if_small(np.broadcast_to(image, (*image.shape[:2], 3))), mode, place)
         caption = f"{int(label)} as {predicted}, {100 * float(probabilities[predicted]):.0f} %"
         blocks.append([*lines, [StyledText(caption, _FAINT_COLOUR)]])
     title = _title_lines("most confident mistakes", "true class as predicted class, probability", columns)
     return [*title, *side_by_side(blocks, columns, max_rows=max(1, _MAX_SECTION_LINES // (len(blocks[0]) + 1)))]
 
 
-def _draw_weights(weights: NDArray[np.float32], columns: int, mode: PaintMode) -> list[StyledLine]:
+def _draw_weights(
+    weights: NDArray[np.float32], columns: int, mode: PaintMode, place: PlaceImage | None
+) -> list[StyledLine]:
     """Draw the weights of first-layer units, (K, height, width, 1 or 3), on one scale."""
     max_abs = float(np.abs(weights).max())
     if mode != "colour":
@@ -204,7 +222,7 @@ def _draw_weights(weights: NDArray[np.float32], columns: int, mode: PaintMode) -
         images, meaning = [rgb_image(unit, max_abs) for unit in weights], "grey is 0"
     else:
         images, meaning = [signed_image(unit[..., 0], max_abs) for unit in weights], "blue below 0, orange above"
-    blocks = [rasterize_image(_enlarge_if_small(image), mode) for image in images]
+    blocks = [paint_image(_enlarge_if_small(image), mode, place) for image in images]
     bound = format_number(max_abs)
     title = _title_lines("first-layer weights", f"largest units, -{bound} to {bound}, {meaning}", columns)
     return [*title, *side_by_side(blocks, columns, max_rows=max(1, _MAX_SECTION_LINES // (len(blocks[0]) + 1)))]
@@ -284,6 +302,17 @@ def _resize(values: NDArray[np.float64], rows: int, columns: int) -> NDArray[np.
     column_indices = np.linspace(0, values.shape[1] - 1, columns).round().astype(int)
     resized: NDArray[np.float64] = values[row_indices][:, column_indices]
     return resized
+
+
+def _interpolate(values: NDArray[np.float64], rows: int, columns: int) -> NDArray[np.float64]:
+    """Return values, (height, width, classes), interpolated linearly at (rows, columns, classes)."""
+    for axis, count in ((0, rows), (1, columns)):
+        position = np.linspace(0, values.shape[axis] - 1, count)
+        low = np.minimum(position.astype(int), max(0, values.shape[axis] - 2))
+        share = (position - low).reshape([-1 if each == axis else 1 for each in range(3)])
+        high = np.minimum(low + 1, values.shape[axis] - 1)
+        values = values.take(low, axis) * (1 - share) + values.take(high, axis) * share
+    return values
 
 
 def _mix(first: Colour, second: Colour, share: float) -> Colour:

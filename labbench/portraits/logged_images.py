@@ -10,7 +10,15 @@ from urllib.parse import quote, unquote
 
 from labbench.errors import LabbenchError
 from labbench.files import files_folder, run_folder, write_atomically
-from labbench.portraits.pixels import Image, PaintMode, StyledLine, StyledText, rasterize_image, truncate_line
+from labbench.portraits.pixels import (
+    Image,
+    PaintMode,
+    PlaceImage,
+    StyledLine,
+    StyledText,
+    rasterize_image,
+    truncate_line,
+)
 from labbench.portraits.png_file import read_image_file, shrink, to_rgb
 from labbench.records import Artifact
 from labbench.system.clock import now
@@ -30,6 +38,8 @@ _EMPTY_PART = "%"
 _MAX_PART_CHARACTERS = 80
 _MAX_DRAWN_NAMES = 8
 _MAX_DRAWN_CELLS = 64
+_MAX_PICTURE_PIXELS = 512
+"""Maximum rows and columns of a picture on terminals that show images."""
 
 
 def write_image(database: Path, run: str, name: str, step: int, content: bytes) -> Artifact:
@@ -70,13 +80,13 @@ def images_by_name(artifacts: Iterable[Artifact]) -> dict[str, dict[int, Artifac
 
 @dataclass(frozen=True, slots=True)
 class LoggedImage:
-    """Last image of a name, reduced for drawing."""
+    """Last image of a name."""
 
     name: str
     steps: Sequence[int]
     """Steps of all images of this name."""
     pixels: Image | str
-    """RGB, shape (H, W, 3), or a message if the file cannot be read."""
+    """RGB, shape (H, W, 3), of at most 512 x 512 pixels, or a message if the file cannot be read."""
 
 
 def read_last_images(database: Path, run: str, artifacts: Iterable[Artifact]) -> list[LoggedImage]:
@@ -87,15 +97,17 @@ def read_last_images(database: Path, run: str, artifacts: Iterable[Artifact]) ->
         pixels: Image | str
         try:
             file = run_folder(files_folder(database), run) / by_step[steps[-1]].path
-            pixels = to_rgb(shrink(read_image_file(file), _MAX_DRAWN_CELLS))
+            pixels = to_rgb(shrink(read_image_file(file), _MAX_PICTURE_PIXELS))
         except LabbenchError as error:
             pixels = str(error)
         images.append(LoggedImage(name, steps, pixels))
     return images
 
 
-def draw_images(images: Iterable[LoggedImage], columns: int, mode: PaintMode) -> list[StyledLine]:
-    """Return images as lines of at most `columns` cells, each below its name and steps."""
+def draw_images(
+    images: Iterable[LoggedImage], columns: int, mode: PaintMode, place: PlaceImage | None = None
+) -> list[StyledLine]:
+    """Return images as lines of at most `columns` cells, each below its name and steps; `place` shows pictures."""
     lines: list[StyledLine] = []
     for image in images:
         n_earlier = len(image.steps) - 1
@@ -104,7 +116,9 @@ def draw_images(images: Iterable[LoggedImage], columns: int, mode: PaintMode) ->
         if isinstance(image.pixels, str):
             lines.append([StyledText(clean(image.pixels))])
         else:
-            lines += rasterize_image(shrink(image.pixels, max(1, columns)), mode)
+            cells = shrink(image.pixels, max(1, min(columns, _MAX_DRAWN_CELLS)))
+            picture = place(image.pixels, cells.shape[1], -(-len(cells) // 2)) if place is not None else None
+            lines += rasterize_image(cells, mode) if picture is None else picture
     return [truncate_line(line, columns) for line in lines[1:]]
 
 

@@ -6,7 +6,7 @@ brightness of its pixels; without UTF-8, the characters are ASCII.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import zip_longest
 from typing import IO, Literal, NamedTuple, TypeAlias
 
@@ -22,6 +22,9 @@ PaintMode = Literal["colour", "shades", "ascii"]
 
 Image: TypeAlias = NDArray[np.uint8]
 """RGB pixels, shape (height, width, 3)."""
+
+PlaceImage: TypeAlias = "Callable[[Image, int, int], list[StyledLine] | None]"
+"""Function that shows an image as a picture in columns x rows of cells: returns their characters, None without room."""
 
 RAMPS: Mapping[PaintMode, str] = {"shades": " ░▒▓█", "ascii": " .:-=+*#%@"}
 """Characters from dark to light."""
@@ -68,6 +71,13 @@ def rasterize_image(image: Image, mode: PaintMode) -> list[StyledLine]:
     light = (upper.astype(float).mean(axis=2) + lower.astype(float).mean(axis=2)) / 2
     level = np.minimum((light / 256 * len(ramp)).astype(int), len(ramp) - 1)
     return [[StyledText("".join(ramp[index] for index in row))] for row in level]
+
+
+def paint_image(image: Image, mode: PaintMode, place: PlaceImage | None) -> list[StyledLine]:
+    """Return an image, (height, width, 3), as a picture that `place` shows, else as `rasterize_image` draws it."""
+    height, width, _ = image.shape
+    lines = place(image, width, -(-height // 2)) if place is not None else None
+    return rasterize_image(image, mode) if lines is None else lines
 
 
 def enlarge(image: Image, times: int) -> Image:

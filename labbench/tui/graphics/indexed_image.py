@@ -48,6 +48,11 @@ class IndexedImage:
         index_of_key[present] = distances.argmin(axis=1) + 1 if len(present) else 0
         return cls(index_of_key[keys], palette)
 
+    @classmethod
+    def from_rgb(cls, pixels: NDArray[np.uint8]) -> IndexedImage:
+        """Return an opaque image of red, green and blue, shape (height, width, 3)."""
+        return cls.from_pixels(np.concatenate([pixels, np.full_like(pixels[..., :1], 255)], axis=2))
+
     def resize(self, height: int, width: int) -> IndexedImage:
         """Return the image with other numbers of pixels, each with the colour of the nearest one."""
         if self.indices.shape == (height, width):

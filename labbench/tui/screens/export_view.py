@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias, cast
 
 from rich.console import Console
 from rich.segment import Segments
@@ -16,7 +16,6 @@ from textual.widget import Widget
 
 from labbench import text
 from labbench.files import expand_home, write_atomically
-from labbench.tui.charts.widget import Chart
 from labbench.tui.clipboard import TableRows, format_csv, new_file_path
 from labbench.tui.widgets.picker import Picker
 from labbench.tui.widgets.prompt import Prompt
@@ -44,15 +43,25 @@ def csv_format(
     return ExportFormat(label, stem, "csv", lambda use: read_rows(prepare(), lambda rows: use(format_csv(rows))))
 
 
+class PicturedWidget(Protocol):
+    """Widget that draws pictures on terminals that show images."""
+
+    is_picture_enabled: bool
+
+    def enable_picture(self, enabled: bool) -> None:
+        """Draw pictures where possible, or text always."""
+
+
 @contextmanager
 def drawn_as_text(screen: Screen[Any]) -> Iterator[None]:
-    """Draw the charts of a screen in braille for the duration of an export, also on terminals that show images."""
-    charts = [chart for chart in screen.query(Chart) if chart.is_picture_enabled]
-    for chart in charts:
-        chart.enable_picture(False)
+    """Draw charts and images of a screen as text for the duration of an export, also on terminals that show images."""
+    widgets = [cast("PicturedWidget", widget) for widget in screen.query("Chart, PortraitView")]
+    pictured = [widget for widget in widgets if widget.is_picture_enabled]
+    for widget in pictured:
+        widget.enable_picture(False)
     yield
-    for chart in charts:
-        chart.enable_picture(True)
+    for widget in pictured:
+        widget.enable_picture(True)
 
 
 def text_of(screen: Screen[Any]) -> str:

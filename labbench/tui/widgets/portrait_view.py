@@ -23,7 +23,8 @@ from labbench.text import clean
 
 if TYPE_CHECKING:
     from labbench.portraits.logged_images import LoggedImage
-    from labbench.portraits.pixels import Colour, PaintMode, StyledLine
+    from labbench.portraits.pixels import Colour, PaintMode, PlaceImage, StyledLine
+    from labbench.tui.graphics.placed_images import PlacedImages
 
 
 class PortraitView(ScrollView, can_focus=True):
@@ -48,9 +49,33 @@ class PortraitView(ScrollView, can_focus=True):
         self._portrait: Portrait | str = ""
         self._images: Sequence[LoggedImage] = ()
         self._strips: list[Strip] = []
+        self._placed: PlacedImages | None = None
+        """Pictures of the images, on terminals that show some."""
+        self.is_picture_enabled = True
 
     def on_mount(self) -> None:
         self.border_title = Content("pictures")
+        output = getattr(self.app, "pictures", None)
+        if output is not None:
+            from labbench.tui.graphics.placed_images import PlacedImages  # on terminals that show images only
+
+            self._placed = PlacedImages(output)
+
+    def on_unmount(self) -> None:
+        self._remove_pictures()
+
+    def on_hide(self) -> None:
+        self._remove_pictures()
+
+    def _remove_pictures(self) -> None:
+        if self._placed is not None:
+            with self._placed.drawing():
+                pass
+
+    def enable_picture(self, enabled: bool) -> None:
+        """Show images as pictures if the terminal shows some, or always as text."""
+        self.is_picture_enabled = enabled
+        self._draw()
 
     def show(self, portrait: Portrait | str, images: Sequence[LoggedImage] = ()) -> None:
         """Draw images and a portrait; a message instead of the portrait is shown if there are no images."""
@@ -67,15 +92,11 @@ class PortraitView(ScrollView, can_focus=True):
         width = self.scrollable_content_region.width
         if not self.display or width <= 0:  # drawn later, in on_show
             return
-        lines: list[StyledLine] = []
-        if self._images:
-            from labbench.portraits.logged_images import draw_images  # imports numpy: not before the first paint
-
-            lines += draw_images(self._images, width, self._paint_mode())
-        if not isinstance(self._portrait, str):
-            from labbench.portraits.draw import draw_portrait
-
-            lines += [*([[]] if lines else []), *draw_portrait(self._portrait, width, self._paint_mode())]
+        if self._placed is not None and self.is_picture_enabled:
+            with self._placed.drawing():
+                lines = self._lines(width, self._placed.place)
+        else:
+            lines = self._lines(width, None)
         self._strips = [_make_strip(line) for line in lines]
         if isinstance(self._portrait, str) and not lines:
             self._strips = [Strip([Segment(part, self.rich_style)]) for part in wrap(clean(self._portrait), width)]
@@ -83,6 +104,19 @@ class PortraitView(ScrollView, can_focus=True):
         self.border_subtitle = Content(epoch)
         self.virtual_size = Size(width, len(self._strips))
         self.refresh()
+
+    def _lines(self, width: int, place: PlaceImage | None) -> list[StyledLine]:
+        """Return images and portrait as lines of at most `width` cells; `place` shows them as pictures."""
+        lines: list[StyledLine] = []
+        if self._images:
+            from labbench.portraits.logged_images import draw_images  # imports numpy: not before the first paint
+
+            lines += draw_images(self._images, width, self._paint_mode(), place)
+        if not isinstance(self._portrait, str):
+            from labbench.portraits.draw import draw_portrait
+
+            lines += [*([[]] if lines else []), *draw_portrait(self._portrait, width, self._paint_mode(), place)]
+        return lines
 
     def _paint_mode(self) -> PaintMode:
         if needs_ascii(os.environ):
