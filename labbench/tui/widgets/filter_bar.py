@@ -65,13 +65,7 @@ class FilterBar(Horizontal):
 
     def compose(self) -> ComposeResult:
         yield StaticText("filter  ", id="filter-label")
-        yield LineInput(
-            self._expression,
-            placeholder="all runs    example: optimizer=adam lr<=0.01 val/loss<0.3",
-            highlighter=self._marker,
-            select_on_focus=False,
-            compact=True,
-        )
+        yield _FilterInput(self._expression, highlighter=self._marker, select_on_focus=False, compact=True)
         yield StaticText(id="filter-found")
         yield StaticText(id="filter-hint")
         yield StaticText(id="filter-error")
@@ -193,6 +187,21 @@ class FilterBar(Horizontal):
         box = self.query_one("#filter-error", StaticText)
         box.update(Content(message))
         box.styles.offset = (max(0, min(column, self.size.width - text.cell_width(message) - 2)), 1)
+
+
+class _FilterInput(LineInput):
+    """Input with the longest example that fits as its placeholder."""
+
+    def on_resize(self) -> None:
+        width = self.scrollable_content_region.width
+        self.placeholder = next((words for words in _PLACEHOLDERS if len(words) < width), "")
+
+
+_PLACEHOLDERS = (
+    "all runs    example: optimizer=adam lr<=0.01 val/loss<0.3",
+    "all runs    example: val/loss<0.3",
+    "all runs",
+)
 
 
 class _ErrorMarker(Highlighter):

@@ -194,8 +194,8 @@ class RowPainter:
         return self.style(colour, bold=bold, lit=0.0 if not state.highlighted else 0.42 if at_cursor else 0.22)
 
     def message(self, lines: Sequence[str], y: int, height: int, width: int) -> Strip:
-        """Return line `y` of a message in the middle of an empty table of this height; commands stand out."""
-        index = y - max(1, (height - len(lines)) // 2)
+        """Return line `y` of a message in the middle of an empty table with `height` rows; commands stand out."""
+        index = y - max(0, (height + HEADING_ROWS - len(lines)) // 2)
         words = lines[index] if 0 <= index < len(lines) else ""
         is_command = words.startswith("labbench ")
         style = self.style("primary" if is_command else "secondary", bold=is_command)
