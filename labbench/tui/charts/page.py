@@ -96,6 +96,7 @@ class ChartPage(SeriesContainer):
     def load_and_draw(self) -> None:
         """Draw the cached series of every chart on the page and request the missing ones."""
         if self.chosen_metric is None or self.settings.x_axis is None:
+            self._clear()
             return
         self._layout_charts()
         self.slots = self._find_slots()
@@ -110,6 +111,13 @@ class ChartPage(SeriesContainer):
                 self._build_lines(metric, self.settings.x_axis)
         self.read_missing(requests, self.settings.x_axis)
         self.draw()
+
+    def _clear(self) -> None:
+        """Draw no curves: the runs, if there are any, have no metrics."""
+        self._lines.clear()
+        self.query_one(PageLegend).show([], None, is_grouped=False)
+        for chart in self.charts():
+            chart.clear()
 
     def run_display(self, display: Display | None = None) -> ResolvedDisplay:
         """Return the display of the runs with `auto` resolved; default: the chosen display."""

@@ -110,6 +110,13 @@ class Chart(Widget):
         set_titles(self, title=Content.assemble((text.clean(metric), "bold"), (f"  {description}", "$secondary")))
         self.redraw()
 
+    def clear(self) -> None:
+        """Draw no lines."""
+        if self.view is not None:
+            self._lines, self.view, self.metric, self._description = (), None, "", ""
+            set_titles(self, title=Content(""))
+            self.redraw()
+
     def on_mount(self) -> None:
         output = getattr(self.app, "pictures", None)
         if output is not None:

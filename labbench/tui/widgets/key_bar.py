@@ -8,7 +8,9 @@ from typing import Any
 from textual import events
 from textual.binding import Binding
 from textual.content import Content
+from textual.keys import KEY_NAME_REPLACEMENTS, key_to_character
 from textual.widget import Widget
+from textual.widgets import Input
 
 from labbench import text
 from labbench.text import format_setting_cell
@@ -35,6 +37,15 @@ class ConstantLine(StaticText):
         await self.screen.run_action("constants")
 
 
+def _is_character(key: str) -> bool:
+    """Return True if a key types a character."""
+    return (key_to_character(_UNICODE_NAMES.get(key, key)) or "\0").isprintable()
+
+
+_UNICODE_NAMES = {short: name for name, short in KEY_NAME_REPLACEMENTS.items()}
+"""Names of characters by the shorter ones that Textual gives to their keys."""
+
+
 class KeyBar(Widget):
     """Line of keys with their actions, as many as fit, the most useful first; a click runs the action."""
 
@@ -50,10 +61,13 @@ class KeyBar(Widget):
         self.screen.bindings_updated_signal.subscribe(self, lambda _: self.refresh())
 
     def render(self) -> Content:
+        is_typing = isinstance(self.screen.focused, Input)
         entries = {
             active.binding.action: self._entry(active.binding)
             for active in reversed(self.screen.active_bindings.values())
-            if active.enabled and (active.binding.show or active.binding.action == "command_palette")
+            if active.enabled
+            and (active.binding.show or active.binding.action == "command_palette")
+            and not (is_typing and _is_character(active.binding.key))
         }
         last = entries.pop("help", Content(""))
         first: Sequence[str] = getattr(self.screen, "primary_actions", ())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from textual.pilot import Pilot
@@ -33,5 +34,28 @@ def test_the_cursor_does_not_blink(database: Path) -> None:
         focused = pilot.app.focused
         assert isinstance(focused, Input)
         assert not focused.cursor_blink
+
+    use(database, look)
+
+
+def test_keys_that_would_be_typed_into_the_filter_are_not_offered(database: Path) -> None:
+    async def look(pilot: Pilot[None]) -> None:
+        assert "f filter" in screen(pilot).splitlines()[-1]
+        keys = (await press(pilot, "f")).splitlines()[-1]
+        assert "⏎ done" in keys
+        assert "zoom" not in keys
+        assert "help" not in keys
+
+    use(database, look)
+
+
+def test_a_filter_without_matches_leaves_no_curves(database: Path) -> None:
+    async def look(pilot: Pilot[None]) -> None:
+        before = await press(pilot, "f")
+        now = await type_in(pilot, "optimizer=none")
+        assert "no run matches" in now
+        assert not re.search("[\u2801-\u28ff]|val/loss", now)
+        await press(pilot, "escape")
+        assert await press(pilot, "f") == before
 
     use(database, look)
