@@ -64,6 +64,8 @@ class DatabaseProgress:
     share: float = 1.0
     """Finished fraction of all runs, 0 to 1; a running run counts by its epochs."""
     seconds_left: float | None = None
+    archived: int = 0
+    """Number of archived runs, if there are no others."""
 
     @property
     def total(self) -> int:
@@ -291,7 +293,8 @@ def _query_progress(reader: Reader) -> DatabaseProgress:
         unfinished = sum(count for status, count in counts.items() if status in ("queued", "running", "lost"))
         if started and done > 0:
             seconds_left = (time.time() - started) * (unfinished - running_share) / done
-    return DatabaseProgress(reader.experiments(), counts, share, seconds_left)
+    archived = 0 if total else reader.count("archived=true")
+    return DatabaseProgress(reader.experiments(), counts, share, seconds_left, archived)
 
 
 def _fraction_done(run: RunRecord) -> float:

@@ -25,7 +25,7 @@ from labbench.tui.clipboard import TableRows
 from labbench.tui.columns.run_column import ColumnLayout, RunColumn
 from labbench.tui.columns.run_columns import ColumnContext, exported_rows, run_columns
 from labbench.tui.columns.short_names import fit_names
-from labbench.tui.queries import Query, Snapshot
+from labbench.tui.queries import DatabaseProgress, Query, Snapshot
 from labbench.tui.screens.run_table_screen import RunTableScreen
 from labbench.tui.session import Session
 from labbench.tui.widgets.filter_bar import FilterBar
@@ -127,7 +127,7 @@ class RunsScreen(RunTableScreen):
             self._spinner_timer.pause()
         table.sorted_by, table.stars, table.baseline = (query.sort, query.descending), answer.stars, session.baseline
         table.drawn = {} if session.marks else self._drawn_slots()
-        table.empty = _empty_message(query, total, session.path)
+        table.empty = _empty_message(query, self.progress, session.path)
         self.show_table()
 
     @on(RunsTable.Resized)
@@ -325,10 +325,14 @@ def _fit_columns(
     return fit_names(columns, [record for record in snapshot.records if record.key in keys], layout, width)
 
 
-def _empty_message(query: Query, total: int, database: Path) -> str:
+def _empty_message(query: Query, progress: DatabaseProgress, database: Path) -> str:
     """Return the message of a table without rows."""
-    if total or query.expression.strip():
+    if progress.total or query.expression.strip():
         return "no run matches the filter\n\npress f to change it"
+    if progress.archived:
+        are = "is" if progress.archived == 1 else "are"
+        runs = text.format_count(progress.archived, "run")
+        return f"{runs} {are} archived\n\nthe filter archived=true (key f) shows what is archived"
     return "\n".join(
         [
             "no runs yet",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, groupby
+from textwrap import wrap
 
 from rich.segment import Segment
 from rich.style import Style
@@ -195,9 +196,9 @@ class RowPainter:
 
     def message(self, lines: Sequence[str], y: int, height: int, width: int) -> Strip:
         """Return line `y` of a message in the middle of an empty table with `height` rows; commands stand out."""
-        index = y - max(0, (height + HEADING_ROWS - len(lines)) // 2)
-        words = lines[index] if 0 <= index < len(lines) else ""
-        is_command = words.startswith("labbench ")
+        parts = [(part, line.startswith("labbench ")) for line in lines for part in wrap(line, width) or [""]]
+        index = y - max(0, (height + HEADING_ROWS - len(parts)) // 2)
+        words, is_command = parts[index] if 0 <= index < len(parts) else ("", False)
         style = self.style("primary" if is_command else "secondary", bold=is_command)
         return Strip([Segment(words.center(width)[:width], style)], width)
 

@@ -101,6 +101,7 @@ def describe_sort(sort: str) -> str:
 
 
 def describe_query(query: Query, shown: int, total: int) -> str:
-    """Return the number of matching runs (with a filter) and their order as text."""
+    """Return the number of matching runs (with a filter) and their order as text; `total` leaves out archived runs."""
     order = f"sorted by {describe_sort(query.sort)} {'▼' if query.descending else '▲'}" if query.sort else ""
-    return f"{shown} of {total}   {order}" if query.expression.strip() else order
+    count = f"{shown} of {total}" if shown <= total else text.format_count(shown, "run")
+    return f"{count}   {order}" if query.expression.strip() else order

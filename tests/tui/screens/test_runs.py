@@ -408,3 +408,14 @@ def test_an_unknown_view_and_a_foreign_file_are_refused_before_the_screen_opens(
     (tmp_path / "notes.txt").write_text("hello, this is not a database")
     with pytest.raises(InputError, match="not an SQLite database"):
         run_app(tmp_path / "notes.txt")
+
+
+def test_a_database_of_archived_runs_says_how_to_see_them(database: Path) -> None:
+    async def look(pilot: Pilot[None]) -> None:
+        await press(pilot, "asterisk", "A")
+        assert "12 runs are archived" in await wait_for_words(pilot, "archived=true")
+        await press(pilot, "f")
+        await type_in(pilot, "archived=true")
+        assert "12 runs   sorted" in await press(pilot, "enter")
+
+    use(database, look)
