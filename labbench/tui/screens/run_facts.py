@@ -16,7 +16,8 @@ from labbench.records import RunRecord
 from labbench.text import format_setting_cell
 from labbench.tui.screens.run_queries import RunDetail
 
-_NEWLINE = "\n"
+_NAME_CELLS = 17
+"""Width of the name of a fact with the space behind it."""
 
 
 def facts(detail: RunDetail, width: int) -> Content:
@@ -27,13 +28,11 @@ def facts(detail: RunDetail, width: int) -> Content:
         _section("note", [_plain_line(line) for line in (run.note or "").splitlines()]),
         _section("error", _error(run)),
         _section("metrics", _metrics(detail, width)),
-        _section("config", _config(run, width)),
+        _section("config", _indent(_config(run, width), width)),
         _section("pictures", _pictures(detail)),
-        _section("origin", _origin(detail)),
+        _section("origin", _indent(_origin(detail), width)),
         _section("files", [_fact_line(item.name, text.format_size(item.size), item.path) for item in detail.artifacts]),
-        _section(
-            "sources", [_fact_line(kind, f"{words.count(_NEWLINE)} lines") for kind, words in detail.sources.items()]
-        ),
+        _section("sources", _indent([_source(kind, words) for kind, words in detail.sources.items()], width)),
         _section("system", _system(run)),
     ]
     return Content("\n").join([line for section in sections for line in section][:-1])
@@ -53,10 +52,27 @@ def _plain_line(words: str) -> Content:
 
 def _fact_line(name: str, value: str, more: str = "") -> Content:
     return Content.assemble(
-        (f"{text.fit_to_width(text.clean(name), 16)} ", "$secondary"),
+        (f"{text.fit_to_width(text.clean(name), _NAME_CELLS - 1)} ", "$secondary"),
         (text.clean(value), "$foreground"),
         (f"  {text.clean(more)}" if more else "", "$secondary"),
     )
+
+
+def _indent(lines: Iterable[Content], width: int) -> Iterable[Content]:
+    """Yield facts; the value of one that is longer than `width` cells continues below its start."""
+    for line in lines:
+        if line.cell_length <= width or width < 2 * _NAME_CELLS or not line.plain[:_NAME_CELLS].isascii():
+            yield line
+            continue
+        name, value = line.divide([_NAME_CELLS])
+        for index, part in enumerate(value.wrap(width - _NAME_CELLS)):
+            yield Content.assemble(name if index == 0 else " " * _NAME_CELLS, part)
+
+
+def _source(kind: str, words: str) -> Content:
+    """Return a text that led to the run: a single line itself, of others their number."""
+    lines = words.strip().splitlines()
+    return _fact_line(kind, lines[0] if len(lines) == 1 else f"{len(lines)} lines")
 
 
 def _identity(run: RunRecord) -> list[Content]:
@@ -199,7 +215,8 @@ _TRAINED_ALONE = "trained alone, because "
 def _format_time(seconds: float | None) -> str:
     if not seconds:
         return ""
-    return f"{datetime.fromtimestamp(seconds):%Y-%m-%d %H:%M:%S}  {text.format_age(time.time() - seconds)} ago"
+    age = text.format_age(time.time() - seconds)
+    return f"{datetime.fromtimestamp(seconds):%Y-%m-%d %H:%M:%S}  {age}{'' if age == 'now' else ' ago'}"
 
 
 def _system(run: RunRecord) -> list[Content]:

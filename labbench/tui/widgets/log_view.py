@@ -111,7 +111,16 @@ class LogView(ScrollView, can_focus=True):
 
     def _styled_line(self, line: str) -> Strip:
         """Return a line in its own styles on the background of the view."""
-        return Strip([Segment(part, self.rich_style + _rich_style(style)) for part, style in split_styles(line)])
+        parts = split_styles(line)
+        return Strip([Segment(part, self._readable(self.rich_style + _rich_style(style))) for part, style in parts])
+
+    def _readable(self, style: Style) -> Style:
+        """Return the style in the colours of the view if the text would be invisible."""
+        if style.color is None or style.bgcolor is None:
+            return style
+        theme = self.app.ansi_theme
+        ink, ground = (Color(*colour.get_truecolor(theme)) for colour in (style.color, style.bgcolor))
+        return style if abs(ink.brightness - ground.brightness) > _MIN_BRIGHTNESS_STEP else style + self.rich_style
 
     def _with_matches(self, plain: str, strip: Strip) -> Strip:
         """Return the line with its matches highlighted; `plain` is its text."""
@@ -140,6 +149,8 @@ def _rich_style(style: TextStyle) -> Style:
     return Style(color=_rich_colour(style.foreground), bgcolor=_rich_colour(style.background), **attributes)
 
 
+_MIN_BRIGHTNESS_STEP = 0.15
+"""Minimum difference in brightness between a text and its ground, 0 to 1."""
 _ATTRIBUTES = {"1": "bold", "2": "dim", "3": "italic", "4": "underline", "7": "reverse", "9": "strike"}
 
 

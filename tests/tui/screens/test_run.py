@@ -20,6 +20,7 @@ from labbench.store.reader import Reader
 from labbench.store.writer import Writer
 from labbench.tui.screens.run_facts import facts
 from labbench.tui.screens.run_queries import RunDetail
+from labbench.tui.theme import DARK, LIGHT
 from labbench.tui.widgets.log_view import LogView
 
 
@@ -164,5 +165,38 @@ def test_logged_images_are_named_beside_the_facts_and_drawn_with_p(tmp_path: Pat
         now = await press(pilot, "p")
         assert "samples  step 50; 1 earlier, from step 0" in now
         assert "▀" * 12 in now
+
+    use(tmp_path / "runs.db", look)
+
+
+def test_long_facts_continue_below_their_start_and_a_command_is_shown() -> None:
+    versions = {"python": "3.11.7", "labbench": "0.2.0", "numpy": "2.4.6"}
+    record = RunRecord(1, "k", "r", "e", "finished", {}, versions=versions)
+    detail = RunDetail(record, sources={"command": "cd here && python train.py\n", "script": "1\n2\n"})
+    lines = facts(detail, 50).plain.splitlines()
+    index = next(index for index, line in enumerate(lines) if line.startswith("versions"))
+    assert lines[index : index + 2] == ["versions         python 3.11.7, labbench 0.2.0,", " " * 17 + "numpy 2.4.6"]
+    assert "command          cd here && python train.py" in lines
+    assert "script           2 lines" in lines
+
+
+def test_output_is_visible_whatever_its_colours(tmp_path: Path) -> None:
+    with Writer(tmp_path / "runs.db") as writer:
+        [run] = start(writer, 1)
+        words = "\x1b[30mblack\x1b[0m \x1b[97mwhite\x1b[0m \x1b[31;41mhidden\x1b[0m \x1b[32mgreen\x1b[0m\n"
+        writer.write([Log(run.key, 1, words), Finished(run.key, 1, "finished", "done")])
+
+    async def look(pilot: Pilot[None]) -> None:
+        await press(pilot, "enter")
+        for theme in (DARK.name, LIGHT.name):
+            pilot.app.theme = theme
+            await settle(pilot)
+            log = pilot.app.screen.query_one(LogView)
+            styles = {part.text: part.style for part in log.render_line(0) if part.style}
+            plain = log.rich_style.color
+            assert (styles["black"].color == plain) == (theme == DARK.name)
+            assert (styles["white"].color == plain) == (theme == LIGHT.name)
+            assert styles["hidden"].color == plain
+            assert styles["green"].color == Color.from_ansi(2)
 
     use(tmp_path / "runs.db", look)
