@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import statistics
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -16,6 +18,19 @@ _BUSY_SHARE = 0.2
 """Share of a core above which a program counts as busy, even if its screen does not change."""
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class IdleCost:
+    """Cost of a program that waits for keys."""
+
+    share: float
+    """Share of one core."""
+    wake_ups: float
+    """Voluntary context switches of all threads in a second."""
+
+    def __str__(self) -> str:
+        return f"{self.share:.2%}, {self.wake_ups:.0f} wake-ups/s"
 
 
 class Terminal:
@@ -125,11 +140,23 @@ class Terminal:
         """Return the resident memory of the program and its child processes, in MB."""
         return sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in self._processes()) * _PAGE / 1e6
 
-    def cpu(self, seconds: float) -> float:
-        """Return the share of one core that the program uses over the next `seconds`."""
-        before = self._ticks()
+    def idle_cost(self, seconds: float) -> IdleCost:
+        """Return what the threads of the program cost over the next `seconds`; the kernel counts nanoseconds."""
+        before = self._threads()
         time.sleep(seconds)
-        return (self._ticks() - before) / _TICKS / seconds
+        after = self._threads()
+        spent = [[value - old for value, old in zip(after[key], before.get(key, (0, 0)), strict=True)] for key in after]
+        return IdleCost(sum(time for time, _ in spent) / 1e9 / seconds, sum(count for _, count in spent) / seconds)
+
+    def _threads(self) -> dict[str, tuple[int, int]]:
+        """Return CPU time in nanoseconds and voluntary context switches of each thread."""
+        threads = {}
+        for pid in self._processes():
+            for task in Path(f"/proc/{pid}/task").iterdir():
+                switches = re.search(r"^voluntary_ctxt_switches:\s*(\d+)", (task / "status").read_text(), re.MULTILINE)
+                time_spent = int((task / "schedstat").read_text().split()[0])
+                threads[task.name] = (time_spent, int(switches[1]) if switches else 0)
+        return threads
 
     def _ticks(self) -> int:
         stats = (Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in self._processes())
