@@ -20,7 +20,7 @@ from labbench.tui.charts.page import ChartPage
 from labbench.tui.charts.settings import ONE_CHART
 from labbench.tui.groups import sample_stats
 from labbench.tui.theme import series_colours
-from labbench.tui.widgets.changes import StaticText, set_titles
+from labbench.tui.widgets.changes import StaticText, set_height, set_titles
 from labbench.tui.widgets.text_grid import TextGrid
 
 MAX_CELL_RUNS = 100
@@ -70,8 +70,8 @@ class CellPanel(Vertical):
         grid.set_class(is_beside, "-beside")
         grid.set_class(is_below, "-below")
         left.styles.width = max(heat.content_width, int(_MIN_LEFT_SHARE * width)) if is_beside else "100%"
-        _set_height(heat, heat_rows if heat.rows else None)
-        _set_height(failures, failure_rows if is_below or not failures.rows else None)
+        set_height(heat, heat_rows if heat.rows else None)
+        set_height(failures, failure_rows if is_below or not failures.rows else None)
 
     def show(self, title: str, runs: Sequence[RunRecord], metric: str, goals: Mapping[str, Goal]) -> None:
         """Show the runs of a cell, best first."""
@@ -143,12 +143,6 @@ def describe_effects(shares: Sequence[tuple[str, float]]) -> Content:
         parts += [(f" {text.clean(name)} ", "$foreground"), (text.progress_bar(share, 10).rstrip(), "$primary")]
         parts.append((f" {share:.0%} ", "$foreground"))
     return Content.assemble(*parts, ("  the rest is interactions and seeds", "$secondary"))
-
-
-def _set_height(widget: Widget, rows: int | None) -> None:
-    """Set the height of a widget; None: that of the style sheet."""
-    if rows is not None or widget.styles.inline.has_rule("height"):  # a reset lays out the screen again
-        widget.styles.height = rows
 
 
 def _rank(value: float | None, goal: Goal) -> float:

@@ -20,8 +20,8 @@ class StaticText(Static):
 
     def update(self, content: VisualType = "", *, layout: bool = True) -> None:
         """Show another text, with another layout of the screen unless `layout` is False."""
-        shown = self.content
-        if not (isinstance(shown, Content) and isinstance(content, Content) and shown.is_same(content)):
+        present = self.content
+        if not (isinstance(present, Content) and isinstance(content, Content) and present.is_same(content)):
             super().update(content, layout=layout)
 
 
@@ -31,6 +31,12 @@ def set_titles(widget: Widget, *, title: Content | None = None, subtitle: Conten
         widget.border_title = title
     if subtitle is not None and subtitle.markup != (widget.border_subtitle or ""):
         widget.border_subtitle = subtitle
+
+
+def set_height(widget: Widget, rows: int | None) -> None:
+    """Set the height of a widget; None restores the height of the style sheet."""
+    if rows is not None or widget.styles.inline.has_rule("height"):  # a reset lays out the screen again
+        widget.styles.height = rows
 
 
 class DrawnLines:
