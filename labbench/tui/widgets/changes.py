@@ -40,7 +40,10 @@ def set_height(widget: Widget, rows: int | None) -> None:
 
 
 class DrawnLines:
-    """Lines of a widget as they were drawn last."""
+    """Lines of a widget as they were drawn last.
+
+    Textual draws every line of a widget that is refreshed as a whole.
+    """
 
     def __init__(self, widget: Widget) -> None:
         self._widget = widget
