@@ -190,7 +190,7 @@ def side_legend_width(lines: Sequence[Line], width: int, view: ChartView) -> int
     """Return the width of the legend beside the plot, in cells; 0 if the legend is above the plot."""
     if not view.names or width < MIN_SIDE_LEGEND_WIDTH or (len(lines) < 2 and view.crosshair is None):
         return 0
-    longest = _longest_label(lines) if len(lines) > 1 else 16
+    longest = max(6, _longest_label(lines)) if len(lines) > 1 else 16  # the title has 27 cells
     return min(longest + 24, _MAX_SIDE_WIDTH, width // 3)
 
 
@@ -286,8 +286,11 @@ def draw_side_legend(
     x_texts = [entry.x for entry in entries]
     if len(set(x_texts)) == 1:
         x_texts = [""] * len(x_texts)
-    x_width = max(map(len, x_texts), default=0)
     value_width = len(values[0]) if values else 0
+    longest = max((text.cell_width(entry.label) for entry in entries), default=0)
+    if 6 + value_width + longest + max(map(len, x_texts), default=0) > side:  # the title says that there are means
+        x_texts = [x_text.removeprefix(f"{_MEAN} ") for x_text in x_texts]
+    x_width = max(map(len, x_texts), default=0)
     fixed_width = 5 + value_width + (x_width + 1 if x_width else 0)
     label_width = max(3, side - fixed_width)
     side = max(side, label_width + fixed_width)

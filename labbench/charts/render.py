@@ -6,6 +6,7 @@ and legend, so that moving the crosshair costs a copy of the canvas and a new le
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,7 +27,7 @@ from labbench.charts.legend import (
     side_legend_width,
     top_legend_rows,
 )
-from labbench.charts.lines import Line, LineCache, LineGroup, PreparedLines, best_point, group_lines
+from labbench.charts.lines import Line, LineCache, LineGroup, PreparedLine, PreparedLines, best_point, group_lines
 from labbench.charts.palette import (
     BEST,
     BOX_GROUND,
@@ -37,6 +38,7 @@ from labbench.charts.palette import (
 from labbench.charts.plot.braille import Canvas, InkRun
 from labbench.charts.plot.curves import draw_curves, line_style
 from labbench.charts.plot.pixel_canvas import Plot
+from labbench.charts.smoothing_spec import parse_smoothing
 from labbench.charts.view import ChartView, Range
 
 _STATUSES_WITH_END_GLYPH = frozenset({"diverged", "failed", "stopped", "pruned", "lost"})
@@ -176,13 +178,22 @@ def _draw_marks(canvas: Canvas, frame: Frame, lines: PreparedLines, view: ChartV
             best_x, best_y = scale_value(best[0], view.log_x), scale_value(best[1], view.log)
             if best_x is not None and best_y is not None and frame.contains_x(best_x):
                 canvas.put(*frame.cell(best_x, best_y), "★", BEST)
-        last = prepared.end()
+        last = _find_end(line, prepared, view)
         if last is not None and frame.contains_x(last[0]):
             glyph = STATUS_GLYPHS[line.status].glyph if line.status in _STATUSES_WITH_END_GLYPH else line.glyph
             end = LineEnd(*frame.cell(*last), line.label, ink)
             canvas.put(end.column, end.row, glyph, ink)
             line_ends.append(end)
     return line_ends if ends else []
+
+
+def _find_end(line: Line, prepared: PreparedLine, view: ChartView) -> Range | None:
+    """Return the scaled (x, y) of the end of a line: its last value, also where buckets of points are drawn."""
+    end = prepared.end()
+    if end is None or line.series.buckets is None or line.last_value is None or parse_smoothing(view.smoothing):
+        return end
+    y = scale_value(line.last_value, view.log)
+    return end if y is None or not math.isfinite(y) else (end[0], y)
 
 
 def _legend_entries(drawing: _Drawing, view: ChartView) -> list[LegendEntry]:

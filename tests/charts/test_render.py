@@ -234,17 +234,32 @@ def bucketed_spike() -> Line:
 def test_the_crosshair_reads_points_where_it_can_and_else_says_that_it_reads_a_mean() -> None:
     lines = [bucketed_spike(), line("b", [0.2] * 1000, slot=2)]
 
-    def legend(x: float) -> str:
-        return "\n".join(rows(lines, ChartView(crosshair=x, goal="max"), size=(160, 30)))
+    def legend(x: float, label: str = "a") -> str:
+        named = [replace(lines[0], label=label), lines[1]]
+        return "\n".join(rows(named, ChartView(crosshair=x, goal="max"), size=(160, 30)))
 
     assert re.search(r"● a +5\.", legend(333.0))
     assert "mean of" not in legend(333.0)
-    assert re.search(r"● a +0\.149.*mean of steps 300-399", legend(340.0))
+    assert re.search(r"● a +0\.149\d* +300-399", legend(340.0))
+    name = "a name that needs its room"
+    assert re.search(rf"● {name} +0\.149\d* +300-399", legend(340.0, name))
     assert "means of points" in legend(340.0)
     narrow = "\n".join(rows(lines[:1], ChartView(crosshair=340.0)))
     assert "step 340 · mean of steps 300-399" in narrow
     assert re.search(r"● a +0\.1", legend(999.0))
     assert next_best_x(lines[:1], None, 1, "max") == 333.0
+
+
+def test_a_line_of_buckets_ends_at_its_last_value() -> None:
+    series = bucketed_spike().series
+    assert series.buckets is not None
+    high = series.buckets.high.copy()
+    high[-1] = 5.0
+    ending = replace(series, buckets=replace(series.buckets, high=high))
+    for last, row in ((5.0, 1), (0.1, 16)):
+        drawn = rows([Line("a", "a", ending, 1, "●", last=last)], ChartView(), size=(60, 20))
+        ends = [number for number, text in enumerate(drawn) if number and "●" in text]
+        assert ends == [pytest.approx(row, abs=1)]
 
 
 def test_the_crosshair_reaches_the_first_and_the_last_step() -> None:
