@@ -10,7 +10,7 @@ from textual.content import Content
 from labbench import text
 from labbench.charts.glyphs import OTHER_GLYPH, OTHER_SLOT, SERIES_GLYPHS
 from labbench.tui.theme import series_colours
-from labbench.tui.widgets.changes import StaticText
+from labbench.tui.widgets.partial_drawing import StaticText
 
 if TYPE_CHECKING:  # numpy is not imported before the first paint
     from labbench.charts.lines import Line

@@ -17,7 +17,7 @@ from textual.widget import Widget
 from labbench import text
 from labbench.charts import palette
 from labbench.tui.theme import series_colours
-from labbench.tui.widgets.changes import set_titles
+from labbench.tui.widgets.partial_drawing import set_titles
 
 if TYPE_CHECKING:  # numpy is not imported before the first paint
     from labbench.charts.axes import Frame
@@ -153,11 +153,6 @@ class Chart(Widget):
         """The frame of the plot; None before the first drawing."""
         return self._renderer.frame if self._renderer is not None else None
 
-    @property
-    def _top(self) -> int:
-        """Rows above the plot."""
-        return self._renderer.top if self._renderer is not None else 0
-
     def render_line(self, y: int) -> Strip:
         if self._strips is None:
             self._strips = self._draw()
@@ -214,10 +209,10 @@ class Chart(Widget):
 
     def _plot_shares(self, event: events.MouseEvent) -> tuple[float, float] | None:
         """Return the mouse position as fractions of the plot's width and (from the bottom) height."""
-        offset, frame = event.get_content_offset(self), self.frame
-        if frame is None or offset is None:
+        offset, renderer, frame = event.get_content_offset(self), self._renderer, self.frame
+        if renderer is None or frame is None or offset is None:
             return None
-        return (offset.x - frame.column + 0.5) / frame.width, 1 - (offset.y - self._top + 0.5) / frame.height
+        return (offset.x - frame.column + 0.5) / frame.width, 1 - (offset.y - renderer.top + 0.5) / frame.height
 
     def _x_under(self, event: events.MouseEvent) -> float | None:
         shares = self._plot_shares(event)
@@ -283,10 +278,10 @@ class Chart(Widget):
 
     def _box(self, event: events.MouseEvent) -> Box | None:
         """Return the box from the pressed position to the mouse: full height if flat, None if narrow."""
-        frame = self.frame
-        if frame is None or self._pressed is None or abs(event.x - self._pressed[0]) < 2:
+        renderer, frame = self._renderer, self.frame
+        if renderer is None or frame is None or self._pressed is None or abs(event.x - self._pressed[0]) < 2:
             return None
-        border, first = 1, 1 + self._top
+        border, first = 1, 1 + renderer.top
         left, right = sorted((event.x, self._pressed[0]))
         top, bottom = sorted((event.y, self._pressed[1]))
         if bottom - top < 2:

@@ -28,8 +28,8 @@ from labbench.tui.queries import DatabaseProgress, Query
 from labbench.tui.screens.export_view import ExportFormat, FileExport, screen_formats
 from labbench.tui.screens.help import HelpScreen
 from labbench.tui.session import MarkChange, Session
-from labbench.tui.widgets.changes import StaticText
 from labbench.tui.widgets.key_bar import KeyBar
+from labbench.tui.widgets.partial_drawing import StaticText
 from labbench.tui.widgets.prompt import Prompt
 from labbench.tui.widgets.top_bar import TopBar
 

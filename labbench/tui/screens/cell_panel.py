@@ -20,7 +20,7 @@ from labbench.tui.charts.page import ChartPage
 from labbench.tui.charts.settings import ONE_CHART
 from labbench.tui.groups import sample_stats
 from labbench.tui.theme import series_colours
-from labbench.tui.widgets.changes import StaticText, set_height, set_titles
+from labbench.tui.widgets.partial_drawing import StaticText, set_height, set_titles
 from labbench.tui.widgets.text_grid import TextGrid
 
 MAX_CELL_RUNS = 100

@@ -25,7 +25,7 @@ from labbench.tui.screens.compare_table import column_titles, comparison_rows
 from labbench.tui.screens.run import RunScreen
 from labbench.tui.seed_noise import SeedNoise, read_seed_noise
 from labbench.tui.session import Session
-from labbench.tui.widgets.changes import set_titles
+from labbench.tui.widgets.partial_drawing import set_titles
 from labbench.tui.widgets.text_grid import TextGrid
 
 _MAX_COMPARED_RUNS = 100

@@ -37,7 +37,7 @@ from labbench.tui.screens.grid_queries import (
 from labbench.tui.screens.heatmap import MetricHeatMap
 from labbench.tui.screens.run import RunScreen
 from labbench.tui.session import Session
-from labbench.tui.widgets.changes import StaticText, set_titles
+from labbench.tui.widgets.partial_drawing import StaticText, set_titles
 from labbench.tui.widgets.picker import Picker
 from labbench.tui.widgets.text_grid import GridCell, GridRow, TextGrid
 from labbench.tui.widgets.top_bar import describe_sort

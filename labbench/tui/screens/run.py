@@ -19,8 +19,8 @@ from labbench.tui.screens.charting import ChartScreen
 from labbench.tui.screens.run_facts import facts
 from labbench.tui.screens.run_queries import RunDetail, read_run
 from labbench.tui.session import Session
-from labbench.tui.widgets.changes import StaticText, set_titles
 from labbench.tui.widgets.log_view import LogView
+from labbench.tui.widgets.partial_drawing import StaticText, set_titles
 from labbench.tui.widgets.portrait_view import PortraitView
 from labbench.tui.widgets.prompt import Prompt
 

@@ -20,7 +20,7 @@ from labbench.store.reader import Reader
 from labbench.tui.clipboard import TableRows
 from labbench.tui.screens.base import DataScreen, stop_if_cancelled
 from labbench.tui.session import Session
-from labbench.tui.widgets.changes import StaticText, set_titles
+from labbench.tui.widgets.partial_drawing import StaticText, set_titles
 from labbench.tui.widgets.picker import Picker
 
 if TYPE_CHECKING:  # numpy is not imported before the first paint

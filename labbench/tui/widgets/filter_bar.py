@@ -17,7 +17,7 @@ from labbench import text
 from labbench.errors import FilterError
 from labbench.filters import parser
 from labbench.filters.completion import Vocabulary, complete
-from labbench.tui.widgets.changes import StaticText
+from labbench.tui.widgets.partial_drawing import StaticText
 from labbench.tui.widgets.prompt import LineInput
 
 

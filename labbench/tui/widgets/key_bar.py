@@ -14,7 +14,7 @@ from textual.widgets import Input
 
 from labbench import text
 from labbench.text import format_setting_cell
-from labbench.tui.widgets.changes import StaticText
+from labbench.tui.widgets.partial_drawing import StaticText
 
 
 class ConstantLine(StaticText):

@@ -19,7 +19,7 @@ from textual.strip import Strip
 
 from labbench import text
 from labbench.sgr import TextStyle, remove_styles, split_styles
-from labbench.tui.widgets.changes import set_titles
+from labbench.tui.widgets.partial_drawing import set_titles
 
 
 class LogView(ScrollView, can_focus=True):

@@ -18,7 +18,7 @@ from textual.strip import Strip
 from labbench.records import RunRecord
 from labbench.tui.columns.run_column import RunColumn
 from labbench.tui.groups import RunGroup
-from labbench.tui.widgets.changes import DrawnLines, set_titles
+from labbench.tui.widgets.partial_drawing import DrawnLines, set_titles
 from labbench.tui.widgets.run_row import GAP_CELLS, HEADING_ROWS, LEAD_CELLS, RowLayout, RowPainter, RowState
 
 _PREFETCH_ROWS = 40
@@ -86,8 +86,8 @@ class RunRows(ScrollView, can_focus=True):
         groups: Mapping[str, RunGroup] | None = None,
     ) -> None:
         """Show rows in this order; records missing in `records` are requested when they scroll into view."""
-        line = self._row_by_key.get(self.cursor or "", 0) - self.scroll_offset.y
-        before = self._row_by_key.get(self.cursor or "", 0)
+        before = self._cursor_row
+        line = before - self.scroll_offset.y
         is_growing = self._row_by_key.keys() <= set(keys)
         self.keys, self._row_by_key = keys, {key: row for row, key in enumerate(keys)}
         self._records = {record.key: record for record in records}
@@ -186,7 +186,7 @@ class RunRows(ScrollView, can_focus=True):
         rows = [record for key, record in self._records.items() if key in self._row_by_key]
         for column in self.columns:
             column.widen_for(rows)
-        width = self._frozen_width + sum(GAP_CELLS + column.width for column in self.columns[1:])
+        width = self._row_layout.frozen_width + sum(GAP_CELLS + column.width for column in self.columns[1:])
         self.virtual_size = Size(width, len(self.keys) + HEADING_ROWS)
         self._show_position()
         self._strips.clear()
@@ -195,10 +195,6 @@ class RunRows(ScrollView, can_focus=True):
     @property
     def _row_layout(self) -> RowLayout:
         return RowLayout.fit(self.columns, self.scrollable_content_region.width, is_grouped=bool(self.groups))
-
-    @property
-    def _frozen_width(self) -> int:
-        return self._row_layout.frozen_width
 
     def _visible_keys(self) -> Sequence[str]:
         top = self.scroll_offset.y

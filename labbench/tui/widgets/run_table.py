@@ -82,7 +82,7 @@ class RunsTable(RunRows):
         if self.column:
             left = sum(GAP_CELLS + column.width for column in self.columns[1 : self.column])
             right = left + GAP_CELLS + self.columns[self.column].width
-            width = self.scrollable_content_region.width - self._frozen_width
+            width = self.scrollable_content_region.width - self._row_layout.frozen_width
             x = min(max(self.scroll_offset.x, right + 1 - width), left)
             self.scroll_to(x=x, animate=False, force=True, immediate=True)
 

@@ -18,7 +18,7 @@ from textual.strip import Strip
 
 from labbench import text
 from labbench.tui.theme import has_few_colours, heat_ground
-from labbench.tui.widgets.changes import DrawnLines
+from labbench.tui.widgets.partial_drawing import DrawnLines
 
 _GAP_CELLS = 2
 _SHADES = "░▒▓█"
