@@ -26,22 +26,11 @@ from bench.trust.checks import Row, database_fault, first_fault, leftover_fault,
 from bench.trust.processes import Ended, Place, labbench_words
 from bench.trust.results import SMALL, Outcome
 from bench.trust.samples import write_sample
+from bench.trust.sessions import COMMANDS, N_STEPS, Samples, Session, script_words, write_samples
 from labbench.errors import LabbenchError
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer
 
-N_STEPS = 60
-
-SCRIPT = f"""
-import labbench
-with labbench.start("run", experiment="faults", db="runs.db", system_metrics=False) as run:
-    for step in range({N_STEPS}):
-        run.log({{"loss": step / 2, "negative": -step}})
-        if step in (5, 40):
-            run.flush()
-"""
-
-SESSIONS = ("script", "tag", "import", "backup", "vacuum", "doctor", "export")
 OPERATIONS = ("write", "sync", "open")
 ERRORS = {"write": ("eio", "enospc", "short"), "sync": ("eio",), "open": ("eio",)}
 
@@ -66,10 +55,10 @@ def prepare(folder: Path) -> Callable[[int, int], Iterator[Outcome]]:
     shim = folder / "shim.so"
     source = Path(__file__).with_name("fault_shim.c")
     subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", shim, source, "-ldl"], check=True)
-    samples = [write_sample(folder / f"{name}.db", runs=3, points=40, experiment=name) for name in ("sample", "other")]
+    samples = write_samples(folder)
     failures = [
         Failure(session, operation, error, lasts, call)
-        for session in SESSIONS
+        for session in ("script", *COMMANDS)
         for operation in OPERATIONS
         for call in range(1, _count(folder, shim, samples, session, operation) + 1)
         for error in ERRORS[operation]
@@ -95,35 +84,17 @@ def prepare(folder: Path) -> Callable[[int, int], Iterator[Outcome]]:
     return run_trial
 
 
-def _words(place: Place, session: str, samples: list[Path]) -> list[str]:
-    """Prepare the folder of a session, and return its command."""
-    database = place.folder / "runs.db"
-    if session == "script":
-        (place.folder / "train.py").write_text(SCRIPT)
-        return [sys.executable, "train.py"]
-    shutil.copy(samples[0], database)
-    if session == "vacuum":
-        with Writer(database) as writer:
-            writer.remove([_first_key(database)])
-    if session == "doctor":
-        with closing(sqlite3.connect(database)) as connection, connection:
-            connection.execute("UPDATE summary SET n = n + 1")
-    return {
-        "tag": lambda: labbench_words("tag", _first_key(database), "--add", "seen"),
-        "import": lambda: labbench_words("import", "labbench", samples[1]),
-        "backup": lambda: labbench_words("backup", "copy.db"),
-        "vacuum": lambda: labbench_words("vacuum"),
-        "doctor": lambda: labbench_words("doctor", "--fix"),
-        "export": lambda: labbench_words("export", "-o", "out.csv"),
-    }[session]()
+def _begin(place: Place, session: str, samples: Samples) -> list[str]:
+    """Prepare the folder of a session; return the words of its command."""
+    return script_words(place) if session == "script" else COMMANDS[session].begin(place, samples)
 
 
-def _count(folder: Path, shim: Path, samples: list[Path], session: str, operation: str) -> int:
+def _count(folder: Path, shim: Path, samples: Samples, session: str, operation: str) -> int:
     """Return the number of operations of an undisturbed session."""
     place = Place(folder / "count").make()
     counter = folder / "calls"
-    environ = _environ(place, shim, operation) | {"FAULT_COUNT": str(counter)}
-    ended = place.run(_words(place, session, samples), environ=environ)
+    environ = _environ(place, shim, session, operation) | {"FAULT_COUNT": str(counter)}
+    ended = place.run(_begin(place, session, samples), environ=environ)
     if fault := ended.fault():
         raise RuntimeError(f"{session} fails without a fault: {fault}")
     shutil.rmtree(place.folder)
@@ -132,22 +103,25 @@ def _count(folder: Path, shim: Path, samples: list[Path], session: str, operatio
     return number
 
 
-def _environ(place: Place, shim: Path, operation: str = "") -> dict[str, str]:
-    return {"LD_PRELOAD": str(shim), "FAULT_PREFIX": f"{place.folder}/", "FAULT_OPERATION": operation}
+def _environ(place: Place, shim: Path, session: str = "script", operation: str = "") -> dict[str, str]:
+    own = {} if session == "script" else COMMANDS[session].environ
+    return {"LD_PRELOAD": str(shim), "FAULT_PREFIX": f"{place.folder}/", "FAULT_OPERATION": operation} | own
 
 
-def _fault_of_failure(place: Place, shim: Path, samples: list[Path], failure: Failure) -> str | None:
+def _fault_of_failure(place: Place, shim: Path, samples: Samples, failure: Failure) -> str | None:
     """Run a session with a failing call; return what was wrong, in one line."""
     database = place.folder / "runs.db"
-    words = _words(place, failure.session, samples)
+    words = _begin(place, failure.session, samples)
     before = read_points(database) if database.exists() else []
-    environ = _environ(place, shim, failure.operation)
+    environ = _environ(place, shim, failure.session, failure.operation)
     environ |= {"FAULT_CALL": str(failure.call), "FAULT_ERROR": failure.error}
     environ |= {"FAULT_LASTS": "1"} if failure.lasts else {}
     ended = place.run(words, environ=environ, timeout=120)
-    fault = _fault_of_script(place, ended) if failure.session == "script" else ended.fault((0, 1, 2))
-    if fault is None and failure.session != "script":
-        fault = _fault_of_command(place, failure.session, samples, before, ended, words)
+    if failure.session == "script":
+        fault = _fault_of_script(place, ended)
+    else:
+        session = COMMANDS[failure.session]
+        fault = ended.fault((0, 1, 2)) or _fault_of_command(place, session, samples, before, ended, words)
     return fault and f"call {failure.call}: {fault}"
 
 
@@ -175,40 +149,31 @@ def _fault_of_script(place: Place, ended: Ended) -> str | None:
 
 
 def _fault_of_command(
-    place: Place, session: str, samples: list[Path], before: list[Row], ended: Ended, words: list[str]
+    place: Place, session: Session, samples: Samples, before: list[Row], ended: Ended, words: list[str]
 ) -> str | None:
     """Check a command: complete if it said so, else nothing is lost and it works without the fault."""
     database, copy = place.folder / "runs.db", place.folder / "copy.db"
-    expected = sorted([*before, *read_points(samples[1])], key=_sort_key) if session == "import" else before
+    expected = session.expect(before, samples)
     if ended.status != 0:
         present = set(read_points(database))
-        if not set(before) <= present:
-            return f"{len(set(before) - present)} points lost by a command that failed"
+        if lost := set(before) - present - ({*before} - {*expected}):
+            return f"{len(lost)} points lost by a command that failed"
         if copy.exists():
             return "a failed backup left a copy"
         for path in place.folder.glob(".labbench-*"):
             os.utime(path, (0, 0))
-        again = place.run(words)
-        if fault := again.fault():
+        again = place.run(words, environ=session.environ)
+        if fault := again.fault((0, 2) if session.removes or session.name == "rename" else (0,)):
             return f"without the fault: {fault}; before: {ended.err.strip()[-150:]}"
     return first_fault(
         check()
         for check in (
             lambda: database_fault(database),
             lambda: points_fault(database, expected),
-            lambda: points_fault(copy, before) if session == "backup" else None,
+            lambda: points_fault(copy, before) if session.name == "backup" else None,
             lambda: leftover_fault(place, database),
         )
     )
-
-
-def _sort_key(row: Row) -> tuple[str, str, int]:
-    return row[:3]
-
-
-def _first_key(database: Path) -> str:
-    with Reader(database) as reader:
-        return reader.keys()[0]
 
 
 # Environments: (place, shim) -> what was wrong
