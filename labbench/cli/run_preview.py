@@ -94,8 +94,9 @@ class Preview:
 
     def open_executor(self) -> Executor:
         """Return the executor that would train the runs, without a time limit."""
-        resources = replace(self.expanded.grid.resources, timeout=None)
-        return open_executor(self.devices, self.workers, max(1, len(self.due)), resources)
+        grid = self.expanded.grid
+        grid = replace(grid, resources=replace(grid.resources, timeout=None))
+        return open_executor(self.devices, self.workers, max(1, len(self.due)), grid)
 
     def estimate(self, stacks: Sequence[Stack], records: Sequence[RunRecord], executor: Executor) -> Estimate:
         """Estimate the time of the stacks of these records, one per due run, in the same order."""

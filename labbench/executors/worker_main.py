@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -24,11 +25,16 @@ DEVICE_LOST_STATUS = 70
 """Exit status of a worker process whose GPU has failed (EX_SOFTWARE of sysexits.h)."""
 
 
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """First message of a worker process: it waits for stacks."""
+
+
 def serve(connection: Connection, device: str, output: Path) -> None:
     """Serve the driver at the other end of `connection`.
 
-    Receives stacks, and keys of runs to stop; sends events, and None after each stack. Everything printed goes to the
-    file `output`.
+    Receives stacks, and keys of runs to stop; sends `Ready`, then events, and None after each stack. Everything printed
+    goes to the file `output`.
     """
     os.environ.pop("PYTHONSAFEPATH", None)  # set for the start of the fork server, not for scripts started here
     leave_to_driver()
@@ -38,6 +44,7 @@ def serve(connection: Connection, device: str, output: Path) -> None:
     redirect_output(output)
     end_with_driver(connection)
     try:
+        connection.send(Ready())
         while isinstance(stack := connection.recv(), Stack):
             for event in train_and_listen(stack, device, connection):
                 connection.send(event)

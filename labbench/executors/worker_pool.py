@@ -1,22 +1,24 @@
-"""Executor with worker processes, which train one stack at a time and are forked from a server that has loaded torch.
+"""Executor with worker processes, which train one stack at a time.
 
-Forking takes about 20 ms; starting a process that imports torch takes about a second. If a worker dies, the runs of its
-stack are retried in halves by new workers until the run that kills its worker is alone; that run fails with the cause
-and its last lines of output.
+They are forked from a server that has loaded torch: forking takes about 20 ms, starting a process that imports torch
+more than a second. Workers that start scripts need no torch and no server. If a worker dies, the runs of its stack are
+retried in halves by new workers until the run that kills its worker is alone; that run fails with the cause and its
+last lines of output.
 """
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
 import os
 import signal
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import ForkServerContext, ForkServerProcess
+from multiprocessing.context import ForkServerContext, ForkServerProcess, SpawnContext, SpawnProcess
 from pathlib import Path
+from typing import TypeAlias
 
 from labbench.errors import LabbenchError
 from labbench.executors import Executor
@@ -26,7 +28,7 @@ from labbench.executors.message_reader import MessageReader
 from labbench.executors.scratch import ScratchFolder, keep_sockets_in_scratch_folder
 from labbench.executors.script_process import signal_name
 from labbench.executors.watched_stack import WatchedStack
-from labbench.executors.worker_main import DEVICE_LOST_STATUS, DRIVER_SIGNALS, serve
+from labbench.executors.worker_main import DEVICE_LOST_STATUS, DRIVER_SIGNALS, Ready, serve
 from labbench.records import Event, Failed, Finished, Log, Stack
 from labbench.terminal_output import OutputText
 from labbench.train.active_runs import ActiveRuns
@@ -49,15 +51,22 @@ WORKER_ENVIRONMENT = {
 }
 
 
+WorkerContext: TypeAlias = ForkServerContext | SpawnContext
+"""How worker processes start: forked from a server, or by themselves."""
+
+
 class WorkerExecutor(Executor):
     """Trains stacks in worker processes, one per entry of `devices`.
 
     A device may occur several times.
     """
 
-    def __init__(self, devices: Sequence[str], *, timeout: float | None = None) -> None:
-        """`timeout` is the time limit of one attempt of a run in seconds."""
-        context = start_forkserver()
+    def __init__(self, devices: Sequence[str], *, timeout: float | None = None, load_torch: bool = True) -> None:
+        """`timeout` is the time limit of one attempt of a run in seconds.
+
+        Stacks of scripts need no workers that have loaded torch.
+        """
+        context = start_forkserver() if load_torch else multiprocessing.get_context("spawn")
         self._folder = ScratchFolder()
         outputs = [Path(self._folder.path, f"worker-{number}.txt") for number in range(len(devices))]
         self._workers = [
@@ -111,17 +120,18 @@ class WorkerExecutor(Executor):
 class Worker:
     """The driver's handle of a worker process, which is started for its first stack."""
 
-    def __init__(self, context: ForkServerContext, device: str, output: Path, timeout: float | None) -> None:
+    def __init__(self, context: WorkerContext, device: str, output: Path, timeout: float | None) -> None:
         self.device = device
         self.timeout = timeout
         self.busy = False
         self.died = False
+        self._is_ready = False
         self._watched: WatchedStack | None = None
         """The current stack."""
         self.connection: Connection
         self._reader: MessageReader
         self._context = context
-        self._process: ForkServerProcess | None = None
+        self._process: ForkServerProcess | SpawnProcess | None = None
         self._output = output  # a file, since its output must not mix with the driver's results
         self._printed = CapturedFile(output)
         self._output_size = 0
@@ -137,7 +147,7 @@ class Worker:
             self._start()
         self.busy, self._watched = True, WatchedStack(stack, self.timeout)
         self._printed = CapturedFile(self._output, start=self._printed.end, n_runs=len(stack.runs))
-        with contextlib.suppress(OSError):  # the process has just died, which `receive` detects
+        with suppress(OSError):  # the process has just died, which `receive` detects
             self.connection.send(stack)
 
     def waitables(self) -> tuple[Connection, int]:
@@ -152,10 +162,14 @@ class Worker:
         """
         assert self._process is not None
         assert self._watched is not None
-        messages: list[Event | None] = self._reader.take()
+        messages: list[Event | Ready | None] = self._reader.take()
         if messages:
             self._watched.report()
         for event in messages:
+            if isinstance(event, Ready):
+                self._is_ready = True
+                self._watched.restart_clock()  # the start of the process is not the runs' time
+                continue
             has_ended = isinstance(event, Failed | Finished)
             if has_ended or event is messages[0]:  # what was printed before the other messages is in the file by now
                 yield from self._logs(self._printed.take(everything=has_ended))
@@ -181,7 +195,7 @@ class Worker:
 
     def overdue_runs(self) -> dict[str, str]:
         """Return the runs that have exceeded the time limit, each with its error message."""
-        if self._watched is None:  # the stack has just ended
+        if self._watched is None or not self._is_ready:  # the stack has just ended, or its process is being started
             return {}
         if (size := self._output.stat().st_size) != self._output_size:  # printing is a sign of life
             self._output_size = size
@@ -204,7 +218,7 @@ class Worker:
     def request_stop(self, runs: list[str]) -> None:
         """Ask the process to stop these runs at their next boundary."""
         if runs and self._process is not None:
-            with contextlib.suppress(OSError):
+            with suppress(OSError):
                 self.connection.send(runs)
 
     def kill(self, grace: float = 0.0) -> int | None:
@@ -215,7 +229,7 @@ class Worker:
         if self._process is None or (pid := self._process.pid) is None:
             return None
         self._process.join(grace)
-        with contextlib.suppress(ProcessLookupError, PermissionError):  # has ended, or is not a group leader yet
+        with suppress(ProcessLookupError, PermissionError):  # has ended, or is not a group leader yet
             os.killpg(pid, signal.SIGKILL)
         self._process.kill()
         self._process.join()
@@ -228,13 +242,15 @@ class Worker:
         return status
 
     def _start(self) -> None:
+        self._is_ready = False
         self._output.write_bytes(b"")
         self._printed = CapturedFile(self._output)
         self.connection, theirs = self._context.Pipe()
         self._reader = MessageReader(self.connection)
         process = self._context.Process(target=serve, args=(theirs, self.device, self._output), daemon=True)
         try:
-            process.start()
+            with _environment_of_workers():
+                process.start()
         except (EOFError, OSError) as error:
             raise LabbenchError(
                 f"cannot start a worker process ({error or 'the fork server has ended'}); "
@@ -258,20 +274,27 @@ def start_forkserver() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["labbench.train.loop", "labbench.executors.worker_main"])
     keep_sockets_in_scratch_folder()
-    before = {name: os.environ.get(name) for name in (*WORKER_ENVIRONMENT, DRIVER_VARIABLE)}
     resource_tracker.ensure_running()  # first, because starting it unblocks signals
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, DRIVER_SIGNALS)  # inherited, so no Ctrl-C while torch loads
+    with _environment_of_workers():
+        forkserver.ensure_running()  # malloc reads the environment only at the start of a process
+    return context
+
+
+@contextmanager
+def _environment_of_workers() -> Iterator[None]:
+    """Set what processes started in the block inherit: `WORKER_ENVIRONMENT`, and no signal until they are ready."""
+    before = {name: os.environ.get(name) for name in (*WORKER_ENVIRONMENT, DRIVER_VARIABLE)}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, DRIVER_SIGNALS)  # so no Ctrl-C while torch loads
     for name, value in WORKER_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     os.environ[DRIVER_VARIABLE] = driver_mark()
     try:
-        forkserver.ensure_running()  # malloc reads the environment only at the start of a process
+        yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for name, old in before.items():
             if old is None:
                 del os.environ[name]
-    return context
 
 
 def cause_of_death(exit_status: int | None) -> str:

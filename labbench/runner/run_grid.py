@@ -17,10 +17,10 @@ from labbench.executors.scratch import remove_abandoned_folders
 from labbench.executors.slurm.job import SlurmJob
 from labbench.executors.worker_pool import WorkerExecutor
 from labbench.files import files_folder
+from labbench.grid import Grid
 from labbench.records import (
     Command,
     NewRun,
-    Resources,
     RunRecord,
     Runtime,
     Stack,
@@ -246,13 +246,12 @@ class GridTraining:
         return attached, [replace(run, config=configs[run.key]) for run in adopted]
 
     def _open_executor(self, stacks: int, jobs: Sequence[SlurmJob]) -> Executor:
-        resources = self.expanded.grid.resources
         if self.options.executor == "slurm":
             device = self.devices[0] if self.options.device == "auto" else self.options.device
             return open_slurm_executor(self.expanded, self.db, device, jobs)
         if self.options.executor == "ray":
             return open_ray_executor(self.expanded, self.db, self.options.device, self.options.address)
-        return open_executor(self.devices, self.options.workers, stacks, resources)
+        return open_executor(self.devices, self.options.workers, stacks, self.expanded.grid)
 
     def _make_driver(self, recorder: EventRecorder, executor: Executor, interruption: Interruption) -> Driver:
         files = files_folder(self.db)
@@ -334,10 +333,11 @@ def set_loader_count(runtime: Runtime, devices: Sequence[str], workers: int) -> 
     return replace(runtime, loaders=min(MAX_LOADERS, max(least, usable_cpu_count() // workers - 1)))
 
 
-def open_executor(devices: Sequence[str], workers: int | None, stacks: int, resources: Resources) -> Executor:
+def open_executor(devices: Sequence[str], workers: int | None, stacks: int, grid: Grid) -> Executor:
     """Return the executor for `--workers`, with at most one worker per stack."""
     if workers == 0:
         return InProcessExecutor(devices[0])
     if workers is None:
-        workers = usable_cpu_count() if devices == ["cpu"] else len(worker_devices(devices, resources.gpus))
-    return WorkerExecutor([devices[i % len(devices)] for i in range(min(workers, stacks))], timeout=resources.timeout)
+        workers = usable_cpu_count() if devices == ["cpu"] else len(worker_devices(devices, grid.resources.gpus))
+    assigned = [devices[i % len(devices)] for i in range(min(workers, stacks))]
+    return WorkerExecutor(assigned, timeout=grid.resources.timeout, load_torch=grid.command is None)

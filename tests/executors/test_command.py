@@ -65,6 +65,16 @@ def test_the_example_script_logs_to_the_runs_of_its_grid(tmp_path: Path, workers
     assert "nothing to do" in again.stderr
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the mapped libraries of a process")
+def test_scripts_start_without_waiting_for_torch(grid_of: Callable[..., Path], tmp_path: Path) -> None:
+    grid = grid_of("import os; print('torch' in open(f'/proc/{os.getppid()}/maps').read())", "[grid]\nx = [1]\n")
+    words = [sys.executable, "-m", "labbench", "run", str(grid), "--workers", "1"]
+    subprocess.run(words, cwd=tmp_path, check=True, capture_output=True)
+    with Reader(tmp_path / "runs.db") as reader:
+        [run] = reader.runs()
+        assert reader.logs(run.key) == ["False\n"]
+
+
 def test_the_exit_status_decides_and_the_last_lines_are_recorded(
     labbench: Labbench, grid_of: Callable[..., Path]
 ) -> None:
