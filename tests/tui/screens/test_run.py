@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 from rich.color import Color
+from textual.content import Content
 from textual.pilot import Pilot
 
 import labbench
@@ -18,10 +21,12 @@ from helpers.tui_samples import write_portraits
 from labbench.records import Finished, Log, MetricSummary, RunRecord, Started
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer
+from labbench.tui.screens.run import RunScreen
 from labbench.tui.screens.run_facts import facts
 from labbench.tui.screens.run_queries import RunDetail
 from labbench.tui.theme import DARK, LIGHT
 from labbench.tui.widgets.log_view import LogView
+from labbench.tui.widgets.partial_drawing import StaticText
 
 
 @SIZES
@@ -200,3 +205,23 @@ def test_output_is_visible_whatever_its_colours(tmp_path: Path) -> None:
             assert styles["green"].color == Color.from_ansi(2)
 
     use(tmp_path / "runs.db", look)
+
+
+def test_facts_are_laid_out_for_the_width_beside_the_scroll_bar(database: Path) -> None:
+    words = f"{'a' * 18} {'b' * 17}"  # as wide as the column without a scroll bar
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute(
+            "UPDATE runs SET config = json_set(config, '$.comment', ?), note = ?", (words, "line\n" * 60)
+        )
+
+    async def look(pilot: Pilot[None]) -> None:
+        await press(pilot, "enter")
+        run_screen, words = pilot.app.screen, pilot.app.screen.query_one("#facts-text", StaticText)
+        width = run_screen.query_one("#facts").scrollable_content_region.width
+        assert width == words.size.width
+        assert isinstance(run_screen, RunScreen)
+        assert run_screen._detail is not None
+        assert isinstance(words.content, Content)
+        assert words.content.plain == facts(run_screen._detail, width).plain
+
+    use(database, look, size=(120, 40))
