@@ -23,7 +23,7 @@ from labbench.store.connection import is_new
 from labbench.store.reader import Reader
 from labbench.store.recording.continuation import Continuation
 from labbench.text import format_count
-from labbench.train.checkpoint_header import read_checkpoint_state
+from labbench.train.checkpoint_header import describe_variable, read_checkpoint_state
 
 INDEPENDENT_SCHEDULES = ("constant", "step")
 """Learning-rate schedules that do not depend on `epochs`."""
@@ -139,7 +139,7 @@ def _read_state(expanded: ExpandedGrid, shorter: RunRecord, path: Path) -> Conti
     try:
         state = read_checkpoint_state(path)
         if state["lost"]:
-            return f"self.{state['lost'][0]} of the shorter run could not be saved"
+            return f"{describe_variable(state['lost'][0])} of the shorter run could not be saved"
         if state["precision"] != runtime.precision:
             return f"[runtime] precision is {runtime.precision}, and the shorter run's was {state['precision']}"
         pending = len(state["recorder"]["losses"])

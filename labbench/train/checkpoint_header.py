@@ -29,3 +29,9 @@ def read_checkpoint_state(path: Path) -> dict[str, Any]:
             raise ValueError(f"{path} is incomplete")
     state: dict[str, Any] = json.loads(header["__metadata__"]["state"])
     return state
+
+
+def describe_variable(path: str) -> str:
+    """Return a variable as text: `self.n` of a model, `self.n of the task`, `CALLS of task.py`."""
+    owner, colon, name = path.partition(": ")
+    return f"{name} of {owner}" if colon else f"self.{path}"

@@ -10,11 +10,12 @@ never change.
 
 from __future__ import annotations
 
+import pickle
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -59,6 +60,9 @@ class Purpose(IntEnum):
 
 
 CPU = torch.device("cpu")
+
+GENERATORS = (random.Random, np.random.Generator, np.random.RandomState, torch.Generator)
+"""Classes of random generators with a state of their own."""
 
 INITIAL_KEY = (0x243F6A88, -0x7A5CF72D)
 """Initial words of a key: fractional digits of pi, 0x243F6A88 and 0x85A308D3."""
@@ -179,6 +183,32 @@ def generator_states() -> tuple[object, ...]:
     """
     _, words, position, *gauss = np.random.get_state()
     return torch.get_rng_state().numpy().tobytes(), (np.asarray(words).tobytes(), position, gauss), random.getstate()
+
+
+def generator_state(generator: Any) -> bytes | None:
+    """Return the state of one of `GENERATORS`; None if it has none, such as `random.SystemRandom`."""
+    state: Any
+    match generator:
+        case np.random.Generator():
+            state = generator.bit_generator.state
+        case np.random.RandomState() | torch.Generator():
+            state = generator.get_state()
+        case random.SystemRandom():
+            return None
+        case _:
+            state = generator.getstate()
+    return pickle.dumps(state)
+
+
+def set_generator_state(generator: Any, state: bytes) -> None:
+    """Restore a state that `generator_state` returned."""
+    match generator:
+        case np.random.Generator():
+            generator.bit_generator.state = pickle.loads(state)
+        case np.random.RandomState() | torch.Generator():
+            generator.set_state(pickle.loads(state))
+        case _:
+            generator.setstate(pickle.loads(state))
 
 
 def seed_all(seed: int) -> None:

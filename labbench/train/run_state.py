@@ -14,6 +14,7 @@ from torch import Tensor
 from labbench.records import ALL_EPOCHS, AT_RUNG, Boundary, Config, RunRecord, Runtime, Started, Stop
 from labbench.train import checkpoints
 from labbench.train.active_runs import StopRequests
+from labbench.train.checkpoint_header import describe_variable
 from labbench.train.early_stopping import EarlyStopping
 from labbench.train.engine.module_state import Attributes
 from labbench.train.engine.stepper import TrainingState
@@ -132,7 +133,7 @@ class TrainingRun:
         if self.has_warned or not attributes.lost:
             return None
         self.has_warned = True
-        names = ", ".join(f"self.{path}" for path in attributes.lost)
+        names = ", ".join(map(describe_variable, attributes.lost))
         return (
             f"{names} changed in training and cannot be saved in a checkpoint: if the run is interrupted, it resumes "
             "with a new value (numbers, strings, lists, dicts, tensors, arrays and generators can be saved)"

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from labbench.train.host_copies import SyncPoint, to_host
-from labbench.train.tasks.attributes import is_plain_object
+from labbench.train.tasks.attributes import TaskAttributes
+from labbench.train.tasks.object_state import ObjectState, is_plain_object
 
 Tree: TypeAlias = Any
 """A number, string, bool or None; any other value is a dict with its kind under the key `is`."""
@@ -38,9 +39,9 @@ MAX_DEPTH = 20
 
 @dataclass(frozen=True)
 class Attributes:
-    """Module attributes that have changed since the model was made.
+    """Attributes of modules, and variables of the task's code, that have changed since the model was made.
 
-    Keys are paths such as `encoder.calls`.
+    Keys are paths such as `encoder.calls`, and `the task: self.calls` (`TaskVariables`).
     """
 
     trees: Mapping[str, Tree] = field(default_factory=dict)
@@ -48,6 +49,9 @@ class Attributes:
     """Tensors that the trees refer to, by name."""
     lost: tuple[str, ...] = ()
     """Paths of changed attributes that cannot be saved."""
+
+    def __or__(self, other: Attributes) -> Attributes:
+        return Attributes({**self.trees, **other.trees}, {**self.tensors, **other.tensors}, self.lost + other.lost)
 
     @property
     def changed(self) -> list[str]:
@@ -191,6 +195,36 @@ class AttributeTracker:
                     encoder = _Encoder(path, registered)
                     encoded.append((path, encoder.encode(value), encoder))
         return encoded
+
+
+class TaskTracker:
+    """Track changes of the variables of a task's code since a run's model was made."""
+
+    def __init__(self, model: nn.Module, attributes: TaskAttributes) -> None:
+        parts = [*model.modules(), *model.parameters(), *model.buffers()]
+        self._registered, self._variables = {id(part) for part in parts}, attributes.variables
+        self._fixed = {id(part): ObjectState("part of the model") for part in parts}
+        self._before = self._variables.capture(self._fixed)
+
+    def changes(self) -> Attributes:
+        """Return the variables that differ from their initial values."""
+        trees: dict[str, Tree] = {}
+        tensors: dict[str, Tensor] = {}
+        lost = []
+        for path, value in self._variables.changed_since(self._before, self._fixed).items():
+            encoder = _Encoder(path, self._registered)
+            tree = encoder.encode(value)
+            if encoder.opaque:
+                lost.append(path)
+            else:
+                trees[path] = tree
+                tensors |= encoder.tensors
+        return Attributes(trees, tensors, tuple(lost))
+
+    def restore(self, attributes: Attributes) -> None:
+        """Set the variables; paths of modules are ignored."""
+        for path, tree in attributes.trees.items():
+            self._variables.set(path, _decode(tree, attributes.tensors, self._variables.get(path)))
 
 
 def _decode(tree: Tree, tensors: Mapping[str, Tensor], current: Any) -> Any:

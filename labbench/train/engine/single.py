@@ -18,7 +18,7 @@ from labbench.train.data.dataset import Split
 from labbench.train.data.samples import Samples, call_model, concatenate, map_tensors, split_samples
 from labbench.train.engine.dropout import swap_dropout
 from labbench.train.engine.freezing import set_mode
-from labbench.train.engine.module_state import AttributeTracker
+from labbench.train.engine.module_state import AttributeTracker, TaskTracker
 from labbench.train.engine.run_optimizer import RunOptimizer
 from labbench.train.engine.schedules import StepCounter
 from labbench.train.engine.stepper import StepResult, TrainingState, Workload
@@ -59,6 +59,7 @@ class SingleStepper:
         parts = optional_parts(self.task)
         self._microbatch_size, self._has_penalty = parts.microbatch_size, parts.penalty is not None
         self._attributes = AttributeTracker(model)
+        self._variables = TaskTracker(model, attributes_of(self.task))
         own = {id(parameter) for parameter in self.parameters.values()}
         self._foreign = {path: p for path, p in attributes_of(self.task).parameters().items() if id(p) not in own}
         """Parameters in the task's attributes that are not part of the model, by path."""
@@ -149,7 +150,10 @@ class SingleStepper:
         if self._has_averages:
             with self._using(averaged=True):
                 averages = {n: p.detach().clone() for n, p in self.parameters.items() if p.requires_grad}
-        attributes, state_dicts = self._attributes.changes(), self._optimizer.save_state_dicts()
+        attributes, state_dicts = (
+            self._attributes.changes() | self._variables.changes(),
+            self._optimizer.save_state_dicts(),
+        )
         return TrainingState(copies, self._optimizer.state(), attributes, state_dicts, averages)
 
     def _using(self, *, averaged: bool) -> AbstractContextManager[None]:
@@ -165,6 +169,7 @@ class SingleStepper:
             path, _, buffer = name.rpartition(".")
             self.model.get_submodule(path)._buffers[buffer] = state.tensors[name].clone()
         self._attributes.restore(state.attributes)
+        self._variables.restore(state.attributes)
         self._optimizer.load(state.optimizer_state, state.state_dicts)
         if self._averages is not None and state.averages:
             trained = [name for name, parameter in self.parameters.items() if parameter.requires_grad]

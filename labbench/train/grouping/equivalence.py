@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from labbench.errors import is_out_of_memory
 from labbench.records import Config
+from labbench.train.checkpoint_header import describe_variable
 from labbench.train.data.dataset import Data
 from labbench.train.data.samples import count_samples
 from labbench.train.engine.module_state import Attributes
@@ -31,11 +32,16 @@ from labbench.train.grouping.work_counter import WorkCounter
 from labbench.train.host_copies import SyncPoint, sync_point
 from labbench.train.precision import Precision
 from labbench.train.rng import Purpose, generator_seed, generator_states, seeded_generators
+from labbench.train.tasks.task import FileTask, make_model
 
 CHECKED_RUNS = 3
 """Maximum number of runs in the check."""
 CHECKED_SAMPLES = 16
 """Maximum number of samples per run in the check."""
+SHARED_VARIABLE = (
+    "its model(config) sets a variable outside of self and of the model, such as a global one, on which the results "
+    "depend: loss(self, outputs, targets, config) can read the config instead"
+)
 RELATIVE_TOLERANCE = 1e-9
 """Tolerance relative to the largest absolute value of a tensor."""
 
@@ -62,10 +68,13 @@ def find_mismatch(
     for name, parameter in models[0].named_parameters():
         if parameter.is_complex():
             return f"its {name} is complex"
-    chosen = sorted({0, len(models) // 2, len(models) - 1})[:CHECKED_RUNS]
+    indices = sorted({0, len(models) // 2, len(models) - 1})[:CHECKED_RUNS]
+    chosen = [models[i] for i in indices], [configs[i] for i in indices]
     try:
         with Float64Mode():
-            reason = compare_with_loop(engine, [models[i] for i in chosen], [configs[i] for i in chosen], workload)
+            reason = compare_with_loop(engine, *chosen, workload)
+            if reason is not None and not compare_with_loop(engine, *chosen, workload, makes_models=False):
+                reason = SHARED_VARIABLE
         return reason or check_bf16(engine, models[0], configs[0], workload)
     except Exception as error:  # a user's forward or loss may raise anything, and torch.func may reject it
         if is_out_of_memory(error):
@@ -74,13 +83,24 @@ def find_mismatch(
 
 
 def compare_with_loop(
-    engine: str, models: Sequence[nn.Module], configs: Sequence[Config], workload: Workload
+    engine: str,
+    models: Sequence[nn.Module],
+    configs: Sequence[Config],
+    workload: Workload,
+    *,
+    makes_models: bool = True,
 ) -> str | None:
-    """Return the first difference between a step of a stack and single steps, or None."""
+    """Return the first difference between a step of a stack and single steps, or None.
+
+    With `makes_models`, the task makes each run's model again before its single step, as before its training in the
+    loop: `model(config)` may set variables that its loss or a forward read.
+    """
     data, batch = sample_batch(workload, [config["seed"] for config in configs])
     sample = Workload(workload.task, data, batch.shape[1], fixed=PLAIN_SGD, gpu_layers=workload.uses_gpu_layers)
     expected: list[dict[str, Tensor]] = []
     for row, (model, config) in enumerate(zip(models, configs, strict=True)):
+        if makes_models and isinstance(workload.task, FileTask):
+            make_model(workload.task, config)
         loop = SingleStepper(copy.deepcopy(model), config, sample, StepCounter())
         with seeded_generators(generator_seed(config["seed"], Purpose.GENERATOR, 1)):
             states_before = generator_states()
@@ -90,7 +110,7 @@ def compare_with_loop(
             if states_before != generator_states():
                 return "its forward draws random numbers"
         if names := find_stateful_attributes(loop, partial(copy.deepcopy, model), batch[row : row + 1]):
-            return f"{', '.join(f'self.{name}' for name in names)} carries state from one step to the next"
+            return f"{', '.join(map(describe_variable, names))} carries state from one step to the next"
     members = list(map(StackMember.from_model, models, configs))
     results = collect_results(StackedStepper(engine, copy.deepcopy(models[0]), members, sample, StepCounter()), batch)
     for loop_values, stack_values in zip(expected, results, strict=True):

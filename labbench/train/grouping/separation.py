@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from torch import nn
 
 from labbench.records import Config
-from labbench.train.tasks.attributes import ObjectState, difference, restore
 from labbench.train.tasks.loss_config import separating_values
+from labbench.train.tasks.object_state import ObjectState, difference, restore
 from labbench.train.tasks.task import Task, attributes_of, reads_attributes
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from labbench.train.engine.dropout import SPATIAL_DIMENSIONS
-from labbench.train.tasks.attributes import ObjectState, capture, difference
+from labbench.train.tasks.object_state import ObjectState, capture, difference
 
 IGNORED_ATTRIBUTES = frozenset(("_parameters", "_buffers", "_modules", "_flat_weight_refs"))
 """Attributes with tensors and modules, which are compared by shape, and weak references to tensors."""

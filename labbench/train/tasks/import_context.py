@@ -32,6 +32,12 @@ def imports_of(task: str) -> AbstractContextManager[None]:
     return _context_of(Path(file).absolute()).enter() if file.endswith(".py") else nullcontext()
 
 
+def open_modules() -> list[ModuleType]:
+    """Return the imported modules of the task whose context is open."""
+    context = ImportContext._open
+    return [] if context is None else [module for module in list(sys.modules.values()) if context.owns(module)]
+
+
 class ImportContext:
     """Local modules of one task file.
 
@@ -77,7 +83,7 @@ class ImportContext:
             self._modules = {
                 name: module
                 for name, module in list(sys.modules.items())
-                if module is not modules.get(name) and self._owns(module)
+                if module is not modules.get(name) and self.owns(module)
             }
             for path in (location for module in self._modules.values() for location in _locations(module)):
                 self._stamps.setdefault(path, _stamp(path, before=start))
@@ -86,7 +92,7 @@ class ImportContext:
             sys.modules.update(shadowed)
             sys.path[:] = paths
 
-    def _owns(self, module: ModuleType) -> bool:
+    def owns(self, module: ModuleType) -> bool:
         """Return True for a module imported from the paths of this task."""
         return any(_lies_in(location, Path(path).absolute()) for location in _locations(module) for path in self._paths)
 

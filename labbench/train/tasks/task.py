@@ -28,7 +28,7 @@ from labbench.train.failures import error_location
 from labbench.train.rng import Purpose, generator_seed, seeded_generators
 from labbench.train.tasks.attributes import TaskAttributes
 from labbench.train.tasks.builtin import TASKS
-from labbench.train.tasks.import_context import imports_of
+from labbench.train.tasks.import_context import imports_of, open_modules
 from labbench.train.tasks.losses import accuracy, cross_entropy
 from labbench.train.tasks.optional_parts import OptionalParts, read_optional_parts
 
@@ -213,7 +213,8 @@ def _make_task(module: ModuleType, name: str, file: Path) -> Task:
         _require_known_parameters(f"{name}.{part} in {file}", function, ("outputs", "targets"), ("config",))
     if optional.penalty is not None:
         _require_known_parameters(f"{name}.penalty in {file}", optional.penalty, ("model",), ("inputs", "config"))
-    return FileTask(instance.params, instance.data, instance.model, loss, metrics, TaskAttributes(instance), optional)
+    attributes = TaskAttributes(instance, open_modules())
+    return FileTask(instance.params, instance.data, instance.model, loss, metrics, attributes, optional)
 
 
 @lru_cache(maxsize=64)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -14,7 +16,7 @@ torch = pytest.importorskip("torch")
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from helpers.training import History, histories, raise_failure, run_of
+from helpers.training import History, histories, raise_failure, run_of, train_interrupted, without_times
 from labbench.errors import InputError
 from labbench.params.param import Param
 from labbench.records import Event, Log, Runtime
@@ -22,7 +24,8 @@ from labbench.runner.planner import make_stack
 from labbench.train.data.dataset import Data, load_digits
 from labbench.train.loop import train
 from labbench.train.tasks.attributes import TaskAttributes
-from labbench.train.tasks.task import FileTask
+from labbench.train.tasks.import_context import imports_of
+from labbench.train.tasks.task import FileTask, load_task
 
 EXACT = Runtime(precision="float64")
 
@@ -341,3 +344,117 @@ def test_a_task_that_changes_its_config_changes_no_run() -> None:
     runs = ordered(events_of(CONFIGS, task_of(Changing)))
     for run, unchanged in zip(runs, ordered(events_of(CONFIGS, task_of(Base))), strict=True):
         assert run.curves["train/loss"] == pytest.approx(unchanged.curves["train/loss"], rel=1e-10)
+
+
+class InClass(Base):
+    """Sets the attribute of its class, which all runs of a stack would share."""
+
+    def set_focus(self, config: dict[str, Any]) -> None:
+        type(self).focus = config["focus"]
+
+
+GLOBAL = SimpleNamespace(focus=0.0)
+
+
+class InGlobal(Base):
+    def set_focus(self, config: dict[str, Any]) -> None:
+        GLOBAL.focus = config["focus"]
+
+    def gamma(self) -> Any:
+        return GLOBAL.focus
+
+
+class Scaled(nn.Module):
+    """A network whose forward reads a global variable."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = mlp()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        scores: Tensor = self.network(inputs) * (1 + GLOBAL.focus)
+        return scores
+
+
+class InForward(Base):
+    network = Scaled
+
+    def set_focus(self, config: dict[str, Any]) -> None:
+        GLOBAL.focus = config["focus"]
+
+
+@pytest.mark.parametrize("kind", [InClass, InGlobal, InForward])
+def test_runs_whose_model_sets_a_variable_outside_of_the_task_train_one_by_one(kind: type[Any]) -> None:
+    events = events_of(CONFIGS, task_of(kind))
+    assert ways(ordered(events)) == {"loop"}
+    assert_as_alone(CONFIGS, kind, ordered(events))
+    assert all("model(config) sets a variable outside of self and of the model" in note for note in notes(events))
+
+
+class Annealed(Base):
+    """Counts the calls of its loss, draws from a generator of its own, and keeps a moving average of its losses."""
+
+    def __init__(self) -> None:
+        self.calls, self.generator, self.averages = 0, np.random.default_rng(0), [torch.zeros(())]
+
+    def set_focus(self, config: dict[str, Any]) -> None: ...
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        self.calls += 1
+        entropy = F.cross_entropy(outputs, targets, reduction="none")
+        self.averages[0] = 0.9 * self.averages[0] + 0.1 * entropy.detach().mean()
+        weight = min(1.0, self.calls / 100) + 0.1 * float(self.generator.random())
+        return entropy * weight + 0.01 * self.averages[0]
+
+
+ANNEALED = [{"epochs": 4, "batch_size": 32, "lr": lr} for lr in (0.1, 0.01, 0.05)]
+
+
+def test_each_run_begins_with_the_attributes_that_its_loss_changes() -> None:
+    events = events_of(ANNEALED, task_of(Annealed))
+    assert ways(ordered(events)) == {"loop"}
+    assert_as_alone(ANNEALED, Annealed, ordered(events))
+    expected = "self.averages of the task, self.calls of the task, self.generator of the task carries state"
+    assert all(expected in note for note in notes(events))
+
+
+def test_attributes_that_a_loss_changes_are_restored_when_a_run_resumes(tmp_path: Path) -> None:
+    resumed = train_interrupted(task_of(Annealed), ANNEALED, tmp_path, EXACT)
+    uninterrupted = ordered(events_of(ANNEALED, task_of(Annealed)))
+    assert resumed == [without_times(history) for history in uninterrupted]
+
+
+TASK_WITH_VARIABLES = """
+import numpy as np
+import torch.nn.functional as F
+from labbench.train.tasks.builtin import DigitsTask
+from helper import draw
+
+CALLS = 0
+RNG = np.random.default_rng(3)
+
+class Task(DigitsTask):
+    calls = 0
+
+    def loss(self, outputs, targets):
+        global CALLS
+        CALLS += 1
+        Task.calls += 2
+        weight = 1 / CALLS + 0.1 * Task.calls + RNG.random() + draw()
+        return F.cross_entropy(outputs, targets, reduction="none") * float(weight)
+"""
+
+
+def test_each_run_begins_with_the_numbers_and_generators_of_the_tasks_modules(tmp_path: Path) -> None:
+    (tmp_path / "task.py").write_text(TASK_WITH_VARIABLES)
+    (tmp_path / "helper.py").write_text("import random\nRNG = random.Random(3)\ndef draw():\n    return RNG.random()\n")
+    name = f"{tmp_path / 'task.py'}:Task"
+    configs = [{"epochs": 2, "train_size": 64, "batch_size": 32, "lr": lr} for lr in (0.1, 0.01)]
+    with imports_of(name):
+        grid = ordered(events_of(configs, cast(FileTask, load_task(name)), EXACT))
+        for config, run in zip(configs, grid, strict=True):
+            (alone,) = ordered(events_of([config], cast(FileTask, load_task(name)), EXACT))
+            assert without_times(alone) == without_times(run)
+        resumed = train_interrupted(load_task(name), [{**config, "epochs": 4} for config in configs], tmp_path, EXACT)
+        longer = ordered(events_of([{**config, "epochs": 4} for config in configs], cast(FileTask, load_task(name))))
+        assert resumed == [without_times(history) for history in longer]
