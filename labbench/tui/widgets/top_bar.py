@@ -34,11 +34,18 @@ class TopBar(Widget):
 
     def render(self) -> Content:
         width = self.size.width
-        right = self._progress_content()
-        name = Content.assemble(("labbench", "bold $primary"), ("  " + text.clean(self._path.name), "$secondary"))
-        self._tabs = []
-        for tabs, long in ((True, True), (True, False), (False, False)):
-            left, middle = self._with_tabs(name) if tabs else name, self._status_counts(long=long)
+        file = Content.styled(text.clean(self._path.name), "$secondary")
+        name = Content.assemble(("labbench", "bold $primary"), "  ", file)
+        for title, tabs, long, has_bar in (
+            (name, True, True, True),
+            (name, True, False, True),
+            (name, True, False, False),
+            (file, True, False, False),
+            (name, False, False, True),
+        ):
+            self._tabs = []
+            left, middle = self._with_tabs(title) if tabs else title, self._status_counts(long=long)
+            right = self._progress_content(has_bar=has_bar)
             free = width - left.cell_length - middle.cell_length - right.cell_length
             if free >= 4:
                 before = min(free - 2, max(2, (width - middle.cell_length) // 2 - left.cell_length))
@@ -81,13 +88,13 @@ class TopBar(Widget):
                 parts.append((f"{style.glyph} {count}{f' {status}' if long else ''}", f"${style.colour}"))
         return Content.assemble(*parts)
 
-    def _progress_content(self) -> Content:
+    def _progress_content(self, *, has_bar: bool) -> Content:
         progress = self.progress
         if not progress.is_live:
             return Content("")
         left = f"  {text.format_duration(progress.seconds_left)} left" if progress.seconds_left is not None else ""
         return Content.assemble(
-            (text.progress_bar(progress.share, 12), "$primary on $border"),
+            (text.progress_bar(progress.share, 12) if has_bar else "", "$primary on $border"),
             f" {int(100 * progress.share)} %",
             (left, "$secondary"),
         )

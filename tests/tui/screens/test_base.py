@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from textual.pilot import Pilot
 
-from helpers.golden import SIZES, press, screen, settle, use
+from helpers.golden import SIZES, SMALL, press, screen, settle, use
+from helpers.store_samples import start
+from labbench.records import Started
+from labbench.store.writer import Writer
 
 
 @SIZES
@@ -30,3 +34,16 @@ def test_a_click_on_a_tab_switches_the_screen(database: Path) -> None:
         assert "best: adam" in screen(pilot)
 
     use(database, look)
+
+
+def test_tabs_stay_in_a_narrow_terminal_while_a_run_is_training(tmp_path: Path) -> None:
+    with Writer(tmp_path / "runs.db") as writer:
+        [run] = start(writer, 1)
+        writer.write([Started(run.key, run.attempt, "box", os.getpid(), "cpu")])
+
+        async def look(pilot: Pilot[None]) -> None:
+            top = screen(pilot).splitlines()[0]
+            for words in ("runs.db", "1 runs", "4 why", "1 run", "0 %"):
+                assert words in top
+
+        use(tmp_path / "runs.db", look, size=SMALL)
