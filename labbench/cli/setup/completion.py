@@ -104,12 +104,13 @@ def complete_tasks(context: click.Context, parameter: click.Parameter, typed: st
 
 
 def register_shells() -> None:
-    """Replace click's completion for bash."""
+    """Replace click's completion classes."""
     from click.shell_completion import add_completion_class
 
-    from labbench.cli.setup.bash_completion import QuotingBashComplete
+    from labbench.cli.setup import shells
 
-    add_completion_class(QuotingBashComplete)
+    for completion_class in (shells.QuotingBashComplete, shells.EscapingZshComplete, shells.CommaFishComplete):
+        add_completion_class(completion_class)
 
 
 @click.command(epilog=examples("labbench completion bash", "labbench completion fish"))

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import select
 import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import pytest
 from click.testing import Result
 
 from helpers.store_samples import new_run, points, start
+from helpers.waiting import HANG_SECONDS
 from labbench.store.writer import Writer
 
 Labbench = Callable[..., Result]
@@ -96,6 +101,107 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
 """
     result = subprocess.run(["bash", "--norc", "-c", commands], cwd=tmp_path, capture_output=True, text=True)
     assert (result.stdout, result.stderr) == ("0.1\\ adam\\ s0\n", "")
+
+
+HOSTILE = ("a:b,c d", "It's [5] $HOME *", 'Q"uote\\back', "-n", "Naïve ü")
+"""Names with characters to which shells or completion functions give a meaning; no key of a run starts as they do."""
+
+
+@pytest.fixture
+def user(labbench: Labbench, db: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the folder of a user with the command `labbench` and the database, with hostile names in addition."""
+    with Writer(db) as writer:
+        start(writer, [new_run(10 + i, name=name) for i, name in enumerate(HOSTILE)])
+    program = tmp_path / "bin" / "labbench"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m labbench "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", str(Path(sys.modules["labbench"].__file__ or "").parents[1]))
+    for name in ("HOME", "ZDOTDIR", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.setenv("LC_ALL", "C.UTF-8")
+    return tmp_path
+
+
+def type_lines(shell: Sequence[str], folder: Path, lines: Iterable[str]) -> None:
+    """Type each line, Tab and Ctrl-X in a shell, as soon as the previous line is in the file `lines`."""
+    descriptor, terminal = pty.openpty()
+    process = subprocess.Popen(
+        shell, cwd=folder, stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True
+    )
+    os.close(terminal)
+    output, result = b"", folder / "lines"
+    result.touch()
+    deadline = time.monotonic() + HANG_SECONDS
+    try:
+        for number, line in enumerate(lines, start=1):
+            os.write(descriptor, f"{line}\t\x18".encode())
+            while len(result.read_bytes().splitlines()) < number:
+                assert process.poll() is None, output
+                assert time.monotonic() < deadline, output
+                if select.select([descriptor], [], [], 0.05)[0]:
+                    output += os.read(descriptor, 65536)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(descriptor)
+
+
+@pytest.mark.skipif(shutil.which("fish") is None, reason="needs fish")
+def test_fish_completes_with_the_script(user: Path, labbench: Labbench) -> None:
+    (user / "labbench.fish").write_text(labbench("completion", "fish").stdout)
+    lines = {
+        "labbench compl": "completion",
+        "labbench ls --lim": "--limit",
+        "labbench why val/l": "val/loss",
+        "labbench ls --columns lr,val/l": "lr,val/loss",
+        "labbench tasks dig": "digits",
+        "labbench ls optimizer=a": "optimizer=adam",
+        "labbench --db ru": "runs.db",
+        "labbench show lr=0.1\\ a": "lr=0.1 adam s0",
+        "labbench show 'lr=0.1 a": "lr=0.1 adam s0",
+        "labbench show a:b": "a:b,c d",
+        'labbench show "It': "It's [5] $HOME *",
+        "labbench show Q": 'Q"uote\\back',
+        "labbench show -- -": "-n",
+        "labbench show N": "Naïve ü",
+    }
+    commands = "; ".join(["source labbench.fish", *(f"complete -C {shlex.quote(line)}" for line in lines)])
+    result = subprocess.run(["fish", "--no-config", "-c", commands], cwd=user, capture_output=True, text=True)
+    assert [line.partition("\t")[0] for line in result.stdout.splitlines()] == list(lines.values())
+    assert result.stderr == ""
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="needs zsh")
+@pytest.mark.parametrize(("start_up", "most_lines"), [("", 100), ("autoload -Uz compinit; compinit -D -u", 2)])
+def test_zsh_completes_with_the_script(user: Path, start_up: str, most_lines: int) -> None:
+    lines = {
+        "labbench compl": "labbench completion ",
+        "labbench ls --lim": "labbench ls --limit ",
+        "labbench why val/l": "labbench why val/loss ",
+        "labbench ls --columns lr,val/l": "labbench ls --columns lr,val/loss ",
+        "labbench tasks dig": "labbench tasks digits ",
+        "labbench ls optimizer=a": "labbench ls optimizer=adam ",
+        "labbench --db ru": "labbench --db runs.db ",
+        "labbench show lr=0.1\\ a": "labbench show lr=0.1\\ adam\\ s0 ",
+        "labbench show 'lr=0.1 a": "labbench show 'lr=0.1 adam s0' ",
+        "labbench show a:b": "labbench show a:b,c\\ d ",
+        "labbench show It": "labbench show It\\'s\\ \\[5\\]\\ \\$HOME\\ \\* ",
+        "labbench show Q": 'labbench show Q\\"uote\\\\back ',
+        "labbench show -- -": "labbench show -- -n ",
+    }
+    # a key appends the line of the editor to a file, so nothing has to be read from the terminal
+    (user / ".zshrc").write_text(f"""
+        {start_up}
+        eval "$(labbench completion zsh)"
+        keep_line() {{ print -r -- "$BUFFER|" >> lines; BUFFER= }}
+        zle -N keep_line
+        bindkey '^X' keep_line
+    """)
+    type_lines(["zsh", "-i"], user, [*lines][:most_lines])
+    completed = (user / "lines").read_text(encoding="utf-8").splitlines()
+    assert completed == [f"{line}|" for line in lines.values()][:most_lines]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

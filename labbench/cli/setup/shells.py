@@ -1,11 +1,15 @@
-"""Completion in bash: words with spaces and with `=`, which bash takes for several words."""
+"""Completion in bash, zsh and fish, where it differs from click's.
+
+bash takes words with spaces and with `=` for several words; zsh may not have loaded its completion system, and removes
+backslashes; click's script for fish cuts names at commas.
+"""
 
 from __future__ import annotations
 
 import os
 import re
 
-from click.shell_completion import BashComplete, CompletionItem, split_arg_string
+from click.shell_completion import BashComplete, CompletionItem, FishComplete, ZshComplete, split_arg_string
 
 _SPECIAL = re.compile(r"[^\w@%+=:,./-]")
 _WORD_BREAKS = "=:"
@@ -25,6 +29,31 @@ _BASH = """\
     done
 }
 complete -o nosort -F %(complete_func)s %(prog_name)s
+"""
+
+
+_ZSH = """\
+(( $+functions[compdef] )) || { autoload -Uz compinit && compinit -i }
+"""
+
+_FISH = """\
+function %(complete_func)s
+    set -lx COMP_WORDS (commandline -cp | string collect)
+    set -lx COMP_CWORD (commandline -ct | string collect)
+    for completion in (%(complete_var)s=fish_complete %(prog_name)s)
+        set -l metadata (string split -m 1 , -- $completion)
+        switch $metadata[1]
+            case dir
+                __fish_complete_directories $metadata[2]
+            case file
+                __fish_complete_path $metadata[2]
+            case plain
+                printf '%%s\\n' $metadata[2]
+        end
+    end
+end
+
+complete --no-files --command %(prog_name)s --arguments "(%(complete_func)s)"
 """
 
 
@@ -65,3 +94,21 @@ def _has_open_quote(line: str) -> bool:
         elif character in "'\"":
             quote = character
     return bool(quote)
+
+
+class EscapingZshComplete(ZshComplete):
+    """Completion for zsh that starts its completion system if needed, and of names with backslashes."""
+
+    source_template = ZshComplete.source_template.replace("\n", f"\n{_ZSH}", 1)
+
+    def format_completion(self, item: CompletionItem) -> str:
+        """Return the type, the value and its description, or `_`, in a line each."""
+        if item.help:  # the function of zsh for values with descriptions removes backslashes
+            item = CompletionItem(item.value.replace("\\", "\\\\"), item.type, item.help)
+        return super().format_completion(item)
+
+
+class CommaFishComplete(FishComplete):
+    """Completion for fish of names with commas, which click's script cuts, and of short options."""
+
+    source_template = _FISH
