@@ -84,9 +84,9 @@ class RunCommand(click.Command):
 @click.command(
     cls=RunCommand,
     epilog=examples(
-        "labbench run experiments/quickstart.toml",
-        "labbench run experiments/quickstart.toml --dry-run",
-        "labbench run experiments/quickstart.toml --set lr=0.1 --only optimizer=adam",
+        "labbench run grid.toml",
+        "labbench run grid.toml --dry-run",
+        "labbench run grid.toml --set lr=0.1 --only optimizer=adam",
     )
     + ONLY_HELP,
 )

@@ -292,8 +292,7 @@ class GridScreen(EditScreen[GridState]):
 
 def _empty_message(path: Path) -> str:
     """Return the message of a database without runs."""
-    command = f"{text.clean(database_command(path))} run experiments/quickstart.toml"
-    return f"no runs yet\n\n{command}\ntrains a first grid, which appears here"
+    return f"no runs yet\n\n{text.clean(database_command(path))} new\nwrites a first grid and says how to train it"
 
 
 def _map_title(heat: MetricHeatMap, state: GridState, expression: str) -> Content:

@@ -337,8 +337,8 @@ def _empty_message(query: Query, progress: DatabaseProgress, database: Path) -> 
         [
             "no runs yet",
             "",
-            f"{text.clean(database_command(database))} run experiments/quickstart.toml",
-            "trains a first grid, whose runs appear here",
+            f"{text.clean(database_command(database))} new",
+            "writes a first grid and says how to train it",
             "",
             "labbench demo",
             "opens an example database",
