@@ -6,6 +6,7 @@ import os
 import select
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Collection
 from contextlib import suppress
@@ -37,9 +38,7 @@ def end_with_driver(connection: Connection) -> None:
     """Kill this worker and all processes of its script as soon as its driver has ended, whatever the task does then."""
 
     def wait_and_kill() -> None:
-        poll = select.poll()
-        poll.register(connection.fileno(), 0)  # 0: wait for the hang-up alone, not for messages
-        poll.poll()
+        _wait_for_hang_up(connection.fileno())
         try:
             for run in [*active_scripts]:
                 kill_processes(run)
@@ -47,6 +46,19 @@ def end_with_driver(connection: Connection) -> None:
             os.killpg(0, signal.SIGKILL)
 
     threading.Thread(target=wait_and_kill, name="labbench driver", daemon=True).start()
+
+
+def _wait_for_hang_up(descriptor: int) -> None:
+    """Wait until the other end is closed, not for messages."""
+    if sys.platform == "darwin":  # poll misses a hang-up there if no messages are waited for
+        queue = select.kqueue()
+        changes = [select.kevent(descriptor, select.KQ_FILTER_READ, select.KQ_EV_ADD | select.KQ_EV_CLEAR)]
+        while not any(event.flags & select.KQ_EV_EOF for event in queue.control(changes, 1)):
+            changes = []
+    else:
+        poll = select.poll()
+        poll.register(descriptor, 0)
+        poll.poll()
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,7 +80,8 @@ def is_lost(
         if has_ended is not None:
             return has_ended
     if isinstance(heartbeat_uptime, int | float) and boot_id is not None and boot_id == _boot_id():
-        return uptime() - heartbeat_uptime > LOST_AFTER_SECONDS
+        # a heartbeat at a later uptime was sent before a restart, which only Linux recognises by the boot id
+        return abs(uptime() - heartbeat_uptime) > LOST_AFTER_SECONDS
     return time.time() - heartbeat > LOST_AFTER_SECONDS
 
 

@@ -97,6 +97,11 @@ def test_clock_of_a_container_may_be_wrong() -> None:
     assert lost(process, -OLD, OLD)  # its clock was ahead, and it has ended
 
 
+def test_run_from_before_a_restart_of_the_machine_is_lost_without_a_boot_id() -> None:
+    process = replace(this_process(), pid_namespace=1)
+    assert lost(process, OLD, -OLD)
+
+
 def test_clock_that_is_set_back_does_not_make_a_heartbeat_old(monkeypatch: pytest.MonkeyPatch) -> None:
     before = clock.now()
     monkeypatch.setattr(time, "time", lambda: 0.0)
