@@ -53,12 +53,10 @@ def init(
     """Start a run with the signature of `wandb.init`; a run that is still open is finished first.
 
     `config` may be the path of a YAML file. `project` becomes the experiment, `group` and `job_type` become tags. The
-    environment variables WANDB_PROJECT, WANDB_NAME, WANDB_NOTES, WANDB_TAGS, WANDB_RUN_ID, WANDB_RESUME and WANDB_MODE
-    are the defaults of the arguments.
+    variables WANDB_PROJECT, _NAME, _NOTES, _TAGS, _RUN_ID, _RESUME and _MODE are the defaults of the arguments.
 
     Raises:
-        InputError: If the database cannot be opened, the run of an id cannot be resumed, or the file of the
-            configuration cannot be read.
+        InputError: If the database or the file of the configuration cannot be opened, or a run cannot be resumed.
     """
     defaults = settings if isinstance(settings, Mapping) else vars(settings) if isinstance(settings, Settings) else {}
     id = id or defaults.get("run_id") or _variable("RUN_ID")
