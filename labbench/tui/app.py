@@ -228,6 +228,7 @@ class LabbenchApp(App[None]):
 
     @on(WatchFailed)
     def _show_failure(self, event: WatchFailed) -> None:
+        self.session.has_read = True  # a screen opened later shows the error of its own read
         for screen in self.data_screens():
             screen.post_message(DataScreen.Failed(event.error))
 

@@ -59,7 +59,9 @@ class KeyQueue:
     async def _handle_all_messages(self) -> None:
         """Wait until the messages of the last key are handled and the dialog that it opens can be typed into."""
         quiet_rounds = 0
-        while quiet_rounds < 2:  # the end of the busy state may have posted a message that is not handled yet
+        while (
+            self._app.is_running and quiet_rounds < 2
+        ):  # the end of the busy state may have posted a message that is not handled yet
             screen, was_busy = self._app.screen, self._is_busy()
             target = self._app.focused or screen
             for node in (target, *target.ancestors_with_self):  # its own messages bubble up from one to the next

@@ -86,7 +86,7 @@ class Session:
     compared: tuple[str, ...] = ()
     """Keys of runs compared instead of the marked ones: the runs of a cell of the heat map."""
     has_read: bool = False
-    """True once the watcher has seen the database; screens do not read before that."""
+    """True once the watcher has looked at the database; screens do not read before that."""
 
     def remember_marks(self, description: str) -> None:
         """Put the marks on the undo stack, before a change with this description."""

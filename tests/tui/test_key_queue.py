@@ -11,7 +11,7 @@ import pytest
 from textual import events
 from textual.pilot import Pilot
 
-from helpers.golden import settle, use
+from helpers.golden import press, settle, use, wait_for_words
 from labbench.store.reader import Reader
 from labbench.tui import queries
 
@@ -46,3 +46,16 @@ def test_a_key_after_a_filter_acts_on_the_runs_of_that_filter(database: Path) ->
     with Reader(database) as reader:
         [tagged] = [run for run in reader.runs() if "slow" in run.tags]
     assert tagged.config["optimizer"] == "sgd"
+
+
+def test_keys_do_not_wait_for_a_database_that_cannot_be_read(tmp_path: Path) -> None:
+    database = tmp_path / "runs.db"
+    database.write_bytes(b"not a database at all, but long enough to look at" * 100)
+
+    async def visit_all_screens(pilot: Pilot[None]) -> None:
+        for key in ("2", "3", "4", "1"):
+            await press(pilot, key)
+            assert "not an SQLite database" in await wait_for_words(pilot, "not an SQLite database")
+            assert pilot.app.screen.is_ready  # type: ignore[attr-defined]
+
+    use(database, visit_all_screens)

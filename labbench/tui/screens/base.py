@@ -117,6 +117,8 @@ class DataScreen(Screen[None], Generic[Result]):
         self._query_key: object = None
         self._read_query: Query | None = None
         self._shown_query: Query | None = None
+        self._has_result = False
+        """True once an answer or an error has been shown."""
         self._rest_until = 0.0
         self.progress = DatabaseProgress()
 
@@ -132,7 +134,7 @@ class DataScreen(Screen[None], Generic[Result]):
 
         Otherwise a key typed right after a filter would act on the rows of the filter before.
         """
-        return self._shown_query is not None and self._shown_query == self._read_query
+        return self._has_result and self._shown_query == self._read_query
 
     screen_name: ClassVar[str] = ""
     primary_actions: ClassVar[tuple[str, ...]] = ()
@@ -203,7 +205,7 @@ class DataScreen(Screen[None], Generic[Result]):
         self.progress = self.query_one(TopBar).progress = event.progress
         self._rest_until = time.monotonic() + min(_MAX_REST_SECONDS, event.seconds / _MAX_READING_SHARE)
         self.show(event.answer)
-        self._shown_query = event.query
+        self._shown_query, self._has_result = event.query, True
         self._reread_if_outdated()
 
     # Edits
@@ -296,7 +298,7 @@ class DataScreen(Screen[None], Generic[Result]):
 
     def end_waiting(self) -> None:
         """Let keys through although the last query could not be answered."""
-        self._shown_query = self._read_query
+        self._shown_query, self._has_result = self._read_query, True
 
     def show_error(self, problem: str) -> None:
         """Show an error until Esc is pressed; "" hides it."""
