@@ -34,7 +34,12 @@ class TextStyle:
 
     def styled(self, text: str) -> str:
         """Return text between the sequences that begin and end the style."""
-        return f"\x1b[{self.parameters}m{text}\x1b[0m" if self != PLAIN else text
+        return f"{self.begin}{text}{END}" if self != PLAIN else text
+
+    @property
+    def begin(self) -> str:
+        """Sequence that begins the style after plain text; "" for plain text."""
+        return f"\x1b[{self.parameters}m" if self != PLAIN else ""
 
     def change(self, parameters: str) -> TextStyle:
         """Return the style after an SGR sequence with these parameters; unknown ones are ignored."""
@@ -43,6 +48,8 @@ class TextStyle:
 
 PLAIN = TextStyle()
 """Style of plain text."""
+END = "\x1b[0m"
+"""Sequence that ends every style."""
 
 
 def remove_styles(text: str) -> str:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import accumulate, groupby
 
-from labbench.sgr import PLAIN
+from labbench.sgr import END, PLAIN, TextStyle
 
 WINDOW_LINES = 50
 """Lines above the cursor that cursor movements can reach."""
@@ -54,6 +53,8 @@ class _Line:
 _PLAIN = chr(0)
 _PRIVATE = ("<", "=", ">", "?")
 """First characters of the parameters of sequences that are not standardized."""
+_RUN = re.compile(r"(.)\1*", re.DOTALL)
+"""Characters of one style."""
 _MAX_STYLES = 0xD000
 """Maximum number of different styles; text in more is plain."""
 _MAX_CHANGES = 1000
@@ -73,6 +74,10 @@ class TerminalLines:
         self._incomplete = ""
         """Start of a control sequence that the next text completes."""
         self._styles, self._ink_of_style = [PLAIN], {PLAIN: _PLAIN}
+        self._begins = [""]
+        """Sequence that begins each style."""
+        self._changes: dict[tuple[str, str], str] = {}
+        """Styles by the style before and the parameters of the sequence, as indices."""
         self._ink = _PLAIN
         """Style of the next text, as an index."""
         self._clear()
@@ -140,19 +145,27 @@ class TerminalLines:
     def _with_styles(self, text: str, inks: str) -> str:
         if not inks:
             return text
-        runs = [(ink, len(list(run))) for ink, run in groupby(inks[: len(text)].ljust(len(text), _PLAIN))]
+        runs = [*_RUN.finditer(inks[: len(text)].ljust(len(text), _PLAIN))]
         if len(runs) > _MAX_CHANGES:
             return text
-        ends = accumulate(length for _, length in runs)
-        pieces = ((ink, text[end - length : end]) for (ink, length), end in zip(runs, ends, strict=True))
-        return "".join(self._styles[ord(ink)].styled(piece) for ink, piece in pieces)
+        pieces = ((self._begins[ord(run[1])], text[run.start() : run.end()]) for run in runs)
+        return "".join(f"{begin}{piece}{END}" if begin else piece for begin, piece in pieces)
 
     def _select_style(self, parameters: str) -> None:
-        style = self._styles[ord(self._ink)].change(parameters)
+        key = self._ink, parameters
+        if key not in self._changes:
+            if len(self._changes) == _MAX_STYLES:
+                self._changes.clear()
+            self._changes[key] = self._find_ink(self._styles[ord(self._ink)].change(parameters))
+        self._ink = self._changes[key]
+
+    def _find_ink(self, style: TextStyle) -> str:
+        """Return the index of a style; plain if there are too many styles."""
         if style not in self._ink_of_style and len(self._styles) < _MAX_STYLES:
             self._ink_of_style[style] = chr(len(self._styles))
             self._styles.append(style)
-        self._ink = self._ink_of_style.get(style, _PLAIN)
+            self._begins.append(style.begin)
+        return self._ink_of_style.get(style, _PLAIN)
 
     def _draw(self, text: str, final: list[str]) -> None:
         while text:
