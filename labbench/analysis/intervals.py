@@ -90,8 +90,7 @@ class VarianceEstimate:
     def excludes_zero(self, centre: float, *, level: float) -> bool:
         """Return True if `interval` around `centre` excludes 0.
 
-        Many values need no quantile of their own: one is between those of a larger and of a smaller number of degrees
-        of freedom.
+        Most values are decided by the quantiles for infinite and for rounded degrees of freedom, which are cached.
         """
         p, deviation = 0.5 + level / 2.0, math.sqrt(self.variance)
         if abs(centre) <= t_quantile(p, math.inf) * deviation:

@@ -41,7 +41,7 @@ class SeedShifts:
         return self.mean_square - self.noise
 
     def add_to(self, variance: float, df: float, squared_weight: float) -> VarianceEstimate:
-        """Return the variance of a combination of values, with that of the shifts of its seeds.
+        """Return the variance of a combination of values, the shifts of its seeds included.
 
         Args:
             variance: Variance without the shifts.

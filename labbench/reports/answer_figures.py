@@ -24,7 +24,7 @@ def save_tuned_values(
 ) -> None:
     """Draw the result of each value of `key` at its own best setting, with its 95 % interval.
 
-    The axis is logarithmic with `log`, and for losses of which logarithms are compared.
+    The axis is logarithmic with `log`, and for losses that are compared by their logarithms.
 
     Raises:
         InputError: The values of the key cannot be compared so, or matplotlib is not installed.
@@ -49,7 +49,7 @@ def save_tuned_values(
 def save_budgets(path: Path, selection: MetricSelection, key: str, style: FigureStyle, *, log: bool = False) -> None:
     """Draw the median of the best of n random configurations with its band, by `key` or for "all" configurations.
 
-    The axis of values is logarithmic with `log`, and for losses of which logarithms are compared.
+    The axis of values is logarithmic with `log`, and for losses that are compared by their logarithms.
 
     Raises:
         InputError: The configurations were not drawn at random, or matplotlib is not installed.

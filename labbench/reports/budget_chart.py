@@ -24,7 +24,7 @@ class _Frame:
     bottom: float
     top: float
     is_log: bool
-    """True for a logarithmic axis of values, all of which are positive."""
+    """True for a logarithmic axis of values; all values are positive."""
 
     def x(self, n: int) -> float:
         """Return the horizontal position of a budget."""
@@ -44,7 +44,7 @@ class _Frame:
 def budget_svg(comparison: BudgetComparison, answer: Answer) -> str:
     """Return the curves of a comparison over a logarithmic axis of budgets; an open band ends at the frame.
 
-    The axis of values is logarithmic for losses of which logarithms are compared.
+    The axis of values is logarithmic for losses that are compared by their logarithms.
     """
     is_log = answer.scale == "log"
     points = [point for curve in comparison.curves for point in curve.points]

@@ -63,7 +63,7 @@ def _left_out_sentence(scope: Scope) -> str:
 
 
 def _pruned_sentence(scope: Scope) -> str:
-    """Report the runs that a search stopped early, or by which it chose, which are not compared with the others."""
+    """Report the runs that are not compared because a search stopped them early or chose its finalists by them."""
     if scope.choosing:
         return (
             f"only configurations that a search trained with new seeds are compared, on these seeds; it chose them by "

@@ -38,7 +38,7 @@ class RunGroup:
     """Keys of its runs, in table order."""
     statuses: Mapping[Status, int] = field(default_factory=dict)
     means: Mapping[str, SampleStats] = field(default_factory=dict)
-    """Statistics by sort expression: `best(val/loss)`; those of metrics are over the runs that were not pruned."""
+    """Statistics by sort expression: `best(val/loss)`; pruned runs do not count in statistics of metrics."""
     is_open: bool = False
     """True if its runs are shown as rows below it."""
 
