@@ -57,5 +57,6 @@ def test_missing_words_of_an_output_are_noticed() -> None:
     printed = "utvdcumz  adam lr=0.1  val/accuracy 0.98"
     assert missing_words("k3f9a1cz  adam lr=0.01  val/accuracy 0.97", printed) == set()
     assert missing_words("sgd val/loss 0.1", printed) == {"sgd", "val/loss"}
+    assert missing_words("best of 3 finalists, 2 runs", "best of 1 finalist") == {"runs"}
     assert missing_words("name  lr  val/loss", "key name lr\n val/loss  best") == set()
     assert missing_words("name  val/loss  lr", "name lr val/loss") == {"name val/loss lr"}

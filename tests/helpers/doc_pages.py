@@ -86,10 +86,11 @@ def blocks(*languages: str, pages: Iterable[Path] = PAGES) -> list[Block]:
 def missing_words(shown: str, printed: str) -> set[str]:
     """Return the parts of an example of output that a program did not print, apart from numbers and keys of runs.
 
-    These are words, and lines without numbers such as the titles of a table.
+    These are words, and lines without numbers such as the titles of a table. A plural after a number may be a singular.
     """
-    words = re.findall(r"[A-Za-z_][\w/]*", shown)
-    missing = {word for word in words if word not in printed and not re.fullmatch(r"[a-z0-9]{8}", word)}
+    words = [word for word in re.findall(r"[A-Za-z_][\w/]*", shown) if not re.fullmatch(r"[a-z0-9]{8}", word)]
+    counted = re.findall(r"\d ([a-z]+s)\b", shown)
+    missing = {word for word in words if (word[:-1] if word in counted else word) not in printed}
     titles = {" ".join(line.split()) for line in shown.splitlines() if not re.search(r"\d|\.\.\.", line)}
     return missing | {title for title in titles if title not in " ".join(printed.split())}
 
