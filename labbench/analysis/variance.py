@@ -81,6 +81,17 @@ class SetupVariances:
         """Posterior mean of the moderated variances, shape (C,)."""
         return np.asarray((self.weights * self.moderated).sum(axis=0))
 
+    def select(self, members: Ints) -> SetupVariances:
+        """Return the variances of some configurations."""
+        by_setup = (each[members] for each in (self.unpooled, self.unpooled_df, self.pooled, self.stratum_df))
+        return SetupVariances(*by_setup, self.weights[:, members], self.moderated[:, members])
+
+    def draw(self, count: int, generator: np.random.Generator) -> Floats:
+        """Draw variances around the moderated ones, with their means and relative errors, shape (count, C)."""
+        prior = generator.choice(len(PRIOR_DEGREES), size=count, p=self.weights.mean(axis=1))
+        df = PRIOR_DEGREES[prior, None] + self.unpooled_df
+        return np.asarray(self.moderated[prior] * generator.chisquare(df) / df)
+
     def variance_by_setup(self) -> tuple[Floats, Floats]:
         """Return the moderated variances, shape (C,), and their degrees of freedom, shape (C,)."""
         df = np.minimum(PRIOR_DEGREES[:, None] + self.unpooled_df, np.minimum(self.stratum_df, self.total_df))

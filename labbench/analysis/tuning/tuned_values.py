@@ -8,7 +8,8 @@ Two values are compared on the same seeds, so that effects common to all setting
 The k results are correlated, because their choices share seeds, and no unbiased estimate of their variance exists
 (Bengio & Grandvalet 2004). Their variance is simulated instead (parametric bootstrap, Efron & Tibshirani 1993, section
 6.5): from means whose gaps to the best are shrunken by the non-negative garrote (Breiman 1995), so that settings in a
-near tie are as often exchanged as in reality, and from the moderated variances of `analysis.noise`.
+near tie are as often exchanged as in reality, and from variances drawn around the moderated ones of `analysis.noise`,
+because a setting with a large variance is picked more often.
 
 Shapes: C candidates of a value, k seeds, D simulated grids.
 """
@@ -26,6 +27,7 @@ from labbench.analysis.comparison import orient
 from labbench.analysis.intervals import Interval, VarianceEstimate
 from labbench.analysis.noise import Noise
 from labbench.analysis.table import Floats, Ints, Parameter, Table
+from labbench.analysis.variance import SetupVariances
 from labbench.metrics import Goal
 
 MIN_INTERVAL_SEEDS = 3
@@ -225,7 +227,7 @@ def _judge(table: Table, noise: Noise, seeds: CommonSeeds, mask: NDArray[np.bool
     )
     variance = 0.0
     if seeds.count >= MIN_INTERVAL_SEEDS:
-        variance = simulate_error_variance(means, noise.unshared.variance[members], seeds.count, picked_variance)
+        variance = simulate_error_variance(means, noise.unshared.select(members), seeds.count, picked_variance)
     return _Result(members, int(members[means.argmax()]), mean, variance, df)
 
 
@@ -234,26 +236,26 @@ def pick_without_each_seed(values: Floats) -> Ints:
     return np.asarray((values.sum(axis=-1, keepdims=True) - values).argmax(axis=-2))
 
 
-def simulate_error_variance(means: Floats, variances: Floats, seeds: int, picked_variance: float) -> float:
+def simulate_error_variance(means: Floats, estimated: SetupVariances, seeds: int, picked_variance: float) -> float:
     """Return the mean squared error of the leave-one-seed-out estimate in simulated grids.
 
-    `means` (C,) are over `seeds` seeds, and greater is better; `variances` (C,) belong to single runs. It is scaled
+    `means` (C,) are over `seeds` seeds, and greater is better; the variances belong to single runs. It is scaled
     up if the variance of the left-out values that were picked in the real grid, `picked_variance` if they were
     independent, is larger than in the simulated ones.
     """
-    best = int(means.argmax())
+    best, variances = int(means.argmax()), estimated.variance
     gaps, gap_variances = means[best] - means, variances + variances[best]
     shrunken = np.zeros(len(gaps))
     apart = gaps**2 * seeds > gap_variances
     shrunken[apart] = gaps[apart] - gap_variances[apart] / (seeds * gaps[apart])  # non-negative garrote
     near = shrunken <= MAX_GAP * np.sqrt(gap_variances / (seeds - 1))
-    truth, spread = -shrunken[near], np.sqrt(variances[near])
-    generator = np.random.default_rng(0)
-    noise = generator.standard_normal((SIMULATION_COUNT, len(truth), seeds)) * spread[:, None]
+    truth, generator = -shrunken[near], np.random.default_rng(0)
+    drawn = estimated.select(np.flatnonzero(near)).draw(SIMULATION_COUNT, generator)  # (D, C)
+    noise = generator.standard_normal((SIMULATION_COUNT, len(truth), seeds)) * np.sqrt(drawn)[:, :, None]
     picks = pick_without_each_seed(truth[:, None] + noise)  # (D, k)
     left_out = truth[picks] + np.take_along_axis(noise, picks[:, None, :], axis=1)[:, 0]
     error = float(np.mean((left_out.mean(axis=1) - truth[picks].mean()) ** 2))
-    simulated_variance = float(np.mean(spread[picks] ** 2)) / seeds
+    simulated_variance = float(np.mean(np.take_along_axis(drawn, picks, axis=1))) / seeds
     return error * max(1.0, picked_variance / simulated_variance) if simulated_variance > 0 else picked_variance
 
 
