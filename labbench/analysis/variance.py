@@ -83,8 +83,14 @@ class SetupVariances:
 
     def select(self, members: Ints) -> SetupVariances:
         """Return the variances of some configurations."""
-        by_setup = (each[members] for each in (self.unpooled, self.unpooled_df, self.pooled, self.stratum_df))
-        return SetupVariances(*by_setup, self.weights[:, members], self.moderated[:, members])
+        return SetupVariances(
+            unpooled=self.unpooled[members],
+            unpooled_df=self.unpooled_df[members],
+            pooled=self.pooled[members],
+            stratum_df=self.stratum_df[members],
+            weights=self.weights[:, members],
+            moderated=self.moderated[:, members],
+        )
 
     def draw(self, count: int, generator: np.random.Generator) -> Floats:
         """Draw variances around the moderated ones, with their means and relative errors, shape (count, C)."""
