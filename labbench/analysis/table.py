@@ -41,6 +41,8 @@ Outside a full grid, a parameter with more levels is binned if levels rarely rep
 BIN_COUNT = 5
 MAX_PARAMETERS = 32
 """Largest number of parameters that are analysed; of more, those that explain most of the results are kept."""
+MAX_CHANCE_OF_DEFAULT = 0.01
+"""Largest probability that random configurations have the same level where it counts as the default."""
 ROUNDING_TOLERANCE = 1e-13
 """Rounding error of a sum, relative to the sum of absolute terms."""
 
@@ -426,8 +428,9 @@ def _share_explained(codes: Ints, leader_codes: Ints) -> float:
 def _drop_default_level(parameter: Parameter, parameters: Sequence[Parameter]) -> Parameter:
     """Drop the default of a parameter that is fixed under some values of another.
 
-    An example is momentum, which is 0 without SGD. The parameter counts as fixed under a value only if at least two
-    configurations have this value; a single one may have the default by chance.
+    An example is momentum, which is 0 without SGD. In a sample of random configurations, some of them have the same
+    level by chance: a parameter counts as fixed under a value only if at least two configurations have this value, and
+    if it varies on its own elsewhere or chance is improbable.
     """
     if None in parameter.levels or parameter.follows or not (parameter.numeric or _is_switch(parameter)):
         return parameter
@@ -439,11 +442,22 @@ def _drop_default_level(parameter: Parameter, parameters: Sequence[Parameter]) -
         same_default = len({int(values[code][0]) for code in fixed}) == 1
         if same_default and len(fixed) < len(values) and np.bincount(other.codes)[fixed].min() > 1:
             outside = np.isin(other.codes, fixed)
+            default, count = int(values[fixed[0]][0]), int(np.bincount(other.codes)[fixed].min())
+            chance = float(np.mean(parameter.codes[~outside] == default)) ** count
+            if chance > MAX_CHANCE_OF_DEFAULT and not _varies_alone(parameter, parameters, ~outside):
+                continue
             varied = np.unique(parameter.codes[~outside])
             codes = np.where(outside, 0, np.searchsorted(varied, parameter.codes) + 1)
             levels = (None, *(parameter.levels[code] for code in varied))
             return replace(parameter, levels=levels, codes=codes.astype(np.int64))
     return parameter
+
+
+def _varies_alone(parameter: Parameter, parameters: Sequence[Parameter], rows: NDArray[np.bool_]) -> bool:
+    """Return True if two of the configurations in the mask `rows` (C,) differ in no other independent parameter."""
+    others = [other.codes[rows] for other in parameters if other is not parameter and other.follows is None]
+    cells = np.unique(np.stack([*others, parameter.codes[rows]]), axis=1)
+    return len(np.unique(cells[:-1], axis=1).T) < len(cells.T)
 
 
 def _is_switch(parameter: Parameter) -> bool:

@@ -95,7 +95,7 @@ class LogCalls:
         for pattern in self._patterns:
             match = pattern.fullmatch(record)
             if match is not None:
-                pattern.numbers.extend(map(float, match.groups()))
+                pattern.numbers.extend([*map(float, match.groups())])  # none if one of them is no number
                 pattern.calls.append(self._n_calls)
                 self._n_calls += 1
                 if pattern is not self._patterns[0]:

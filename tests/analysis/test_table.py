@@ -187,6 +187,25 @@ def test_a_single_run_of_an_optimizer_does_not_make_the_learning_rate_its_child(
     assert table.parameter("lr").parent is None
 
 
+def test_a_level_that_random_configurations_share_by_chance_is_no_default():
+    drawn = [
+        ("adam", 4, 0.005),
+        ("adam", 4, 0.027),
+        ("sgd", 4, 0.05),
+        ("sgd", 8, 0.3),
+        ("sgd", 8, 1.4),
+        ("sgd", 16, 2e-3),
+    ]
+    runs = [
+        Observation({"optimizer": optimizer, "width": width, "lr": lr}, seed, 0.1 * width)
+        for optimizer, width, lr in drawn
+        for seed in range(2)
+    ]
+    width = tabulate(runs).parameter("width")
+    assert width.levels == (4, 8, 16)
+    assert width.parent is None
+
+
 def test_a_parameter_with_several_defaults_is_not_a_child():
     runs = [
         Observation({"optimizer": o, "momentum": m, "lr": lr}, 0, lr)
