@@ -25,7 +25,8 @@ _ASCII_REPLACEMENTS = {
     "✓✔": "+",
     "⊘": "/",
     "–—−": "-",
-    "…·•∙": ".",
+    "·•∙": ".",
+    "…": "~",  # a mark of its own: "0.93 [." could be taken for a number
     "±": "~",
     "␣": "_",
     "⏎↵": "$",

@@ -31,6 +31,11 @@ def no_color_requested(environ: Mapping[str, str]) -> bool:
     return bool(environ.get("NO_COLOR"))
 
 
+def prints_no_color(environ: Mapping[str, str]) -> bool:
+    """Return True if commands print no colours: NO_COLOR is set and not empty, or the terminal has none."""
+    return no_color_requested(environ) or environ.get("TERM") == "dumb"
+
+
 def clean(text: str) -> str:
     """Return `text` with every control character made visible: one line, without escape sequences."""
     return text if text.isprintable() else _HARMFUL.sub(_visible, text)

@@ -112,7 +112,8 @@ def _diagnosis_lines(db: Path, diagnosis: Diagnosis, *, fixed: bool) -> Iterator
         yield f"to save what can be read: sqlite3 {shlex.quote(str(db))} .recover"
     remedy = "fixed" if fixed else "--fix repairs it"
     if diagnosis.is_older:
-        yield f"the tables are those of an older version: {remedy}"
+        action = "upgraded" if fixed else "the next command that writes upgrades them, --fix does it now"
+        yield f"the tables are those of an older version: {action}"
     if diagnosis.n_without_overview and not diagnosis.is_older:
         action = "added" if fixed else "--fix adds it; until then charts of many runs take longer"
         yield f"{diagnosis.n_without_overview} series without an overview: {action}"

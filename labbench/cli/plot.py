@@ -16,7 +16,7 @@ from labbench.cli.options import FILE_PATH, Command, all_code, database, filters
 from labbench.cli.output import echo, print_name_notes
 from labbench.cli.setup.completion import complete_keys, complete_metrics
 from labbench.errors import InputError
-from labbench.text import no_color_requested
+from labbench.text import prints_no_color
 
 if TYPE_CHECKING:
     from labbench.charts.groups import SpreadKind
@@ -152,7 +152,7 @@ def _terminal_canvas() -> PlotCanvas:
     from labbench.charts.plotext_chart import PlotCanvas
 
     columns, rows = shutil.get_terminal_size()
-    return PlotCanvas(columns, max(10, rows - 2), colour=sys.stdout.isatty() and not no_color_requested(os.environ))
+    return PlotCanvas(columns, max(10, rows - 2), colour=sys.stdout.isatty() and not prints_no_color(os.environ))
 
 
 def _answer_figure(

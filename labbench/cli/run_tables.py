@@ -22,7 +22,7 @@ from labbench.text import (
     format_delta,
     format_number,
     format_setting,
-    no_color_requested,
+    prints_no_color,
 )
 
 STATUS_COLOURS = {
@@ -91,7 +91,7 @@ def print_table(columns: Sequence[TextColumn], table_format: str = "text", *, is
         lines = plain_lines(columns)
     elif sys.stdout.isatty():
         cells = shutil.get_terminal_size().columns
-        paint = unchanged_line if no_color_requested(os.environ) else colour_status
+        paint = unchanged_line if prints_no_color(os.environ) else colour_status
         columns = columns if is_wide else fit_columns(columns, cells)
         lines = [paint(line if is_wide else fit_to_width(line, cells).rstrip()) for line in table_lines(columns)]
     else:

@@ -19,7 +19,7 @@ from labbench.cli.output import echo, is_plain, print_name_notes
 from labbench.cli.setup.completion import complete_columns, complete_filters
 from labbench.errors import InputError, LabbenchError
 from labbench.files import database_command, expand_home, files_folder
-from labbench.text import clean, format_count, format_duration, format_setting, no_color_requested, split_lines
+from labbench.text import clean, format_count, format_duration, format_setting, prints_no_color, split_lines
 
 if TYPE_CHECKING:
     from labbench.cli.run_tables import TextColumn
@@ -255,7 +255,7 @@ def print_output(reader: Reader, record: RunRecord, command: str, *, all_output:
     from labbench.sgr import remove_styles
     from labbench.terminal_output import keep_ends
 
-    styled = sys.stdout.isatty() and not is_plain() and not no_color_requested(os.environ)
+    styled = sys.stdout.isatty() and not is_plain() and not prints_no_color(os.environ)
 
     def lines() -> Iterator[str]:
         return split_lines(reader.each_log(record.key, styled=styled), styled=styled)

@@ -18,7 +18,7 @@ from labbench.cli.options import FILE_PATH, all_code, as_json, database, filters
 from labbench.cli.output import echo, is_plain, print_name_notes
 from labbench.cli.setup.completion import complete_keys, complete_metrics
 from labbench.errors import InputError, LabbenchError, unknown_metric
-from labbench.text import clean, no_color_requested
+from labbench.text import clean, prints_no_color
 
 if TYPE_CHECKING:
     from labbench.analysis import Answer, Selection
@@ -284,5 +284,5 @@ def _print_curves(
     names = [parameter.name for parameter in answer.parameters if len(parameter.marginal.effects) <= _MAX_SETUPS]
     columns, rows = shutil.get_terminal_size()
     plot_options = PlotOptions(group=names[0] if names else answer.parameters[0].name)
-    canvas = PlotCanvas(columns, max(10, rows // 2), colour=not no_color_requested(os.environ))
+    canvas = PlotCanvas(columns, max(10, rows // 2), colour=not prints_no_color(os.environ))
     click.echo("\n" + draw_metric(MetricSelection(reader, answer.metric, run_filter), plot_options, canvas))

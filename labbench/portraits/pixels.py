@@ -13,7 +13,7 @@ from typing import IO, Literal, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from labbench.text import cell_width, cell_widths, no_color_requested
+from labbench.text import cell_width, cell_widths, prints_no_color
 
 Colour: TypeAlias = tuple[int, int, int]
 """Red, green and blue, 0 to 255."""
@@ -53,7 +53,7 @@ def choose_paint_mode(stream: IO[str], environment: Mapping[str, str]) -> PaintM
     encoding = getattr(stream, "encoding", None) or ""
     if environment.get("LABBENCH_ASCII") or not encoding.lower().startswith("utf"):
         return "ascii"
-    is_plain = no_color_requested(environment) or environment.get("TERM") == "dumb"
+    is_plain = prints_no_color(environment)
     return "colour" if stream.isatty() and not is_plain else "shades"
 
 

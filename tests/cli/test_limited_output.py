@@ -95,6 +95,13 @@ def test_a_terminal_without_utf8_gets_ascii(db: Path, tmp_path: Path) -> None:
     assert "─" in on_terminal(tmp_path, "ls", LC_ALL="C.UTF-8")[0]
 
 
+@pytest.mark.parametrize("words", [["ls"], ["plot", "val/loss"]])
+def test_a_terminal_without_escape_sequences_gets_none(db: Path, tmp_path: Path, words: list[str]) -> None:
+    assert "\x1b" in on_terminal(tmp_path, *words)[0]
+    assert "\x1b" not in on_terminal(tmp_path, *words, TERM="dumb")[0]
+    assert "\x1b" not in on_terminal(tmp_path, *words, NO_COLOR="1")[0]
+
+
 def test_a_terminal_shows_the_colours_of_captured_output(tmp_path: Path) -> None:
     with Writer(tmp_path / "runs.db") as writer:
         [run] = start(writer)
