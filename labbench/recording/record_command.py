@@ -56,6 +56,8 @@ class RecordingOptions:
 def record_command(words: Sequence[str], options: RecordingOptions) -> tuple[int, list[str]]:
     """Run a command, record it, and return its exit status and the lines of a summary.
 
+    With `LABBENCH_MODE=disabled`, the command takes the place of this process, and nothing is recorded.
+
     Raises:
         InputError: If the command cannot be started, or the pattern or the database is invalid.
         StoreError: If the database cannot be written.
@@ -66,6 +68,8 @@ def record_command(words: Sequence[str], options: RecordingOptions) -> tuple[int
         raise InputError(start_error(FileNotFoundError(2, "No such file or directory"), words[0], str(Path.cwd())))
     for name in (RUN_VARIABLE, "LABBENCH_CONFIG"):  # of a command that runs this one
         os.environ.pop(name, None)
+    if os.environ.get("LABBENCH_MODE") == "disabled":
+        os.execv(program, [*words])
     masked = shlex.join(mask_secrets(words))
     run = start_command_run(
         options.name,

@@ -80,6 +80,17 @@ def test_options_output_metrics_and_exit_status_are_recorded_and_no_secret(tmp_p
     assert not any(b"abc123xyz" in path.read_bytes() for path in tmp_path.glob("runs.db*") if path.is_file())
 
 
+def test_a_disabled_recording_runs_the_command_alone(tmp_path: Path) -> None:
+    code = "import os, sys; print('LABBENCH_RUN' in os.environ, sys.argv[1:]); sys.exit(3)"
+    command = [sys.executable, "-m", "labbench", "run", "--", sys.executable, "-c", code, "loss", "0.5"]
+    environment = os.environ | {"LABBENCH_MODE": "disabled", "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=HANG_SECONDS
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (3, "False ['loss', '0.5']\n", "")
+    assert [*tmp_path.iterdir()] == []
+
+
 def test_metrics_by_pattern_and_without_metrics(tmp_path: Path) -> None:
     code = "print('it=4 NLL 0.5 loss 1.0')"
     status, _, _ = record(tmp_path, code, options=("--metrics", r"it=(?P<step>\d+) NLL (?P<nll>\S+)", "--name", "p"))
