@@ -36,6 +36,11 @@ def prints_no_color(environ: Mapping[str, str]) -> bool:
     return no_color_requested(environ) or environ.get("TERM") == "dumb"
 
 
+def has_true_color(environ: Mapping[str, str]) -> bool:
+    """Return True if COLORTERM announces 24-bit colours; in GNU screen it does so for the terminal around it."""
+    return environ.get("COLORTERM") in ("truecolor", "24bit") and not environ.get("STY")
+
+
 def clean(text: str) -> str:
     """Return `text` with every control character made visible: one line, without escape sequences."""
     return text if text.isprintable() else _HARMFUL.sub(_visible, text)

@@ -13,7 +13,7 @@ from typing import IO, Literal, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from labbench.text import cell_width, cell_widths, prints_no_color
+from labbench.text import cell_width, cell_widths, has_true_color, prints_no_color
 
 Colour: TypeAlias = tuple[int, int, int]
 """Red, green and blue, 0 to 255."""
@@ -29,7 +29,6 @@ PlaceImage: TypeAlias = "Callable[[Image, int, int], list[StyledLine] | None]"
 RAMPS: Mapping[PaintMode, str] = {"shades": " ░▒▓█", "ascii": " .:-=+*#%@"}
 """Characters from dark to light."""
 _BARS: Mapping[PaintMode, str] = {"colour": " ▁▂▃▄▅▆▇█", "shades": " ▁▂▃▄▅▆▇█", "ascii": " .:-=+*#%@"}
-_TRUECOLOR_VALUES = ("truecolor", "24bit")
 
 
 class StyledText(NamedTuple):
@@ -163,7 +162,7 @@ def to_plain_text(lines: Sequence[StyledLine]) -> list[str]:
 
 def to_ansi(lines: Sequence[StyledLine], environment: Mapping[str, str]) -> list[str]:
     """Return the lines with ANSI colour codes: 24 bit if COLORTERM announces it, else 256 colours."""
-    is_rich = environment.get("COLORTERM") in _TRUECOLOR_VALUES
+    is_rich = has_true_color(environment)
     return [_encode_line(line, is_rich=is_rich) for line in lines]
 
 

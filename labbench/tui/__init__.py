@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from labbench.errors import InputError
 from labbench.files import database_command
+from labbench.text import has_true_color
 
 if TYPE_CHECKING:
     from labbench.tui.app import LabbenchApp
@@ -64,6 +65,8 @@ def _import_app() -> type[LabbenchApp]:
     """Import the application, which takes 0.2 s for Textual."""
     # OpenBLAS would start a thread per core and reserve memory for each; the TUI uses no linear algebra
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    if not has_true_color(os.environ):
+        os.environ.pop("COLORTERM", None)  # Textual would send colours that GNU screen garbles
     gc.disable()  # garbage collection during the imports would free nothing
     from labbench.tui.app import LabbenchApp
 

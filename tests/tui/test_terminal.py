@@ -32,7 +32,7 @@ class Terminal:
     def __init__(self, *arguments: str) -> None:
         self.output = b""
         environ = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "120", "LINES": "40", "COLORTERM": "truecolor"}
-        for variable in ("TMUX", "SSH_CONNECTION", "TEXTUAL_THEME"):
+        for variable in ("TMUX", "STY", "SSH_CONNECTION", "TEXTUAL_THEME"):
             environ.pop(variable, None)
         self._descriptor, terminal = pty.openpty()
         self.process = subprocess.Popen(

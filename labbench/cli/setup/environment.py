@@ -12,7 +12,7 @@ from pathlib import Path
 
 from labbench._version import __version__
 from labbench.ascii_text import needs_ascii
-from labbench.text import format_count, no_color_requested
+from labbench.text import format_count, has_true_color, no_color_requested
 
 _EXTRAS = "train|parquet|gpu|optuna|frames|plots|slurm|ray"
 _OPTIONAL_PACKAGE = re.compile(rf"""([\w.-]+).*extra == ['"]({_EXTRAS})['"]""")
@@ -83,7 +83,7 @@ def _colours(environ: Mapping[str, str]) -> str:
     term = environ.get("TERM", "")
     if no_color_requested(environ):
         return "no colours (NO_COLOR)"
-    if environ.get("COLORTERM") in ("truecolor", "24bit"):
+    if has_true_color(environ):
         return "16 million colours"
     return "no colours" if term in ("", "dumb") else "256 colours" if "256" in term else "16 colours"
 

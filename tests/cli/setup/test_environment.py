@@ -40,6 +40,7 @@ def test_doctor_explains_the_environment_and_checks_the_database(
             {"TERM": "screen-256color", "TMUX": "x,1,0", "TERM_PROGRAM": "ghostty"},
             ["tmux", "256 colours", "no Kitty"],
         ),
+        ({"TERM": "screen", "STY": "1.pts", "COLORTERM": "truecolor"}, ["screen", "16 colours"]),
         ({"TERM": "dumb", "LC_ALL": "C"}, ["no colours", "no UTF-8: ASCII"]),
         ({"TERM": "xterm", "NO_COLOR": "1"}, ["no colours (NO_COLOR)"]),
     ],
