@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,9 @@ from typing import Any
 
 from labbench.errors import InputError
 from labbench.grid.command_template import Word, is_filled_as_before
+
+IMPORTERS = ("import_module", "__import__")
+"""Functions that import the module that their first argument names."""
 
 COMMAND = "the command"
 """Name under which the words of a command are listed among its files."""
@@ -55,21 +59,29 @@ def task_code(file: Path) -> Code:
 
     Only modules in its folder count, whether imported directly or indirectly.
 
-    Imports are found by the `import` statements, at any place in a file.
+    Imports are found by the `import` statements and by `import_module("name")`, at any place in a file, also in folders
+    that a file adds to `sys.path`.
 
     Raises:
         InputError: A file cannot be read.
     """
     digests: dict[str, str] = {}
-    pending = [file]
+    trees: dict[Path, ast.Module] = {}
+    folders, pending = [file.parent], [file]
     while pending:
         path = pending.pop()
         name = path.relative_to(file.parent).as_posix()
-        if name not in digests:
-            content = read_bytes(path)
-            tree = parse_python(content)
-            digests[name] = hashlib.sha256(content).hexdigest() if tree is None else tree_digest(tree)
-            pending += _imported_files(tree, path, file.parent)
+        if name in digests:
+            continue
+        content = read_bytes(path)
+        tree = parse_python(content)
+        digests[name] = hashlib.sha256(content).hexdigest() if tree is None else tree_digest(tree)
+        if tree is not None:
+            trees[path] = tree
+            added = [each for each in _added_folders(tree, path, file.parent) if each not in folders]
+            folders += added
+            for other in trees if added else [path]:
+                pending += _imported_files(trees[other], other, folders)
     return Code.from_files(digests)
 
 
@@ -196,21 +208,51 @@ def _constant(value: object) -> str:
 # Imports.
 
 
-def _imported_files(tree: ast.Module | None, path: Path, folder: Path) -> list[Path]:
-    """Return the files inside `folder` that the module in `path` imports."""
+def _imported_files(tree: ast.Module, path: Path, folders: Sequence[Path]) -> list[Path]:
+    """Return the files inside the first of `folders`, the task's, that the module in `path` imports from them."""
     files = []
-    for node in ast.walk(tree) if tree else ():
-        if isinstance(node, ast.Import):
-            names = [(folder, alias.name) for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            base = folder if node.level == 0 else path.parents[min(node.level, len(path.parents)) - 1]
-            prefix = f"{node.module}." if node.module else ""
-            names = [(base, f"{prefix}{alias.name}") for alias in node.names]
-        else:
-            continue
-        for base, name in names:
-            files += [file for file in _files_of(base, name) if file.is_relative_to(folder)]
+    for level, name in _imported_names(tree, is_package=path.name == "__init__.py"):
+        bases = folders if level == 0 else [path.parents[min(level, len(path.parents)) - 1]]
+        files += [file for base in bases for file in _files_of(base, name) if file.is_relative_to(folders[0])]
     return files
+
+
+def _imported_names(tree: ast.Module, *, is_package: bool) -> Iterator[tuple[int, str]]:
+    """Yield level and dotted name of each import, and of each name in `__all__` of a package."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Import(names=names):
+                yield from ((0, alias.name) for alias in names)
+            case ast.ImportFrom(names=names, level=level, module=module):
+                yield from ((level, f"{module}.{alias.name}" if module else alias.name) for alias in names)
+            case ast.Call(func=function, args=[ast.Constant(value=str(name)), *_]) if _name(function) in IMPORTERS:
+                yield len(name) - len(name.lstrip(".")), name.lstrip(".")
+            case ast.Assign(targets=[ast.Name(id="__all__")], value=value) if is_package:
+                yield from ((1, text) for text in _texts(value))
+
+
+def _added_folders(tree: ast.Module, path: Path, task_folder: Path) -> list[Path]:
+    """Return the folders inside the task's folder that the module in `path` names where it changes `sys.path`."""
+    names = [text for node in ast.walk(tree) if _changes_search_path(node) for text in _texts(node)]
+    folders = [Path(os.path.normpath(base / name)) for base in (path.parent, task_folder) for name in names if name]
+    return [each for each in folders if each.is_dir() and each.is_relative_to(task_folder)]
+
+
+def _changes_search_path(node: ast.AST) -> bool:
+    """Return True for `sys.path.append(...)` and the like, and for assignments to `sys.path` or a part of it."""
+    match node:
+        case ast.Call(func=ast.Attribute(value=changed)):
+            pass
+        case ast.Assign(targets=[changed, *_]) | ast.AugAssign(target=changed):
+            pass
+        case _:
+            return False
+    changed = changed.value if isinstance(changed, ast.Subscript) else changed
+    return isinstance(changed, ast.Attribute) and changed.attr == "path" and _name(changed.value) == "sys"
+
+
+def _texts(node: ast.AST) -> list[str]:
+    return [each.value for each in ast.walk(node) if isinstance(each, ast.Constant) and isinstance(each.value, str)]
 
 
 def _files_of(base: Path, name: str) -> list[Path]:

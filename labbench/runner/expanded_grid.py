@@ -16,6 +16,7 @@ from labbench.params.builtin import BUILTIN, EPOCH_METRICS, takes_weights
 from labbench.params.param import TRAINING, Params, all_params, own_key_notes
 from labbench.params.paths import RUN_PREFIX
 from labbench.records import NewRun
+from labbench.runner.task_warnings import task_warnings
 from labbench.store.reader import Reader
 
 
@@ -78,6 +79,8 @@ def load_grid(
                 "to list them, use --dry-run without --only"
             )
     warnings = [*expansion.warnings, *path_warnings(grid, configs, params)]
+    if code.files and not grid.command:
+        warnings += task_warnings(grid, code)
     return ExpandedGrid(grid, runs[:limit], warnings, params, code, expansion.removed)
 
 

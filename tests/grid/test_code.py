@@ -177,6 +177,38 @@ def test_the_code_of_a_task_is_its_file_and_the_modules_beside_it_that_it_import
     assert changed_files(now.files, task_code(tmp_path / "task.py").files) == ["late.py"]
 
 
+@pytest.mark.parametrize(
+    ("text", "module"),
+    [
+        ("from importlib import import_module\nnets = import_module('nets')", "nets.py"),
+        ("nets = __import__('nets')", "nets.py"),
+        ("import importlib\nlib = importlib.import_module('lib.nets')", "lib/nets.py"),
+        ("from lib import *", "lib/nets.py"),
+        ("import sys\nsys.path.insert(0, 'lib')\nimport nets", "lib/nets.py"),
+        (
+            "import os, sys\nsys.path.append(os.path.join(os.path.dirname(__file__), 'src'))\nimport a.nets",
+            "src/a/nets.py",
+        ),
+        ("import sys\nsys.path[:0] = ['./src/../src']\nimport a.nets", "src/a/nets.py"),
+        ("import paths\nimport a.nets", "src/a/nets.py"),
+    ],
+)
+def test_modules_are_found_by_other_ways_to_import_them(tmp_path: Path, text: str, module: str) -> None:
+    for name in ("nets.py", "lib/nets.py", "src/a/nets.py", "src/a/unused.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("WIDTH = 3")
+    (tmp_path / "lib/__init__.py").write_text("__all__ = ['nets']")
+    (tmp_path / "paths.py").write_text(
+        "import sys\nfrom pathlib import Path\nsys.path += [str(Path(__file__).parent / 'src')]"
+    )
+    (tmp_path / "task.py").write_text(text)
+    code = task_code(tmp_path / "task.py")
+    assert module in code.files
+    assert "src/a/unused.py" not in code.files
+    (tmp_path / module).write_text("WIDTH = 4")
+    assert changed_files(code.files, task_code(tmp_path / "task.py").files) == [module]
+
+
 def test_a_module_that_python_cannot_parse_is_identified_by_its_bytes(tmp_path: Path) -> None:
     (tmp_path / "task.py").write_text("try:\n    import old\nexcept SyntaxError:\n    pass\n")
     (tmp_path / "old.py").write_text("print 1")

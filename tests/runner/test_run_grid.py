@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -423,9 +424,9 @@ def test_stacks_share_gpus_as_the_grid_requests(
     opened = []
 
     class FakeExecutor(WorkerExecutor):
-        def __init__(self, devices: Sequence[str], *, timeout: float | None = None) -> None:
+        def __init__(self, devices: Sequence[str], **options: Any) -> None:
             opened.append(list(devices))
-            super().__init__(["cpu"] * len(devices), timeout=timeout)
+            super().__init__(["cpu"] * len(devices), **options)
 
     monkeypatch.setattr(run_grid, "resolve_devices", lambda device: ["cuda:0", "cuda:1"])
     monkeypatch.setattr(run_grid, "cuda_device_count", lambda: 2)

@@ -38,6 +38,12 @@ def open_modules() -> list[ModuleType]:
     return [] if context is None else [module for module in list(sys.modules.values()) if context.owns(module)]
 
 
+def imported_files(task: str) -> list[Path]:
+    """Return the files of the modules that a task has imported from its folder and from paths that it has added."""
+    context = _context_of(Path(task.rpartition(":")[0]).absolute())
+    return context.files
+
+
 class ImportContext:
     """Local modules of one task file.
 
@@ -91,6 +97,11 @@ class ImportContext:
                 del sys.modules[name]
             sys.modules.update(shadowed)
             sys.path[:] = paths
+
+    @property
+    def files(self) -> list[Path]:
+        """Files of the cached modules."""
+        return [path for module in self._modules.values() for path in _locations(module) if path.is_file()]
 
     def owns(self, module: ModuleType) -> bool:
         """Return True for a module imported from the paths of this task."""

@@ -187,7 +187,9 @@ def _import_file(file: Path) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # a user's file may raise anything
-        raise InputError(f"cannot import {error_location(error, file)}") from error
+        is_relative = isinstance(error, ImportError) and "no known parent package" in str(error)
+        hint = "; a task's file belongs to no package: import its neighbours without the dot" if is_relative else ""
+        raise InputError(f"cannot import {error_location(error, file)}{hint}") from error
     return module
 
 
