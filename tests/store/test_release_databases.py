@@ -41,7 +41,7 @@ def test_a_database_of_release_0_1_is_shown_unchanged(labbench: Labbench, db: Pa
     shown = labbench("show", "lr=0.1").stdout
     assert "the one to compare with" in shown
     assert "best" in shown
-    for words in (["why", "val/accuracy"], ["plot", "loss"], ["experiments"], ["export", "--summary"]):
+    for words in (["why", "val/accuracy"], ["plot", "loss"], ["experiments"], ["export", "--summary"], ["doctor"]):
         result = labbench(*words)
         assert result.exit_code == 0, (words, result.stderr)
         assert result.stdout
@@ -51,8 +51,10 @@ def test_a_database_of_release_0_1_is_shown_unchanged(labbench: Labbench, db: Pa
 
 def test_a_database_of_release_0_1_is_upgraded_by_the_first_edit(labbench: Labbench, db: Path) -> None:
     before = run_documents(labbench)
+    assert diagnose(db).is_older
     assert labbench("tag", "lr=0.5", "--add", "new").exit_code == 0
     assert diagnose(db).is_sound
+    assert not diagnose(db).is_older
     after = run_documents(labbench)
     assert [run["tags"] for run in after] == [["best"], [], ["new"], []]
     without_tags = [[{**run, "tags": []} for run in runs] for runs in (before, after)]

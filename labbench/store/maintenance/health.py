@@ -89,26 +89,19 @@ class Diagnosis:
     def is_sound(self) -> bool:
         """True if nothing needs a repair.
 
-        Stray folders, spill files, lost runs and missing overviews are harmless.
+        Tables of an older version, stray folders, spill files, lost runs and missing overviews are harmless.
         """
         return not (self._is_wrong or self.damage or self.invalid or self.bad_keys or self.bad_values)
 
     @property
     def is_repairable(self) -> bool:
         """True if `repair` can do something."""
-        return self._is_wrong or self.n_without_overview > 0
+        return self._is_wrong or self.is_older or self.n_without_overview > 0
 
     @property
     def _is_wrong(self) -> bool:
         """True if there is something wrong that `repair` corrects."""
-        return bool(
-            self.is_older
-            or self.wrong
-            or self.orphans
-            or self.runs_without_experiment
-            or self.bad_configs
-            or self.bad_statuses
-        )
+        return bool(self.wrong or self.orphans or self.runs_without_experiment or self.bad_configs or self.bad_statuses)
 
 
 def diagnose(path: Path) -> Diagnosis:
