@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 import click
 
@@ -14,6 +15,7 @@ from labbench.cli.output import is_plain
 from labbench.configs import compare_configs, differing_keys
 from labbench.metrics import Goal, default_goal, quality_metrics, ranking_metrics
 from labbench.records import MetricSummary, RunRecord
+from labbench.store.queries.order_sql import split_heading
 from labbench.text import (
     align_decimal_points,
     cell_width,
@@ -46,6 +48,26 @@ MIN_NAME_CELLS = 20
 
 _STEP = "at step"
 """Name of the column with the step of the best value."""
+
+
+def _format_time(seconds: float | None) -> str:
+    return "" if seconds is None else f"{datetime.fromtimestamp(seconds):%Y-%m-%d %H:%M:%S}"
+
+
+SHOWN_WORDS = ("status", "key", "name")
+"""Words of a run that every table shows."""
+
+FACT_WORDS: dict[str, Callable[[RunRecord], str]] = {
+    "experiment": lambda run: run.experiment,
+    "tag": lambda run: ", ".join(run.tags),
+    "note": lambda run: run.note or "",
+    "created": lambda run: _format_time(run.created),
+    "started": lambda run: _format_time(run.started),
+    "finished": lambda run: _format_time(run.finished),
+    "seconds": lambda run: format_number(run.seconds),
+    "reason": lambda run: run.reason or run.error or "",
+}
+"""Text of a run under other words, for `labbench ls --columns`."""
 
 _UNSPOKEN_NAMES = ("status", "key", "name")
 _SPOKEN_MARKS = {ord("▲"): "better by", ord("▼"): "worse by", ord("…"): "...", ord("×"): " by "}
@@ -230,13 +252,23 @@ def run_columns(
 
     Columns: status, key and name of the runs, configuration keys, and three columns per metric.
 
-    The keys and metrics are those in `names`; default: the keys that differ, and `metrics` or the leading metrics.
+    The columns are those in `names`; default: the keys that differ, and `metrics` or the leading metrics.
     """
+    columns = _identity_columns(records)
     if names is not None:
-        keys, metrics = [name for name in names if name not in goals], [name for name in names if name in goals]
-    else:
-        keys = differing_keys(record.config for record in records)
-        metrics = leading_metrics(records, goals) if metrics is None else metrics
+        for name in names:
+            columns += _named_columns(records, name, goals)
+        return columns
+    metrics = leading_metrics(records, goals) if metrics is None else metrics
+    for name in metrics:
+        shown = metric_columns(records, name, goals.get(name) or default_goal(name))
+        columns += _ranked(shown, 0 if name == metrics[0] else METRIC_RANK)
+    keys = differing_keys(record.config for record in records)
+    return columns + [_setting_column(records, key, rank=SETTING_RANK) for key in keys]
+
+
+def _identity_columns(records: Sequence[RunRecord]) -> list[TextColumn]:
+    """Return the columns of every table: status, key and name, and source and code where they differ."""
     columns = [
         TextColumn("status", [record.shown_status for record in records]),
         TextColumn("key", [record.key for record in records]),
@@ -246,14 +278,38 @@ def run_columns(
         columns.append(TextColumn("source", [record.source or "" for record in records]))
     if any(record.older_code for record in records):
         columns.append(TextColumn("code", ["older" if record.older_code else "" for record in records]))
-    for name in [*metrics, *keys] if names is None else names:
-        if name in goals:
-            shown = metric_columns(records, name, goals.get(name) or default_goal(name))
-            columns += shown if names is not None else _ranked(shown, 0 if name == metrics[0] else METRIC_RANK)
-            continue
-        cells = [format_setting(record.config[name]) if name in record.config else "" for record in records]
-        columns.append(TextColumn(name, cells, right=True, rank=SETTING_RANK if names is None else 0))
     return columns
+
+
+def _named_columns(records: Sequence[RunRecord], name: str, goals: Mapping[str, Goal]) -> list[TextColumn]:
+    """Return the columns of a name: a word of the run, a configuration key, a metric, or a function of one.
+
+    As in filters, a configuration key takes precedence over a metric of the same name.
+    """
+    if name in SHOWN_WORDS:
+        return []
+    if name in FACT_WORDS:
+        return [TextColumn(name, [FACT_WORDS[name](record) for record in records])]
+    if any(name in record.config for record in records):
+        return [_setting_column(records, name)]
+    metric, function = split_heading(name)
+    if function in ("last", "best", "min", "max"):
+        values = [_summary_value(record.summary.get(metric), function, goals.get(metric, "none")) for record in records]
+        return [TextColumn(name, align_decimal_points([format_number(value) for value in values]), right=True)]
+    return metric_columns(records, name, goals[name]) if name in goals else [_setting_column(records, name)]
+
+
+def _setting_column(records: Sequence[RunRecord], key: str, *, rank: int = 0) -> TextColumn:
+    cells = [format_setting(record.config[key]) if key in record.config else "" for record in records]
+    return TextColumn(key, cells, right=True, rank=rank)
+
+
+def _summary_value(summary: MetricSummary | None, function: str, goal: Goal) -> float | None:
+    if summary is None:
+        return None
+    return {
+        "last": summary.last, "best": summary.best(goal)[0], "min": summary.min, "max": summary.max,
+    }[function]  # fmt: skip
 
 
 def assumed_goals_note(

@@ -45,7 +45,10 @@ if TYPE_CHECKING:
     help="A configuration key, a word such as started, a metric or best(METRIC), best first; -COLUMN reverses.",
 )
 @click.option(
-    "--columns", metavar="A,B", shell_complete=complete_columns, help="Configuration keys and metrics to show."
+    "--columns",
+    metavar="A,B",
+    shell_complete=complete_columns,
+    help="Configuration keys, metrics, functions such as best(METRIC), and words such as started, tag and note.",
 )
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N runs.")
 @click.option("--wide", is_flag=True, help="Every column and whole names, also in a narrow terminal.")
@@ -67,7 +70,7 @@ def ls(
 
     Runs of several databases are listed together, with the source of each.
     """
-    from labbench.cli.run_tables import assumed_goals_note, leading_metrics, run_columns
+    from labbench.cli.run_tables import FACT_WORDS, SHOWN_WORDS, assumed_goals_note, leading_metrics, run_columns
     from labbench.filters.parser import parse
     from labbench.store.reader import Reader
 
@@ -78,7 +81,8 @@ def ls(
         names = [name.strip() for name in columns.split(",")] if columns else None
         total, goals = reader.count(run_filter), reader.metrics(run_filter)
         column, descending = sort_order(sort, goals)
-        is_missing = print_name_notes(reader.check_names(run_filter, columns=names or (), sort=column))
+        recorded = [name for name in names or () if name not in (*SHOWN_WORDS, *FACT_WORDS)]
+        is_missing = print_name_notes(reader.check_names(run_filter, columns=recorded, sort=column))
         records = _sorted_runs(reader, run_filter, (column, descending), limit=limit, is_missing=is_missing)
         declared = reader.declared_goals()
     if as_json:

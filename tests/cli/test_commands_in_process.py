@@ -255,6 +255,18 @@ def undeclared(tmp_path: Path) -> Path:
     return path
 
 
+def test_columns_show_a_key_before_a_metric_of_its_name_and_functions_and_words(
+    labbench: Labbench, undeclared: Path
+) -> None:
+    with Writer(undeclared) as writer, Reader(undeclared) as reader:
+        writer.tag([run.key for run in reader.runs() if run.config["lr"] == 0.3], add=["high"])
+    listed = labbench("ls", "--columns", "lr,last(lr),best(val/rmse),tag,experiment,name", "--format", "csv")
+    header, *rows = [line.split(",") for line in listed.stdout.splitlines()]
+    assert header == ["status", "key", "name", "lr", "last(lr)", "best(val/rmse)", "tag", "experiment"]
+    assert [row[3:7] for row in rows[1:3]] == [["0.1", "1", "0.2100", ""], ["0.3", "3", "0.6000", "high"]]
+    assert "did you mean `lr`?" in labbench("ls", "--columns", "best(lrr)").stderr
+
+
 @pytest.mark.usefixtures("undeclared")
 def test_assumed_goals_are_told_and_can_be_declared(labbench: Labbench) -> None:
     def best() -> object:

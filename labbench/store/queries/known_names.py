@@ -19,7 +19,7 @@ class Names:
     """Names that a command uses, besides those in its filter."""
 
     columns: Sequence[str] = ()
-    """Config keys or metrics."""
+    """Config keys, metrics, or functions of metrics."""
     metrics: Sequence[str] = ()
     sort: str | None = None
     """Sort expression."""
@@ -66,9 +66,10 @@ def _unknown_names(
     for term in terms:
         if not _is_known(connection, term, metrics):
             yield _unknown_name(connection, term.key, metrics, is_metric=term.function is not None)
-    for name in names.columns:
-        if name not in metrics and not _is_config_key(connection, name):
-            yield _unknown_name(connection, name, metrics)
+    for column in names.columns:
+        name, function = split_heading(column)
+        if name not in metrics and (function is not None or not _is_config_key(connection, name)):
+            yield _unknown_name(connection, name, metrics, is_metric=function is not None)
     for name in names.metrics:
         if name not in metrics:
             yield _unknown_name(connection, name, metrics, is_metric=True)
