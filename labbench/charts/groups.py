@@ -16,10 +16,6 @@ SpreadKind: TypeAlias = Literal["95 %", "std", "range"]
 SPREADS: tuple[SpreadKind, ...] = get_args(SpreadKind)
 
 
-_MAX_VARIANCE_RATIO = 50
-"""Variances above this multiple of the median variance are not pooled: the group is diverging."""
-
-
 @dataclass(frozen=True, slots=True)
 class Bands:
     """Mean and spread of groups, shape (G groups, N points); NaN where a group has no value."""
@@ -37,10 +33,8 @@ def group_bands(values: Floats, owner: NDArray[np.int64], groups: int, spread: S
     values: (C curves, N points), float64, NaN where a curve has no value. owner: (C,), the group of each curve, 0 to
     `groups` - 1. `std` is the sample standard deviation, `range` the minimum and maximum.
 
-    `95 %` is Student's t interval of the mean. The variance of a few seeds is a poor estimate, so each point pools
-    the variances of all groups, weighted by their degrees of freedom. A group whose variance exceeds the pooled one
-    uses its own variance, and a diverging group is left out of the pool. Without degrees of freedom, `low` and `high`
-    equal the mean.
+    `95 %` is Student's t interval of the mean, from the values of the group at the point alone: the band of a group
+    does not depend on the other groups, nor on the other points. For a single value, `low` and `high` equal the mean.
     """
     present = np.isfinite(values)
     # divide each point by a power of two near its largest value, so that no square of a diverging run overflows
@@ -73,23 +67,13 @@ def _scaled_group_bands(
 
 
 def _half_interval(squares: Floats, n: NDArray[np.int64]) -> Floats:
-    """Return half the width of the 95 % interval of each mean, shape (G, N), from sums of squared deviations."""
-    df_of_group = np.maximum(n - 1, 0)
-    variance_of_group = np.divide(squares, df_of_group, out=np.zeros(squares.shape), where=df_of_group > 0)
-    sorted_variances = np.sort(np.where(df_of_group > 0, variance_of_group, np.inf), axis=0)
-    middle = np.maximum((df_of_group > 0).sum(axis=0) - 1, 0) // 2
-    median = np.take_along_axis(sorted_variances, middle[None], axis=0)[0]  # (N,)
-    pooled_df = np.where(variance_of_group <= _MAX_VARIANCE_RATIO * median, df_of_group, 0)
-    df = pooled_df.sum(axis=0)
-    pooled = np.divide((variance_of_group * pooled_df).sum(axis=0), df, out=np.zeros(len(df)), where=df > 0)
-    exceeds_pooled = variance_of_group > pooled
-    variance = np.where(exceeds_pooled, variance_of_group, pooled)
-    degrees = np.where(exceeds_pooled, df_of_group, df)
+    """Return half the width of Student's t interval of each mean, shape (G, N), from sums of squared deviations."""
     # imported here: loading `labbench.analysis` takes 50 ms, which would delay the first paint
     from labbench.analysis.distributions import t_quantile
 
-    quantiles = np.array([t_quantile(0.975, float(d)) if d else 0.0 for d in range(int(degrees.max(initial=0)) + 1)])
-    half: Floats = quantiles[degrees] * np.sqrt(variance / np.maximum(n, 1))
+    df = np.maximum(n - 1, 0)
+    quantiles = np.array([t_quantile(0.975, float(d)) if d else 0.0 for d in range(int(df.max(initial=0)) + 1)])
+    half: Floats = quantiles[df] * np.sqrt(squares / np.maximum(df, 1) / np.maximum(n, 1))
     return half
 
 
