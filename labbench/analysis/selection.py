@@ -63,7 +63,7 @@ class Scope:
     pruned: int = 0
     """Number of runs that a search stopped early by comparison with others."""
     choosing: int = 0
-    """Number of runs left out, pruned ones included, because a search chose by them what it trained with new seeds."""
+    """Number of runs by which a search chose what it trained with new seeds, pruned ones included; not compared."""
     new_seeds: int = 0
     """Number of selected runs whose configurations a search chose by other selected runs."""
     other_ranks: int = 0
@@ -126,7 +126,7 @@ def select_runs(
         other_code=len(same_task) - len(same_code),
         other_ranks=len(judged) - len(selected),
         pruned=sum(run.status == PRUNED for run in same_code),
-        choosing=len(same_code) - len(judged),
+        choosing=sum(NEW_SEED_TAG not in run.tags for run in same_code) if judged is not same_code else 0,
         new_seeds=_count_new_seeds(judged),
     )
     return Selection(_with_configs(selected, split), scope)
@@ -187,13 +187,15 @@ def _has_same_code(run: RunRecord, newest: RunRecord) -> bool:
 
 
 def _judged_runs(runs: Sequence[RunRecord], metric: str) -> Sequence[RunRecord]:
-    """Return the runs with new seeds if a search has judged its finalists by these, else all runs.
+    """Return the runs with new seeds and the pruned ones if a search has judged its finalists, else all runs.
 
-    A finalist was chosen for its values with the other seeds, so these are optimistic.
+    A finalist was chosen for its values with the other seeds, so these are optimistic. Pruned runs have no value to
+    compare; they show what the finalists were chosen from.
     """
     new = [run for run in runs if NEW_SEED_TAG in run.tags]
+    pruned = [run for run in runs if run.status == PRUNED]
     has_judged = any(run.status == "finished" and metric in run.summary for run in new)
-    return new if has_judged and any(run.status == PRUNED for run in runs) else runs
+    return [*pruned, *new] if has_judged and pruned else runs
 
 
 def _count_new_seeds(runs: Sequence[RunRecord]) -> int:

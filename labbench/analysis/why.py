@@ -177,7 +177,9 @@ def explain(selection: Selection, metric: str, goal: Goal, *, check: Check = nev
     scope = selection.scope
     runs = observe(selection.runs, metric, goal, at=scope.at)
     options = AnswerOptions(sampling=selection.sampling, may_use_logarithms=not scope.linear)
-    return replace(why(runs, metric, goal, options=options, check=check), scope=scope)
+    answer = replace(why(runs, metric, goal, options=options, check=check), scope=scope)
+    # the learning rates that a search pruned may be usable
+    return replace(answer, rate_ranges=(), widenings=()) if scope.pruned else answer
 
 
 def _make_answer(everything: Table, metric: str, goal: Goal, bounds: Bounds, check: Check) -> Answer:

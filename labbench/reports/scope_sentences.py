@@ -127,7 +127,8 @@ def _intervals_sentence(answer: Answer) -> str:
     if answer.best is None or answer.best.interval.low is None:
         return ""
     n = answer.counts.setups
-    selection = f", the one of the best also for its selection among {n}" if n > 1 else ""
+    among = "the finalists" if answer.scope is not None and answer.scope.choosing else str(n)
+    selection = f", the one of the best also for its selection among {among}" if n > 1 else ""
     return f"95 % intervals allow for the noise of seeds{selection}; they do not allow for other data"
 
 

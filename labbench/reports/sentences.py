@@ -392,8 +392,7 @@ def _missing_runs_sentences(answer: Answer) -> list[str]:
             cases[MAX_DIVERGENCES:] = [f"and {len(cases) - MAX_DIVERGENCES} more values"]
         where = ", ".join(cases)
         lines.append(f"{_diverged_count_phrase(answer)}{': ' + where if where else ''}")
-    scope = answer.scope
-    pruned = scope.pruned if scope is not None and not scope.choosing else 0  # the scope reports them
+    pruned = 0 if answer.scope is None else answer.scope.pruned  # the scope reports them
     if counts.missing > pruned:
         missing = f"{_runs_count(counts.missing - pruned)} without {clean(answer.metric)}"
         lines.append(f"left out: {missing} (failed, stopped or not measured)")

@@ -178,7 +178,10 @@ def test_the_finalists_of_a_search_are_compared_on_new_seeds_alone(labbench: Lab
     assert answer["scope"]["left_out"]["pruned"] == 4
     assert answer["scope"]["left_out"]["choosing"] == 6
     assert (answer["best"]["n"], answer["best"]["mean"]) == (3, pytest.approx(0.904))
+    assert answer["rate_ranges"] == [], "a pruned learning rate may be usable"
     text = labbench("why", "val/accuracy").stdout
+    assert text.startswith("best: lr 0.06: val/accuracy")
+    assert "without val/accuracy" not in text
     assert "only configurations that a search trained with new seeds are compared, on these seeds" in text
     assert "it chose them by 6 other runs, whose values are optimistic, 4 of them stopped early" in text
     assert json.loads(labbench("why", "val/accuracy", "status=finished", "--json").stdout)["best"]["n"] == 4
