@@ -16,6 +16,7 @@ from labbench.portraits.logged_images import image_path, write_image
 from labbench.store.maintenance.external_runs import Import, imported_identities
 from labbench.store.maintenance.imported_run import ImportedRun, ImportedSeries, SourceDiffersError
 from labbench.store.maintenance.keeper import MaintenanceWriter, open_for_import
+from labbench.store.row_checks import OPTIONAL_TIME
 
 _POINTS_PER_TRANSACTION = 100_000
 """Points after which an import commits, so that other processes can write."""
@@ -141,6 +142,11 @@ def _size(run: FoundRun) -> int:
     return sum(file.stat().st_size for file in run.files if file.exists())
 
 
+def _storable_time(seconds: float | None) -> float | None:
+    """Return a Unix time, or None for one that no calendar has, as damaged sources give."""
+    return seconds if OPTIONAL_TIME.contains([seconds]) else None
+
+
 def _describe(run: SourceRun, source: str, experiment: str | None) -> ImportedRun:
     return ImportedRun(
         source=source,
@@ -150,8 +156,8 @@ def _describe(run: SourceRun, source: str, experiment: str | None) -> ImportedRu
         config=dict(flatten(run.config)),
         status=run.status,
         reason=run.reason,
-        started=run.started,
-        finished=run.finished,
+        started=_storable_time(run.started),
+        finished=_storable_time(run.finished),
         tags=run.tags,
         note=run.note,
         is_partial=run.is_partial,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -122,6 +124,18 @@ def test_import_rejects_invalid_databases_without_changes(
     assert not Path("new.db").exists()
     result = labbench("import", "labbench", other, "--db", path).stdout
     assert result == "imported 0 new runs, updated 0, 3 already present\n"
+
+
+def test_values_that_no_labbench_writes_are_refused_in_one_line(
+    labbench: Callable[..., Result], path: Path, other: Path
+) -> None:
+    with closing(sqlite3.connect(other)) as connection, connection:
+        connection.execute("PRAGMA ignore_check_constraints = ON")
+        connection.execute("UPDATE runs SET config = 'failed' WHERE id = 1")
+    result = labbench("import", "labbench", other, "--db", path)
+    assert result.exit_code == 2
+    assert "has values that labbench does not write" in result.stderr
+    assert "`labbench doctor` lists them" in result.stderr
 
 
 def fork(tmp_path: Path, *, has_ids: bool = True) -> tuple[Path, Path, str]:

@@ -183,6 +183,15 @@ def test_parameters_of_mlflow_are_read_as_what_they_were(text: str, value: objec
     assert parse_param(text) == value
 
 
+def test_times_that_no_calendar_has_are_left_out(labbench: Labbench, tmp_path: Path) -> None:
+    shutil.copy(WRITERS / "mlflow" / "files" / "mlflow.db", tmp_path / "mlflow.db")
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as connection, connection:
+        connection.execute("UPDATE runs SET end_time = 9000000000000000000")
+    assert labbench("import", "mlflow", "mlflow.db").exit_code == 0
+    assert "runs.db: sound" in labbench("doctor").stdout
+    assert labbench("ls").exit_code == 0
+
+
 def test_deleted_runs_of_mlflow_stay_away(labbench: Labbench, tmp_path: Path) -> None:
     shutil.copy(WRITERS / "mlflow" / "files" / "mlflow.db", tmp_path / "mlflow.db")
     with closing(sqlite3.connect(tmp_path / "mlflow.db")) as connection:

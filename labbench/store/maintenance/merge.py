@@ -149,7 +149,7 @@ def merge(
     twice, see `_derive_key`. Merging again is a no-op.
 
     Raises:
-        InputError: If a run of the attached database has an invalid key.
+        InputError: If the attached database has values that labbench does not write, such as an invalid key.
     """
     new, newer, same = dict[str, str](), dict[str, str](), dict[str, str]()
     try:
@@ -175,6 +175,10 @@ def merge(
                 connection.execute("DELETE FROM temp.merged_runs")
             if matches and time.monotonic() - start > SLICE_PAUSE_SECONDS:
                 time.sleep(SLICE_PAUSE_SECONDS)  # SQLite's lock is not fair: a waiting process tries every 0.1 s
+    except sqlite3.IntegrityError as error:
+        raise InputError(
+            f"the imported database has values that labbench does not write ({error}); `labbench doctor` lists them"
+        ) from error
     finally:
         for table in ("merged_runs", "merged_metrics", "merged_sources", "merged_experiments"):
             connection.execute(f"DROP TABLE IF EXISTS temp.{table}")
