@@ -19,6 +19,7 @@ from bench.trust.results import Outcome
 from bench.trust.samples import write_sample
 from labbench.files import files_folder
 from labbench.store.reader import Reader
+from labbench.text import clean
 
 COMMANDS = (
     "ls", "ls --json", "show KEY", "compare KEY OTHER", "why val/loss", "plot val/loss", "export", "export --wide",
@@ -106,7 +107,8 @@ def _fault_of_way(place: Place, samples: list[Path], way: Way, command: str) -> 
     words = {"KEY": keys[0], "OTHER": keys[1], "SECOND": str(samples[1])}
     expected = _run(place, command, words, replace(way, argument=str(plain), cwd="plain", prefix=()))
     actual = _run(place, command, words, way)
-    differing = "the output differs" if _normal(expected.out, place) != _normal(actual.out, place) else None
+    normal, normal_actual = _normal(expected.out, place, str(plain)), _normal(actual.out, place, way.argument)
+    differing = None if normal == normal_actual else f"the output differs: {normal!r} {normal_actual!r}"
     fault = expected.fault((0,)) or actual.fault((0,))
     if fault is None and command not in ("SCRIPT", "RUN", "vacuum") and not command.startswith("backup"):
         fault = differing
@@ -136,9 +138,10 @@ def _run(place: Place, command: str, values: dict[str, str], way: Way) -> Ended:
     return place.run([*way.prefix, *labbench_words(f"--db={way.argument}", *words)], cwd=cwd, timeout=120)
 
 
-def _normal(text: str, place: Place) -> str:
-    """Return output without paths and times."""
-    return re.sub(r"\S*\.db\S*|\d+\.\d+ ?s", "", text.replace(str(place.folder), ""))
+def _normal(text: str, place: Place, argument: str) -> str:
+    """Return output without paths, times and the free space of the disk."""
+    text = text.replace(argument, "x.db").replace(clean(argument), "x.db").replace(str(place.folder), "")
+    return re.sub(r"\S*\.db\S*|\d+\.\d+ ?s|[\d.]+ .?B free", "", text)
 
 
 def _fault_of_files(place: Place, plain: Path, database: Path) -> str | None:
