@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from rich.segment import Segment
+from rich.style import Style
 from textual.content import Content
 from textual.geometry import Region
 from textual.strip import Strip
@@ -60,3 +62,23 @@ class DrawnLines:
         changed = [y for y in range(height) if self._strips.get(y) != line(y)]
         if changed:
             self._widget.refresh(*(Region(0, y, width, 1) for y in changed))
+
+
+def mark_hidden(titles: Strip, frozen: int, scrolled: int, end: int, style: Style) -> Strip:
+    """Return the visible titles of a table with a mark at each side where columns are out of sight.
+
+    Args:
+        titles: Titles, as wide as the table.
+        frozen: Width of the cells that stay in view.
+        scrolled: Number of cells behind them.
+        end: Width of all columns.
+        style: Style of the marks.
+    """
+    width = titles.cell_length
+    marks = {frozen - 1: "‹"} if scrolled else {}
+    if scrolled + width < end:
+        marks[width - 1] = "›"
+    for column, mark in marks.items():
+        parts = [titles.crop(0, column), Strip([Segment(mark, style)]), titles.crop(column + 1, width)]
+        titles = Strip.join(parts)
+    return titles

@@ -18,7 +18,7 @@ from textual.strip import Strip
 from labbench.records import RunRecord
 from labbench.tui.columns.run_column import RunColumn
 from labbench.tui.groups import RunGroup
-from labbench.tui.widgets.partial_drawing import DrawnLines, set_titles
+from labbench.tui.widgets.partial_drawing import DrawnLines, mark_hidden, set_titles
 from labbench.tui.widgets.run_row import GAP_CELLS, HEADING_ROWS, LEAD_CELLS, RowLayout, RowPainter, RowState
 
 _PREFETCH_ROWS = 40
@@ -221,7 +221,9 @@ class RunRows(ScrollView, can_focus=True):
         if y == 0:
             return self._visible_part(self._painter.metrics_heading(self._row_layout), width)
         if y < HEADING_ROWS:
-            return self._visible_part(self._painter.heading(self._row_layout, self.sorted_by, self.column), width)
+            titles = self._visible_part(self._painter.heading(self._row_layout, self.sorted_by, self.column), width)
+            frozen, end = self._row_layout.frozen_width, self.virtual_size.width
+            return mark_hidden(titles, frozen, self.scroll_offset.x, end, self._painter.style("primary", bold=True))
         row = self.scroll_offset.y + y - HEADING_ROWS
         if row >= len(self.keys):
             return Strip.blank(width, self._painter.style("foreground"))

@@ -18,7 +18,7 @@ from textual.strip import Strip
 
 from labbench import text
 from labbench.tui.theme import has_few_colours, heat_ground
-from labbench.tui.widgets.partial_drawing import DrawnLines
+from labbench.tui.widgets.partial_drawing import DrawnLines, mark_hidden
 
 _GAP_CELLS = 2
 _SHADES = "░▒▓█"
@@ -185,7 +185,9 @@ class TextGrid(ScrollView, can_focus=True):
             return Strip([Segment(text.fit_to_width(" " + message, width), self._style("secondary"))], width)
         if y == 0:
             cells = [GridCell(cell.text, "secondary", bold=True) for cell in self.titles]
-            return self._visible_part(self._line(cells, None), width)
+            titles, frozen = self._visible_part(self._line(cells, None), width), self._widths[0] + _GAP_CELLS
+            end = self.virtual_size.width - _GAP_CELLS
+            return mark_hidden(titles, frozen, self.scroll_offset.x, end, self._style("primary", bold=True))
         index = self.scroll_offset.y + y - 1
         if index >= len(self.rows):
             return Strip.blank(width, self._style("foreground"))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 from textual import events
 from textual.content import Content
@@ -16,6 +18,20 @@ from labbench.tui.queries import DatabaseProgress, Query
 
 SCREEN_KEYS = {"runs": "1", "compare": "2", "grid": "3", "why": "4"}
 """Screens and their keys."""
+
+
+_Counts: TypeAlias = Literal["words", "glyphs", "tight"]
+"""Form of the run counts by status: with the status in words, with its glyph, or with its glyph and fewer spaces."""
+_LAYOUTS: Sequence[tuple[Literal["name", "file"], bool, _Counts, bool]] = (
+    ("name", True, "words", True),
+    ("name", True, "glyphs", True),
+    ("name", True, "glyphs", False),
+    ("file", True, "glyphs", False),
+    ("file", True, "tight", False),
+    ("name", False, "glyphs", True),
+    ("name", False, "glyphs", False),
+)
+"""Title, tabs, run counts and progress bar, for terminals from wide to narrow; the title is labbench and the file."""
 
 
 class TopBar(Widget):
@@ -36,15 +52,10 @@ class TopBar(Widget):
         width = self.size.width
         file = Content.styled(text.clean(self._path.name), "$secondary")
         name = Content.assemble(("labbench", "bold $primary"), "  ", file)
-        for title, tabs, long, has_bar in (
-            (name, True, True, True),
-            (name, True, False, True),
-            (name, True, False, False),
-            (file, True, False, False),
-            (name, False, False, True),
-        ):
+        for title, tabs, counts, has_bar in _LAYOUTS:
             self._tabs = []
-            left, middle = self._with_tabs(title) if tabs else title, self._status_counts(long=long)
+            left = name if title == "name" else file
+            left, middle = self._with_tabs(left) if tabs else left, self._status_counts(counts)
             right = self._progress_content(has_bar=has_bar)
             free = width - left.cell_length - middle.cell_length - right.cell_length
             if free >= 4:
@@ -71,21 +82,22 @@ class TopBar(Widget):
             if offset is not None and offset.x in cells:
                 await self.run_action(f"app.go('{screen}')")
 
-    def _status_counts(self, *, long: bool) -> Content:
+    def _status_counts(self, form: _Counts) -> Content:
         progress = self.progress
         if not progress.total:
             return Content("")
         names = progress.experiments
         parts: list[tuple[str, str]] = []
-        if long:
+        if form == "words":
             parts.append((f"{text.clean(names[0]) if len(names) == 1 else f'{len(names)} experiments'} · ", ""))
         parts.append((f"{progress.total} run{'s' * (progress.total != 1)}", ""))
         for status in STATUSES:
             count = progress.counts.get(status, 0)
             if count:
                 style = STATUS_GLYPHS[status]
-                parts.append(("  " if parts else "", ""))
-                parts.append((f"{style.glyph} {count}{f' {status}' if long else ''}", f"${style.colour}"))
+                parts.append((" " if form == "tight" else "  ", ""))
+                gap, word = "" if form == "tight" else " ", f" {status}" if form == "words" else ""
+                parts.append((f"{style.glyph}{gap}{count}{word}", f"${style.colour}"))
         return Content.assemble(*parts)
 
     def _progress_content(self, *, has_bar: bool) -> Content:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from textual.pilot import Pilot
 
-from helpers.golden import choose, press, row_of, rows_of, screen, type_in, use, wait_for_words
+from helpers.golden import SMALL, choose, press, row_of, rows_of, screen, type_in, use, wait_for_words
 from labbench.store.reader import Reader
 
 
@@ -145,3 +145,14 @@ def test_a_column_shows_sparklines(database: Path) -> None:
         assert re.search(r"190  █▆▅▄▃▂▂▁▁▁", row_of(screen(pilot), "adam lr=0.01 s0"))
 
     use(database, look)
+
+
+def test_marks_show_on_which_side_columns_are_out_of_sight(database: Path) -> None:
+    async def look(pilot: Pilot[None]) -> None:
+        marks = []
+        for keys in ((), ("right",) * 8, ("right",) * 20):
+            titles = (await press(pilot, *keys)).splitlines()[4]
+            marks.append([mark for mark in "‹›" if mark in titles])
+        assert marks == [["›"], ["‹", "›"], ["‹"]]
+
+    use(database, look, size=SMALL)
