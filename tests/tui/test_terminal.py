@@ -64,10 +64,22 @@ class Terminal:
         self._read()
         return self.process.returncode
 
-    def _read(self) -> None:
-        if select.select([self._descriptor], [], [], 0.1)[0]:
-            with suppress(OSError):  # the process has closed the terminal
-                self.output += os.read(self._descriptor, 65536)
+    def wait_until_stopped(self) -> None:
+        """Read until the process is suspended, and what it has written by then."""
+        while b"(stopped)" not in Path(f"/proc/{self.process.pid}/status").read_bytes():
+            self._read()
+        while self._read():
+            pass
+
+    def _read(self) -> bool:
+        """Read what there is; return False if there is nothing."""
+        if not select.select([self._descriptor], [], [], 0.1)[0]:
+            return False
+        try:
+            self.output += os.read(self._descriptor, 65536)
+        except OSError:  # the process has closed the terminal
+            return False
+        return True
 
     def hang_up(self) -> None:
         os.close(self._descriptor)
@@ -137,8 +149,7 @@ def test_closing_the_terminal_ends_the_program_and_saves_the_state(terminal: Ter
 def test_ctrl_z_suspends_and_fg_paints_again(terminal: Terminal) -> None:
     terminal.read_until("1–12 of 12")
     terminal.type("\x1a")
-    while b"(stopped)" not in Path(f"/proc/{terminal.process.pid}/status").read_bytes():
-        terminal._read()
+    terminal.wait_until_stopped()
     assert LEAVE_ALTERNATE_SCREEN in terminal.output
     terminal.output = b""
     terminal.process.send_signal(signal.SIGCONT)
@@ -153,8 +164,7 @@ def test_keys_typed_before_the_first_paint_are_not_repeated_after_a_suspension(
     terminal.type(" ")
     terminal.read_until("1–12 of 12")
     terminal.type("\x1a")
-    while b"(stopped)" not in Path(f"/proc/{terminal.process.pid}/status").read_bytes():
-        terminal._read()
+    terminal.wait_until_stopped()
     terminal.output = b""
     terminal.process.send_signal(signal.SIGCONT)
     terminal.read_until("1–12 of 12")

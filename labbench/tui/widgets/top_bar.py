@@ -51,7 +51,7 @@ class TopBar(Widget):
     def render(self) -> Content:
         width = self.size.width
         file = Content.styled(text.clean(self._path.name), "$secondary")
-        name = Content.assemble(("labbench", "bold $primary"), "  ", file)
+        name = Content.assemble(("labbench", "bold $primary"), (f"  {file.plain}", "$secondary"))
         for title, tabs, counts, has_bar in _LAYOUTS:
             self._tabs = []
             left = name if title == "name" else file
