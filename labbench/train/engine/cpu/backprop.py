@@ -14,13 +14,10 @@ from torch import Tensor, nn
 
 from labbench.train.engine.cpu import kernels
 from labbench.train.engine.cpu.kernels import AutogradKernel
-from labbench.train.engine.cpu.layer_kernel import Array, LayerArrays, LayerKernel
+from labbench.train.engine.cpu.layer_kernel import NO_FLOAT_WARNINGS, Array, LayerArrays, LayerKernel
 from labbench.train.engine.dropout import SeededDropout
 from labbench.train.engine.freezing import EVAL_MODE_ATTRIBUTE
 from labbench.train.engine.layers import list_layers
-
-_NO_FLOAT_WARNINGS = np.errstate(all="ignore")
-"""Turns off numpy's floating-point warnings, because torch has none: the loss shows that a run diverges."""
 
 BATCH_NORMS = nn.BatchNorm1d, nn.BatchNorm2d
 
@@ -60,7 +57,7 @@ class Backprop:
             for _, paths in self._layers
         ]
 
-    @_NO_FLOAT_WARNINGS
+    @NO_FLOAT_WARNINGS
     @torch.no_grad()
     def forward(self, tensors: Sequence[LayerArrays], inputs: Tensor) -> Tensor:
         """Return outputs (S, N, ...) for inputs (S, N, ...) in training mode.
@@ -72,7 +69,7 @@ class Backprop:
             x = self._get_kernel(index, x).forward(arrays, x)
         return torch.from_numpy(x).movedim(-1, 1).clone()  # the next call overwrites the buffer
 
-    @_NO_FLOAT_WARNINGS
+    @NO_FLOAT_WARNINGS
     @torch.no_grad()
     def infer(self, tensors: Sequence[LayerArrays], inputs: Tensor) -> Tensor:
         """Return outputs (S, N, ...) for inputs (S, N, ...) in eval mode, without a backward pass.
@@ -89,7 +86,7 @@ class Backprop:
             layer.clear()  # buffers for parts of another size
         return torch.cat(outputs, dim=1)
 
-    @_NO_FLOAT_WARNINGS
+    @NO_FLOAT_WARNINGS
     @torch.no_grad()
     def backward(self, tensors: Sequence[LayerArrays], gradients: Sequence[LayerArrays], grad_output: Tensor) -> None:
         """Write d loss / d parameters, given d loss / d outputs.

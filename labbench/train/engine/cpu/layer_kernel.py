@@ -14,6 +14,9 @@ Array: TypeAlias = NDArray[Any]
 LayerArrays: TypeAlias = Mapping[str, Array]
 """Parameters, buffers or gradients of a layer by name, each of shape (S, ...)."""
 
+NO_FLOAT_WARNINGS = np.errstate(all="ignore")
+"""Turns off numpy's floating-point warnings, because torch has none: the loss shows that a run diverges."""
+
 
 class LayerKernel:
     """Forward and backward pass of one layer.

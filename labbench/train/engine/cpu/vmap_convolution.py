@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from labbench.train.engine.cpu.im2col import Array, Geometry, Patches, output_size, split_samples
-from labbench.train.engine.cpu.layer_kernel import flatten_rest, matmul_into, sum_last_dimension
+from labbench.train.engine.cpu.layer_kernel import NO_FLOAT_WARNINGS, flatten_rest, matmul_into, sum_last_dimension
 from labbench.train.engine.vmap_calls import call_stacked
 
 
@@ -94,6 +94,7 @@ def to_filters(weight: Tensor) -> Array:
     return flatten_rest(weight.detach().contiguous().numpy(), 2)
 
 
+@NO_FLOAT_WARNINGS
 def gather(patches: PatchCache, images: Array, filters: Array, outputs: Array) -> None:
     """Write the convolution of images (S, C, H, W, N) with filters (S, O, C * kernel) to `outputs`.
 
@@ -105,6 +106,7 @@ def gather(patches: PatchCache, images: Array, filters: Array, outputs: Array) -
                 matmul_into(run_filters, columns, outputs[run][:, rows][..., part])
 
 
+@NO_FLOAT_WARNINGS
 def scatter(patches: PatchCache, gradients: Array, weight: Tensor, images: Array) -> None:
     """Write the transposed convolution of `gradients` (S, O, H', W', N) to `images` (S, C, H, W, N).
 
@@ -120,6 +122,7 @@ def scatter(patches: PatchCache, gradients: Array, weight: Tensor, images: Array
             block.col2im(run_filters, gradients[run][..., part], images[run][..., part])
 
 
+@NO_FLOAT_WARNINGS
 def correlate(patches: PatchCache, images: Array, gradients: Array) -> Array:
     """Return the gradients of the filters (S, O, C * kernel).
 
@@ -184,6 +187,7 @@ class _TransposedConvolution(torch.autograd.Function):
         )
 
 
+@NO_FLOAT_WARNINGS
 def _gradients(
     ctx: Any,
     grad_outputs: Tensor,

@@ -76,3 +76,13 @@ def test_a_result_does_not_depend_on_the_number_of_runs() -> None:
 
     assert torch.equal(outputs(8)[:3], outputs(3))
     assert torch.equal(outputs(8)[:1], outputs(1))
+
+
+@pytest.mark.parametrize("kind", [nn.Conv2d, nn.ConvTranspose2d])
+def test_a_diverging_run_overflows_without_a_warning(kind: type[nn.Module]) -> None:
+    stack = kind(CHANNELS, FILTERS, kernel_size=3)
+    stack_convolutions(stack)
+    parameters = {name: torch.full((2, *p.shape), 1e30, requires_grad=True) for name, p in stack.named_parameters()}
+    outputs = vmap(lambda p, x: functional_call(stack, p, (x,)))(parameters, torch.full((2, 5, CHANNELS, 6, 6), 1e30))
+    outputs.sum().backward()
+    assert outputs.isinf().all()
