@@ -26,10 +26,11 @@ def epoch_order(
     """Return the indices of an epoch's samples for S seeds, shape (S, K), int64.
 
     Without a sampler, K is `samples`. The sampler is iterated once for each seed; random generators are seeded by the
-    seed and the epoch.
+    seed and the epoch. A method `set_epoch` is called before, as for torch's `DistributedSampler`.
 
     Raises:
-        InputError: The sampler yields anything but `len(sampler)` indices of the `samples` samples.
+        InputError: The sampler yields anything but `len(sampler)` indices of the `samples` samples, or its order
+            depends on how often it was iterated.
     """
     if sampler is None:
         return permutations(seeds, epoch, samples, device)
@@ -54,9 +55,28 @@ def check_sampler(sampler: IndexSampler | None) -> None:
         )
 
 
-def _draw(sampler: IndexSampler, samples: int, seed: int, epoch: int) -> Tensor:
+def _iterate(sampler: IndexSampler, seed: int, epoch: int) -> list[int]:
     with seeded_generators(generator_seed(seed, Purpose.SAMPLER, epoch)):
-        indices = list(sampler)
+        return list(sampler)
+
+
+def _plain_state(sampler: IndexSampler) -> dict[str, object]:
+    """Return the attributes of a sampler that are numbers, texts or None, by name."""
+    attributes = getattr(sampler, "__dict__", {})
+    return {name: value for name, value in attributes.items() if value is None or isinstance(value, int | float | str)}
+
+
+def _draw(sampler: IndexSampler, samples: int, seed: int, epoch: int) -> Tensor:
+    if hasattr(sampler, "set_epoch"):
+        sampler.set_epoch(epoch)
+    before = _plain_state(sampler)
+    indices = _iterate(sampler, seed, epoch)
+    changed = [name for name, value in _plain_state(sampler).items() if before.get(name) != value]
+    if changed and _iterate(sampler, seed, epoch) != indices:
+        raise InputError(
+            f"data: `sampler` changes `self.{changed[0]}` while it is iterated, so that its order would depend on the "
+            "runs before: define set_epoch(epoch), which labbench calls before each epoch"
+        )
     try:
         order = torch.tensor(indices, dtype=torch.int64)  # (K,)
     except (TypeError, ValueError, RuntimeError):

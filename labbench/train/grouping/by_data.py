@@ -5,10 +5,12 @@ Runs share a data set if their configs agree in every key that the task's `data`
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType, GeneratorType
 from typing import Any
 
 import torch
@@ -46,15 +48,17 @@ def group_by_data(
     files = None if stack.files is None else Path(stack.files)
     while waiting:
         first = waiting[0]
-        config = ReadTrackingConfig(first.config)
+        config = ReadTrackingConfig(first.config)  # in no comprehension, whose closure would refer to it
+        keys = config.read
         try:
             dataset, runtime = make_data(task, config), stack.runtime
+            config.read_if_referenced()
             placed = place_data(dataset, device, dtype, runtime.data, loaders=runtime.loaders or 0)
         except (Exception, SystemExit) as error:  # a user's code may raise anything
-            sharing = [run for run in waiting if _shares_workload(run, first, config.read)]
+            sharing = [run for run in waiting if _shares_workload(run, first, keys)]
             yield Failure.from_error([run.record for run in sharing], error)
         else:
-            keys = config.read | {"batch_size"}
+            keys = keys | {"batch_size"}
             is_ragged = isinstance(placed, DatasetSource) and placed.is_ragged
             if is_ragged:  # the batches of different seeds may differ in shape
                 keys.add("seed")
@@ -147,6 +151,12 @@ class ReadTrackingConfig(dict[str, Any]):
 
     def __ror__(self, other: Any) -> Any:
         return other | self.copy()
+
+    def read_if_referenced(self) -> None:
+        """Count all keys as read if an object such as a `Dataset` refers to the config, and may read it later."""
+        referrers = (each for each in gc.get_referrers(self) if not isinstance(each, FrameType | GeneratorType))
+        if next(referrers, None) is not None:
+            self._read_all()
 
     def _read_all(self) -> None:
         self.read.update(super().keys())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from torch.utils.data import BatchSampler, RandomSampler, WeightedRandomSampler
+from torch.utils.data import BatchSampler, RandomSampler, Subset, WeightedRandomSampler
 
 from helpers.training import History, histories, run_of
 from labbench.errors import InputError
@@ -134,6 +134,70 @@ def test_an_unusable_sampler_is_refused(sampler: Any, complaint: str) -> None:
     x, y = torch.randn(8, 6), torch.arange(8) % 2
     with pytest.raises(InputError, match=complaint):
         next(Data((x, y), sampler=sampler).batches([0], 1, 4))
+
+
+class Curriculum:
+    """Sampler of the first samples at first, and of more in each epoch."""
+
+    def __init__(self) -> None:
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return 8
+
+    def __iter__(self) -> Iterator[int]:
+        return iter((torch.randint(0, 10 * self.epoch, (8,))).tolist())
+
+
+class Counting(Curriculum):
+    """A sampler that counts its epochs itself."""
+
+    def __iter__(self) -> Iterator[int]:
+        self.epoch += 1
+        return super().__iter__()
+
+
+class Told(Curriculum):
+    """A sampler that is told its epoch."""
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+
+def test_a_sampler_is_told_its_epoch_and_may_not_count_epochs_itself() -> None:
+    x, y = torch.randn(100, 6), torch.arange(100) % 3
+    data = Data((x, y), sampler=Told())
+    first, third = ([data.batches([0], epoch, 8).__next__() for _ in range(2)] for epoch in (1, 3))
+    assert torch.equal(*first)
+    assert torch.equal(*third)
+    assert first[0].max() < 10 <= third[0].max()
+    with pytest.raises(InputError, match=r"changes `self\.epoch` while it is iterated.*define set_epoch"):
+        next(Data((x, y), sampler=Counting()).batches([0], 1, 8))
+
+
+class KeepsConfig:
+    """A dataset that reads the config for each sample."""
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+    def __len__(self) -> int:
+        return 24
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        generator = torch.Generator().manual_seed(index + 1000 * self.config["seed"])
+        return torch.randn(6, generator=generator), index % 3
+
+
+def test_runs_share_no_dataset_that_keeps_the_config_of_one_of_them() -> None:
+    def data(config: Any) -> Datasets:
+        return Datasets(Subset(KeepsConfig(config), range(20)), Subset(KeepsConfig(config), range(12)))  # type: ignore[arg-type]
+
+    task = FileTask({}, data, lambda _: nn.Linear(6, 3), cross_entropy, accuracy)
+    together = train_all(task)
+    for config, history in zip(CONFIGS, together, strict=True):
+        (alone,) = train_all(task, configs=[config])
+        assert_same_curves([alone], [history])
 
 
 def pad(samples: list[Any]) -> Any:
