@@ -62,6 +62,14 @@ def test_files_of_a_resumed_wandb_run_are_one_run(labbench: Labbench, tmp_path: 
         assert reader.series(runs["second"], "loss")[0].tolist() == [0, 1, 2, 3, 4]
 
 
+def test_a_wandb_file_with_a_number_that_is_none_is_reported(labbench: Labbench, tmp_path: Path) -> None:
+    calls = [encode_call({"loss": 0.25, "_step": step}) for step in range(3)]
+    records = [bytes_field(2, call) for call in (*calls[:2], calls[2].replace(b"0.25", b"1-+2"))]
+    (tmp_path / "run-abc.wandb").write_bytes(load_program("bench/interop.py").wandb_file(iter(records)))
+    result = labbench("import", "run-abc.wandb")
+    assert (result.exit_code, "could not convert string to float" in result.stderr) == (1, True)
+
+
 def write_wandb_run(folder: Path, project: str, steps: range) -> None:
     """Write a `.wandb` file of the run `abc` with a log call for each step."""
     folder.mkdir(parents=True)
