@@ -18,7 +18,7 @@ from labbench.errors import InputError
 from labbench.importing.file_types.protobuf import ProtobufError, read_message, to_bytes, to_text
 from labbench.importing.file_types.wandb_file import read_records
 from labbench.importing.source_run import FoundRun, RunCollector, SourceRun, no_runs_error
-from labbench.importing.wandb_history import LogCalls, read_items, split_media
+from labbench.importing.wandb_history import LogCalls, Summary, read_items
 
 _HISTORY, _SUMMARY, _OUTPUT, _CONFIG, _STATS, _METRIC, _OUTPUT_RAW, _RUN, _EXIT = 2, 3, 4, 5, 7, 12, 13, 17, 18
 """Fields of the message `Record`."""
@@ -76,7 +76,7 @@ class _Records:
     points: RunCollector = field(default_factory=RunCollector)
     run: dict[int, list[int | bytes]] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
-    summary: dict[str, Any] = field(default_factory=dict)
+    summary: Summary = field(default_factory=Summary)
     output: list[str] = field(default_factory=list)
     goals: dict[str, Literal["min", "max"]] = field(default_factory=dict)
     exit_code: int | None = None
@@ -86,17 +86,16 @@ class _Records:
 def _read_run(files: Sequence[Path]) -> SourceRun:
     """Read the `.wandb` files of a run. Raises InputError if one is damaged."""
     records = _Records()
-    add_known_call = records.calls.add_known
+    add_known_call, add_known_summary = records.calls.add_known, records.summary.add_known
     for file in files:
         records.exit_code = None
         try:
             for message in read_records(file):
-                if not add_known_call(message):
+                if not (add_known_call(message) or add_known_summary(message)):
                     _add_record(message, records)
         except (ValueError, RecursionError) as error:
             raise InputError(f"{file}: not a .wandb file: {error}") from error
-    records.calls.add_to(records.points)
-    _add_summary(records)
+    _add_summary(records, last_step=records.calls.add_to(records.points))
     run = records.run
     run_id = _text(run, 1) or files[0].stem.removeprefix("run-")
     started = records.points.started if math.isnan(records.started) else records.started
@@ -135,7 +134,7 @@ def _add_record(message: bytes, records: _Records) -> None:
     elif _STATS in record:
         _add_stats(to_bytes(record[_STATS][0]), records)
     elif _SUMMARY in record:
-        records.summary |= read_items(read_message(to_bytes(record[_SUMMARY][0])).get(1, []))
+        records.summary.add(to_bytes(record[_SUMMARY][0]))
     elif _CONFIG in record:
         _add_config(to_bytes(record[_CONFIG][0]), records)
     elif _METRIC in record:
@@ -170,16 +169,14 @@ def _add_config(message: bytes, records: _Records) -> None:
         records.config.pop(key, None)
 
 
-def _add_summary(records: _Records) -> None:
+def _add_summary(records: _Records, last_step: int) -> None:
     """Add the numbers of the summary that were not logged, at the last step."""
-    summary, _ = split_media(records.summary)
     missing = {
         key: value
-        for key, value in summary.items()
+        for key, value in records.summary.values.items()
         if not key.startswith("_") and key not in records.points.metrics and isinstance(value, int | float)
     }
-    if missing:
-        records.points.add_values(missing, records.calls.last_step)
+    records.points.add_values(missing, last_step)
 
 
 def _read_timestamp(message: bytes) -> float:

@@ -1,7 +1,7 @@
 """Log calls in a `.wandb` file, gathered metric by metric; the field `history` of W&B's records.
 
-Most calls are like an earlier one but for their numbers: a regular expression made of that one reads them, without
-decoding their messages. Source of the messages:
+Calls of numbers under known keys are read by one regular expression, without decoding their messages; W&B writes the
+keys of each call in another order. Source of the messages:
 https://github.com/wandb/wandb/blob/main/wandb/proto/wandb_internal.proto
 """
 
@@ -12,7 +12,8 @@ import math
 import re
 from array import array
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,85 +25,64 @@ from labbench.importing.source_run import RunCollector
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+_STEP, _TIME = "_step", "_timestamp"
+_STEP_COLUMN = 0
+
 _VALUE_JSON = b"\x82\x01"
 """Start of the value of an item, the field `value_json`, behind its key or keys."""
-_STEP, _TIME = "_step", "_timestamp"
-
-_NUMBER = rb"[-+.0-9eENaInfity]+"
-"""A number, NaN or Infinity; no other value of JSON has these characters alone."""
 _BYTE, _VARINT = rb"[\x00-\x7f]", rb"[\x80-\xff]*[\x00-\x7f]"
-_NUMBER_VALUE = re.compile(_BYTE + _NUMBER)
-"""A number with its size."""
-_RECORD_START = rb"(?:\x08" + _VARINT + rb")?\x12" + _VARINT
-"""Number of the record, and the size of `history`."""
-_HISTORY_END = rb"(?:\x12" + _BYTE + rb"\x08" + _VARINT + rb")?"
-"""The field `step`, whose value is also that of the key `_step`."""
-_MAX_PATTERNS, _MAX_KEYS = 64, 1_000
-"""Number of patterns and of their keys: to make one takes the time of reading several calls."""
 
 
-class _Column:
-    """Values of one key with the numbers of their log calls."""
+def _item_finder(field: bytes, end: bytes) -> Callable[[bytes], list[tuple[bytes, bytes]]]:
+    """Return a function for the keys and the number of each item in a field of a record, at whose end `end` may be.
 
-    __slots__ = ("calls", "values")
+    Both are empty, in the last place, for what is no such item.
+    """
+    return re.compile(
+        rb"(?:\A(?:\x08" + _VARINT + rb")?" + field + _VARINT + rb")?"  # number of the record, size of the field
+        rb"\n" + _VARINT + rb"([\n\x12][^\x82]*)" + re.escape(_VALUE_JSON) + _BYTE +  # an item: its keys, its value
+        rb"([-+.0-9eENaInfity]+)"  # a number, NaN or Infinity; no other value of JSON has these characters alone
+        + end + rb"|(?s:.+)"
+    ).findall  # fmt: skip
 
-    def __init__(self) -> None:
-        self.calls = array("q")
-        self.values = array("d")
 
-
-class _CallPattern:
-    """Log calls with numbers under the same keys in the same order."""
-
-    def __init__(self, names: Sequence[str], expression: bytes) -> None:
-        """`expression` matches a record, with a group for the number of each name."""
-        self.names = names
-        self.fullmatch = re.compile(expression).fullmatch
-        self.calls = array("q")
-        self.numbers = array("d")
-        """Shape (calls, names), row by row."""
-
-    def column(self, name: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Return the numbers of the calls and the values of a key, both of shape (N,)."""
-        table = np.asarray(self.numbers).reshape(-1, len(self.names))
-        return np.asarray(self.calls, np.int64), table[:, self.names.index(name)]
+_find_history_items = _item_finder(rb"\x12", rb"(?:\x12" + _BYTE + rb"\x08" + _VARINT + rb"\Z)?")
+"""Behind the items is the field `step`, which the key `_step` has, too."""
+_find_summary_items = _item_finder(rb"\x1a", b"")
 
 
 class LogCalls:
     """Log calls of a run."""
 
     def __init__(self) -> None:
-        self._columns: dict[str, _Column] = {}
-        """Values by key, of the calls that no pattern has read."""
-        self._patterns: list[_CallPattern] = []
-        """Patterns, the one of the last call first."""
+        self._names = [_STEP, _TIME]
+        self._column_by_name = {name: column for column, name in enumerate(self._names)}
+        self._column_by_key: dict[bytes, int] = {}
+        """Columns by the encoded keys of an item."""
+        self._columns = array("i")
+        self._values = array("d")
+        """Column and value of each number of all calls, both of shape (N,)."""
+        self._sizes = array("q")
+        """Number of numbers of each call."""
         self._skipped: Counter[str] = Counter()
-        self._n_calls = 0
-
-    @property
-    def last_step(self) -> int:
-        """Step of the last call that has one; 0 without one."""
-        _, steps = self._column(_STEP)
-        known = steps[np.isfinite(steps)]
-        return int(known[-1]) if len(known) else 0
 
     def add_known(self, record: bytes) -> bool:
-        """Add the call in a record if it is like an earlier one but for its numbers; return False if it is not.
+        """Add the call in a record if it has only numbers under known keys and a step; return False for any other.
 
         Raises:
-            ValueError: If one of them is no number.
+            ValueError: If a value is no number.
         """
-        for pattern in self._patterns:
-            match = pattern.fullmatch(record)
-            if match is not None:
-                pattern.numbers.extend([*map(float, match.groups())])  # none if one of them is no number
-                pattern.calls.append(self._n_calls)
-                self._n_calls += 1
-                if pattern is not self._patterns[0]:
-                    self._patterns.remove(pattern)
-                    self._patterns.insert(0, pattern)
-                return True
-        return False
+        try:
+            keys, numbers = zip(*_find_history_items(record), strict=True)
+            columns = list(map(self._column_by_key.__getitem__, keys))
+        except (KeyError, ValueError):
+            return False
+        if _STEP_COLUMN not in columns:
+            return False
+        self._values.extend(map(float, numbers))
+        self._columns.extend(columns)
+        self._sizes.append(len(columns))
+        return True
 
     def add(self, history: bytes) -> None:
         """Add the message of a log call. Raises ProtobufError if it is not one."""
@@ -114,72 +94,92 @@ class LogCalls:
             values[_STEP] = to_signed(number) if isinstance(number, int) else math.nan
         numbers, media = split_media(values)
         self._skipped.update(media)
+        n_before = len(self._values)
         for name, value in numbers.items():
             if isinstance(value, bool | int | float):
                 self._append(name, value)
             elif value is not None:
                 self._skipped["values that are not numbers"] += 1
-        self._n_calls += 1
-        if len(self._patterns) < _MAX_PATTERNS and (pattern := _make_pattern(items)) is not None:
-            self._patterns.insert(0, pattern)
+        self._sizes.append(len(self._values) - n_before)
+        for item in items:
+            keys, separator, _ = item.partition(_VALUE_JSON)
+            if separator and (name := read_key(read_message(keys))) in numbers:
+                self._column_by_key[keys] = self._column(name)
 
     def _append(self, name: str, value: float) -> None:
         try:
-            number = float(value)
+            self._values.append(float(value))
         except OverflowError:
             self._skipped["numbers out of range"] += 1
-            return
-        column = self._columns.setdefault(name, _Column())
-        column.calls.append(self._n_calls)
-        column.values.append(number)
+        else:
+            self._columns.append(self._column(name))
 
-    def add_to(self, points: RunCollector) -> None:
-        """Add the points of all calls to a collector."""
-        steps, times = self._by_call(_STEP), self._by_call(_TIME)
+    def _column(self, name: str) -> int:
+        """Return the column of a name, a new one if it has none."""
+        column = self._column_by_name.setdefault(name, len(self._names))
+        if column == len(self._names):
+            self._names.append(name)
+        return column
+
+    def add_to(self, points: RunCollector) -> int:
+        """Add the points of all calls to a collector, and return the last step; 0 without one."""
+        series = self._series()
+        steps, times = (self._by_call(*series[name]) for name in (_STEP, _TIME))
         points.skipped.update(self._skipped)
-        if n_without_step := int(np.count_nonzero(~np.isfinite(steps))):
+        is_known = np.isfinite(steps)
+        if n_without_step := int(np.count_nonzero(~is_known)):
             points.skipped["log calls without a step"] += n_without_step
-        for name in self._columns:
-            calls, values = self._column(name)
-            has_step = np.isfinite(steps[calls])
+        for name, (calls, values) in series.items():
+            has_step = is_known[calls]
             if not name.startswith("_") and has_step.any():
                 calls, values = calls[has_step], values[has_step]
                 points.add_columns(name, np.trunc(steps[calls]), times[calls], values)
+        return int(steps[is_known][-1]) if is_known.any() else 0
 
-    def _by_call(self, name: str) -> NDArray[np.float64]:
-        """Return the value of each log call, NaN without one, shape (n_calls,)."""
-        calls, values = self._column(name)
-        by_call = np.full(self._n_calls, math.nan)
+    def _series(self) -> dict[str, tuple[NDArray[np.int64], NDArray[np.float64]]]:
+        """Return by name the numbers of the calls that have it, in order, and its values, both of shape (N,)."""
+        columns = np.asarray(self._columns).astype(np.min_scalar_type(len(self._names)))  # few bits are sorted faster
+        calls = np.repeat(np.arange(len(self._sizes)), np.asarray(self._sizes, np.int64))
+        order = np.argsort(columns, kind="stable")
+        bounds = np.searchsorted(columns[order], np.arange(len(self._names) + 1))
+        values = np.asarray(self._values)
+        parts = (order[start:stop] for start, stop in pairwise(bounds))
+        return {name: (calls[part], values[part]) for name, part in zip(self._names, parts, strict=True)}
+
+    def _by_call(self, calls: NDArray[np.int64], values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the value of each log call, NaN without one, shape (calls,)."""
+        by_call = np.full(len(self._sizes), math.nan)
         by_call[calls] = values
         return by_call
 
-    def _column(self, name: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Return the numbers of the calls that have a key, in order, and its values, both of shape (N,)."""
-        column = self._columns.get(name) or _Column()
-        parts = [(np.asarray(column.calls, np.int64), np.asarray(column.values))]
-        parts += [pattern.column(name) for pattern in self._patterns if name in pattern.names]
-        calls, values = map(np.concatenate, zip(*parts, strict=True))
-        order = np.argsort(calls, kind="stable")
-        return calls[order], values[order]
 
+class Summary:
+    """Summary of a run: the last value of each key. W&B writes a record of it with each log call."""
 
-def _make_pattern(items: Sequence[bytes]) -> _CallPattern | None:
-    """Return a pattern for calls that differ from one in their numbers; None if it has other values or no step."""
-    if len(items) > _MAX_KEYS:
-        return None
-    names, expression = [], _RECORD_START
-    for item in items:
-        keys, _, value = item.partition(_VALUE_JSON)
-        if not _NUMBER_VALUE.fullmatch(value):
-            return None
-        name, number = read_key(read_message(keys)), _NUMBER
-        if name in (_STEP, _TIME) or not name.startswith("_"):
-            names.append(name)
-            number = b"(" + _NUMBER + b")"
-        expression += rb"\n" + _VARINT + re.escape(keys + _VALUE_JSON) + _BYTE + number
-    if _STEP not in names or len({*names}) < len(names):
-        return None
-    return _CallPattern(names, expression + _HISTORY_END)
+    def __init__(self) -> None:
+        self._values: dict[str, Any] = {}
+        self._numbers: dict[bytes, float] = {}
+        """Newer values by the encoded keys of an item."""
+
+    def add_known(self, record: bytes) -> bool:
+        """Add a record if it has only numbers; return False for any other. Raises ValueError if one is no number."""
+        items = _find_summary_items(record)
+        keys, numbers = zip(*items, strict=True) if items else ((b"",), ())
+        if not keys[-1]:
+            return False
+        self._numbers.update(zip(keys, map(float, numbers), strict=True))
+        return True
+
+    def add(self, summary: bytes) -> None:
+        """Add the message of a record. Raises ProtobufError if it is not one."""
+        self._values = self.values | read_items(read_message(summary).get(1, []))
+        self._numbers.clear()
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """Values by key, without those that describe media."""
+        numbers = {read_key(read_message(keys)): number for keys, number in self._numbers.items()}
+        return split_media(self._values | numbers)[0]
 
 
 def read_items(items: Sequence[int | bytes]) -> dict[str, Any]:
