@@ -72,14 +72,14 @@ class LogCalls:
         Raises:
             ValueError: If a value is no number.
         """
+        items, column_of = _find_history_items(record), self._column_by_key
         try:
-            keys, numbers = zip(*_find_history_items(record), strict=True)
-            columns = list(map(self._column_by_key.__getitem__, keys))
-        except (KeyError, ValueError):
+            columns = [column_of[key] for key, _ in items]
+        except KeyError:
             return False
         if _STEP_COLUMN not in columns:
             return False
-        self._values.extend(map(float, numbers))
+        self._values.extend([float(number) for _, number in items])
         self._columns.extend(columns)
         self._sizes.append(len(columns))
         return True
