@@ -52,7 +52,7 @@ WORKER_ENVIRONMENT = {
 
 
 WorkerContext: TypeAlias = ForkServerContext | SpawnContext
-"""How worker processes start: forked from a server, or by themselves."""
+"""Way of starting worker processes: fork them from a server, or start each by itself."""
 
 
 class WorkerExecutor(Executor):

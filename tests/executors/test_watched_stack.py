@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from labbench.executors import time_limit
-from labbench.executors.time_limit import TimeLimit
+from labbench.executors import watched_stack
+from labbench.executors.watched_stack import TimeLimit
 
 
 class Clock:
@@ -21,7 +21,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(time_limit, "time", clock)
+    monkeypatch.setattr(watched_stack, "time", clock)
     return clock
 
 
