@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import shutil
 import sqlite3
 import statistics
@@ -253,11 +254,11 @@ def wandb_records(records: Sequence[bytes], old_id: str, new_id: str) -> Iterato
 
 
 def history_record(step: int) -> bytes:
-    """Return a record of one log call as wandb writes it: items with a key or nested keys, and the step."""
+    """Return a record of one log call as wandb writes it: items with their keys, in any order, and the step."""
     values = {("loss",): 1 / (1 + step), ("val", "accuracy"): step / 1000, ("lr",): 0.1, ("epoch",): step // 10}
     values |= {("_step",): step, ("_runtime",): step / 7, ("_timestamp",): 1.7e9 + step}
     items = b""
-    for keys, value in values.items():
+    for keys, value in random.Random(step).sample([*values.items()], len(values)):
         names = b"".join(bytes_field(2, key) for key in keys)
         items += bytes_field(1, names + bytes_field(16, json.dumps(value)))
     return integer_field(1, 7 + 3 * step) + bytes_field(2, items + bytes_field(2, integer_field(1, step)))
