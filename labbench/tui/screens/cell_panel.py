@@ -19,6 +19,7 @@ from labbench.tui.charts.labels import run_labels
 from labbench.tui.charts.page import ChartPage
 from labbench.tui.charts.settings import ONE_CHART
 from labbench.tui.groups import sample_stats
+from labbench.tui.screens.heatmap import UNCOMPARED
 from labbench.tui.theme import series_colours
 from labbench.tui.widgets.partial_drawing import StaticText, set_height, set_titles
 from labbench.tui.widgets.text_grid import TextGrid
@@ -79,7 +80,8 @@ class CellPanel(Vertical):
         values = {run.key: run.best(metric, goal) for run in runs}
         ranked = sorted(runs, key=lambda run: _rank(values[run.key], goal))
         slots = {run.key: 1 + place % SLOT_COUNT for place, run in enumerate(ranked)}
-        stats = sample_stats([value for run in runs if (value := values[run.key]) is not None])
+        compared = [values[run.key] for run in runs if run.status not in UNCOMPARED]
+        stats = sample_stats([value for value in compared if value is not None])
         numbers = text.NumberFormat().including(values.values())
         parts = [(title, "bold"), (f"  {text.format_count(len(runs), 'run')}", "$secondary")]
         if stats is not None:

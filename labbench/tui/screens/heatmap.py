@@ -17,7 +17,7 @@ from labbench.text import format_setting_cell
 from labbench.tui.groups import sample_stats
 from labbench.tui.widgets.text_grid import GridCell, GridRow
 
-_UNCOMPARED: tuple[Status, ...] = ("diverged", "pruned")
+UNCOMPARED: tuple[Status, ...] = ("diverged", "pruned")
 """Statuses of runs that are counted in a cell, beside its mean."""
 
 CellKey: TypeAlias = tuple[str, str, str]
@@ -39,7 +39,7 @@ class MetricHeatMap:
             row, column, multiple = [*values, "", ""][:3]
             self._cells.setdefault((row, column, multiple), []).append(run)
         means = {
-            cell: sample_stats([run[3] for run in runs if run[2] not in _UNCOMPARED])
+            cell: sample_stats([run[3] for run in runs if run[2] not in UNCOMPARED])
             for cell, runs in self._cells.items()
         }
         self._means = {cell: mean.mean for cell, mean in means.items() if mean is not None}
@@ -72,7 +72,7 @@ class MetricHeatMap:
     def _cell(self, cell: CellKey) -> GridCell:
         """Return the cell's mean, a star if best, and the numbers of diverged and of pruned runs."""
         runs = self._cells.get(cell, [])
-        counts = [(STATUS_GLYPHS[status], sum(run[2] == status for run in runs)) for status in _UNCOMPARED]
+        counts = [(STATUS_GLYPHS[status], sum(run[2] == status for run in runs)) for status in UNCOMPARED]
         mean = self._means.get(cell)
         if mean is None:
             style, count = next((pair for pair in counts if pair[1]), (None, 0))
