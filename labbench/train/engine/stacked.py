@@ -39,7 +39,7 @@ from labbench.train.engine.recurrent import stack_recurrent_layers
 from labbench.train.engine.schedules import StepCounter
 from labbench.train.engine.stack_update import StackUpdate
 from labbench.train.engine.stepper import StepResult, TrainingState, Workload, initial_state
-from labbench.train.engine.vmap_calls import map_forward
+from labbench.train.engine.vmap_calls import map_forward, stack_embeddings
 from labbench.train.precision import place
 from labbench.train.tasks.loss_config import LossConfigs, loss_configs
 from labbench.train.tasks.penalties import StackedPenalty, add_gradients
@@ -348,5 +348,6 @@ def make_forward(engine: str, model: nn.Module, workload: Workload) -> Callable[
     """Return the forward of S runs as a function of stacked tensors (S, ...) and inputs (S, N, ...)."""
     if engine == "vmap":
         stack_recurrent_layers(model)
+        stack_embeddings(model)
         return map_forward(model)
     return StackedSequential(model, GPU_LAYER_FORWARDS if workload.uses_gpu_layers else LAYER_FORWARDS)

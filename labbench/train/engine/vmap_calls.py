@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn, vmap
 from torch._C import _functorch as functorch
 from torch._functorch.pyfunctorch import retrieve_current_functorch_interpreter
@@ -41,6 +42,27 @@ def call_stacked(function: Callable[..., Tensor], *tensors: Tensor | None) -> Te
     with interpreter.lower():
         result = function(*stacked)
     return functorch._add_batch_dim(result, 0, level)
+
+
+def stack_embeddings(model: nn.Module) -> None:
+    """Make the embeddings with a padding row train inside `vmap` as outside, where the row has no gradient."""
+    for module in model.modules():
+        if type(module) is nn.Embedding and module.padding_idx is not None and module.max_norm is None:
+            module.forward = _PaddedEmbedding(module)  # type: ignore[method-assign, assignment]
+
+
+class _PaddedEmbedding:
+    """Forward of an embedding without the argument `padding_idx`, which `vmap` ignores."""
+
+    def __init__(self, module: nn.Embedding) -> None:
+        self.module = module
+
+    def __call__(self, indices: Tensor) -> Tensor:
+        """Return the rows of the weight, shape (..., E), for indices (...)."""
+        module: Any = self.module
+        rows = torch.arange(module.num_embeddings, device=indices.device).unsqueeze(1)  # (V, 1)
+        weight = torch.where(rows.eq(module.padding_idx), module.weight.detach(), module.weight)
+        return F.embedding(indices, weight, None, None, 2.0, module.scale_grad_by_freq)
 
 
 def map_forward(model: nn.Module) -> Callable[[Mapping[str, Tensor], Samples], Any]:

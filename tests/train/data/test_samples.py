@@ -96,6 +96,27 @@ def test_several_inputs_with_sample_weights_train_alike_in_a_stack_and_alone(for
     assert "val/accuracy" in alone[0].curves
 
 
+class Padded(nn.Module):
+    """A bag of words whose padding word has a fixed embedding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.head = nn.Embedding(20, 6, padding_idx=0), nn.Linear(6, 3)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        scores: Tensor = self.head(self.embed(tokens).mean(1))
+        return scores
+
+
+def test_the_embedding_of_a_padding_word_stays_fixed_in_a_stack_too() -> None:
+    tokens, mask, classes = make_samples(40)
+    padded = tokens * mask.long()
+    task = task_of(Data((padded, classes), (padded, classes)), Padded)
+    stacked = train_all(task)
+    assert {history.started.way for history in stacked if history.started} == {"vmap"}
+    assert_same_curves(stacked, train_all(task, "loop"))
+
+
 def test_weighted_targets_train_alike_with_the_kernels_of_a_stack() -> None:
     x, y = torch.randn(40, 6), torch.arange(40) % 3
     data = Data((x, (y, 1.0 + y)), (x, (y, 1.0 + y)))
