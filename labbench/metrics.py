@@ -112,6 +112,9 @@ _REVERSING = {"free", "reduction", "improvement", "gain", "reciprocal"}
 _TRAINER_GOALS: dict[str, Goal] = {"dead/": "min", "grad_norm/": "none", "gap/": "min"}
 """Goals of the metrics that the training loop measures besides the task's, by the start of their names."""
 
+_LAST_COUNTS = {"gap", "dead", "forgetting"}
+"""Words of metrics that are best in an untrained network: a gap between training and validation, dead units."""
+
 _WORD = re.compile(r"[A-Z]+s?(?![a-z])|[A-Z]?[a-z]+|[0-9]+|[^\W\dA-Za-z_]+")
 
 
@@ -154,6 +157,14 @@ def default_goal(metric: str) -> Goal:
     if is_lower:
         return "max" if is_reversed else "min"
     return "max" if is_quality(metric) else "none"
+
+
+def counts_by_last(metric: str) -> bool:
+    """Return True if a run counts with its last value of a metric: gaps, dead units, forgetting, times, counters.
+
+    Their best values belong to an untrained network.
+    """
+    return is_axis(metric) or not _LAST_COUNTS.isdisjoint(_split_words(metric))
 
 
 def trainer_goal(metric: str) -> Goal | None:

@@ -374,6 +374,8 @@ def _divergence_document(divergence: Divergence) -> dict[str, Any]:
 def _scope_document(scope: Scope) -> dict[str, Any]:
     return {
         "values": scope.at,
+        "early_bests": scope.bests.early,
+        "mean_optimism": scope.bests.optimism,
         "experiments": list(scope.experiments),
         "other_experiments": list(scope.other_experiments),
         "left_out": {

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
+from labbench.analysis.best_values import BestValues
 from labbench.analysis.run_keys import find_rank_key, find_run_keys, split_words
 from labbench.analysis.table import freeze, is_number
 from labbench.analysis.tuning.budgets import Sampling
@@ -48,6 +49,8 @@ class Scope:
 
     at: At = "best"
     """Value of a run: its best, or its last one."""
+    bests: BestValues = field(default_factory=BestValues)
+    """Best values of the runs compared with their last ones."""
     linear: bool = False
     """True to compare differences also if losses span more than a decade."""
     experiments: tuple[str, ...] = ()

@@ -24,6 +24,7 @@ from labbench.analysis.answer import (
     VarianceShares,
     Verdict,
 )
+from labbench.analysis.best_values import compare_with_last
 from labbench.analysis.comparison import (
     RIVAL_LEVEL,
     Difference,
@@ -177,6 +178,7 @@ def explain(selection: Selection, metric: str, goal: Goal, *, check: Check = nev
     scope = selection.scope
     runs = observe(selection.runs, metric, goal, at=scope.at)
     options = AnswerOptions(sampling=selection.sampling, may_use_logarithms=not scope.linear)
+    scope = replace(scope, bests=compare_with_last(selection.runs, metric, goal))
     answer = replace(why(runs, metric, goal, options=options, check=check), scope=scope)
     # the learning rates that a search pruned may be usable
     return replace(answer, rate_ranges=(), widenings=()) if scope.pruned else answer

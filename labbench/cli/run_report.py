@@ -135,7 +135,7 @@ def print_kept_states(expanded: ExpandedGrid, runs: Sequence[RunRecord], db: Pat
 
 def sort_by_best(runs: list[RunRecord], metric: str, goal: Goal) -> list[RunRecord]:
     """Return the runs that have a best value of the metric, best first."""
-    bests = {run.key: run.summary[metric].best(goal)[0] for run in runs if metric in run.summary}
+    bests = {run.key: run.best(metric, goal) for run in runs}
     sign = -1.0 if goal == "max" else 1.0
     ranked = [(sign * best, index, run) for index, run in enumerate(runs) if (best := bests.get(run.key)) is not None]
     return [run for *_, run in sorted(ranked, key=lambda row: row[:2])]

@@ -13,7 +13,7 @@ import click
 
 from labbench.cli.output import is_plain
 from labbench.configs import compare_configs, differing_keys
-from labbench.metrics import Goal, default_goal, quality_metrics, ranking_metrics
+from labbench.metrics import Goal, counts_by_last, default_goal, quality_metrics, ranking_metrics
 from labbench.records import MetricSummary, RunRecord
 from labbench.store.queries.order_sql import split_heading
 from labbench.text import (
@@ -341,7 +341,7 @@ def metric_columns(records: Sequence[RunRecord], metric: str, goal: Goal) -> lis
         align_decimal_points(["" if summary is None else format_number(summary.last) for summary in summaries]),
         True,
     )
-    if goal == "none":
+    if goal == "none" or counts_by_last(metric):
         return [last]
     return [
         last,
@@ -352,7 +352,10 @@ def metric_columns(records: Sequence[RunRecord], metric: str, goal: Goal) -> lis
 
 def summary_columns(summary: Mapping[str, MetricSummary], goals: Mapping[str, Goal]) -> list[TextColumn]:
     """Return columns with the statistics of every metric of one run."""
-    bests = [summary[name].best(goals.get(name) or default_goal(name)) for name in summary]
+    bests = [
+        (None, None) if counts_by_last(name) else summary[name].best(goals.get(name) or default_goal(name))
+        for name in summary
+    ]
     return [
         TextColumn("metric", list(summary)),
         TextColumn("n", [str(stats.n) for stats in summary.values()], True),
@@ -366,14 +369,15 @@ def summary_columns(summary: Mapping[str, MetricSummary], goals: Mapping[str, Go
 def comparison_columns(records: Sequence[RunRecord], goals: Mapping[str, Goal]) -> list[TextColumn]:
     """Return the columns of `labbench compare`, one per run.
 
-    The rows are the configuration keys that differ and the best value of each metric.
+    The rows are the configuration keys that differ and the best value of each metric, the last one of gaps.
 
     `=` is a setting equal to the first run's. The cell of a metric ends with the difference to the first run's value,
     marked better (▲) or worse (▼).
     """
     keys = compare_configs(record.config for record in records).varying
     metrics = [name for name in ranking_metrics(goals) if any(name in record.summary for record in records)]
-    rows = [*keys, *(f"best {name}" for name in metrics), COMPUTE_SECONDS_METRIC]
+    labels = [f"{'last' if counts_by_last(name) else 'best'} {name}" for name in metrics]
+    rows = [*keys, *labels, COMPUTE_SECONDS_METRIC]
     columns = [TextColumn("", rows)]
     first = records[0]
     for record in records:

@@ -65,7 +65,8 @@ def _finite(context: click.Context, option: click.Parameter, value: float | None
 )
 @click.option("--goal", type=click.Choice(["min", "max"]), help="Better values of METRIC: lower or higher.")
 @click.option("--all", "pooled", is_flag=True, help="Pool all experiments that have the task of the newest run.")
-@click.option("--last", is_flag=True, help="Compare the last values of the runs instead of their best ones.")
+@click.option("--last", "at", flag_value="last", help="Compare the last values of the runs.")
+@click.option("--best", "at", flag_value="best", help="Compare the best values; the default but for gaps and the like.")
 @click.option("--linear", is_flag=True, help="Compare differences also if losses span more than a decade.")
 @click.option("--seed-key", "seeds", metavar="KEY", multiple=True, help="Config key of the seed, if not recognised.")
 @click.option(
@@ -131,14 +132,14 @@ def why(
 
 
 def _selection_options(
-    *, last: bool, seeds: Sequence[str], ignored: Sequence[str], kept: Sequence[str], **options: bool
+    *, seeds: Sequence[str], ignored: Sequence[str], kept: Sequence[str], **options: Any
 ) -> SelectionOptions:
     """Return the options of the command line that select runs and keys."""
     from labbench.analysis import KeyOptions
     from labbench.reports.selected_runs import SelectionOptions
 
     keys = KeyOptions(tuple(seeds), tuple(ignored), tuple(kept))
-    return SelectionOptions(keys=keys, at="last" if last else "best", **options)
+    return SelectionOptions(keys=keys, **options)
 
 
 def _read_selection(
@@ -167,9 +168,12 @@ def _explain(
     """Return the answer, and what reaching the target costs each configuration."""
     from labbench.analysis import explain
     from labbench.analysis.setup_costs import compare_costs
+    from labbench.metrics import counts_by_last
     from labbench.reports.cost_curves import read_cost_curves
 
     answer = explain(selection, metric, goal)
+    if target is None and counts_by_last(metric):
+        return answer, None  # untrained networks are at most targets
     return answer, compare_costs(answer, read_cost_curves(reader, selection.runs, metric, goal), target)
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from labbench.metrics import Goal
+from labbench.metrics import Goal, counts_by_last
 from labbench.records.run_data import Config, FailureKind, Status
 
 
@@ -127,8 +127,16 @@ class RunRecord:
         return None if self.started is None or end is None else max(0.0, end - self.started)
 
     def best(self, metric: str, goal: Goal) -> float | None:
-        """Return the best finite value of a metric, None if it was not logged or the goal is `none`."""
-        return self.summary[metric].best(goal)[0] if metric in self.summary else None
+        """Return the best finite value of a metric, None if it was not logged or the goal is `none`.
+
+        It is the last value of a metric that is best in an untrained network (`metrics.counts_by_last`).
+        """
+        if metric not in self.summary:
+            return None
+        summary = self.summary[metric]
+        if goal != "none" and counts_by_last(metric):
+            return summary.last if math.isfinite(summary.last) else None
+        return summary.best(goal)[0]
 
 
 def rank_of_configuration(runs: Sequence[RunRecord], metric: str, goal: Goal) -> float:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from labbench.analysis.answer import Answer
 from labbench.analysis.selection import SEED, Scope
+from labbench.metrics import counts_by_last
+from labbench.reports.formatting import format_two_digits
 from labbench.text import clean, format_setting
 
 
@@ -35,6 +37,7 @@ def scope_sentences(answer: Answer) -> list[str]:
         _keys_sentence(scope),
         _not_set_sentence(answer, scope),
         _values_sentence(answer, scope),
+        _early_bests_sentence(answer, scope),
         _intervals_sentence(answer),
     ]
     return [line for line in lines if line]
@@ -118,9 +121,24 @@ def _values_sentence(answer: Answer, scope: Scope) -> str:
         return ""
     metric = clean(answer.metric)
     if scope.at == "last":
-        return f"each run counts with its last {metric}"
-    best = "lowest" if answer.goal == "min" else "highest"
-    return f"each run counts with its best {metric}, the {best} of the whole run (--last uses its last value)"
+        reason = ", because an untrained network may have the best one (--best uses the best)"
+        return f"each run counts with its last {metric}{reason if counts_by_last(answer.metric) else ''}"
+    best, side = ("lowest", "below") if answer.goal == "min" else ("highest", "above")
+    sentence = f"each run counts with its best {metric}, the {best} of the whole run"
+    if not scope.bests.optimism:
+        return f"{sentence} (--last uses its last value)"
+    distance = format_two_digits(scope.bests.optimism)
+    return f"{sentence}, which is optimistic: on average {distance} {side} its last value (--last uses its last value)"
+
+
+def _early_bests_sentence(answer: Answer, scope: Scope) -> str:
+    """Warn if most runs count with a value from the start of their training."""
+    if answer.best is None or scope.at == "last" or not scope.bests.mostly_early:
+        return ""
+    return (
+        f"warning: the best {clean(answer.metric)} of {scope.bests.early} of {scope.bests.runs} runs lies in the first "
+        "tenth of their steps, so this compares hardly trained networks; --last compares the last values"
+    )
 
 
 def _intervals_sentence(answer: Answer) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from labbench.analysis.selection import At, KeyOptions, Selection, select_runs
 from labbench.filters.parser import And, Comparison, Filter, present_code, uses_key
+from labbench.metrics import counts_by_last
 from labbench.reports.config_draws import read_sampling
 from labbench.store.reader import Reader
 
@@ -19,7 +20,8 @@ class SelectionOptions:
     all_code: bool = False
     """Select runs of all versions of the code; implied by a filter that uses `older_code`."""
     keys: KeyOptions = field(default_factory=KeyOptions)
-    at: At = "best"
+    at: At | None = None
+    """Value of a run that counts; None: its best one, or the last one of a metric that is best untrained."""
     linear: bool = False
     """True to compare differences also if losses span more than a decade."""
 
@@ -40,7 +42,7 @@ def read_selection(
         pooled=options.pooled or uses_key(run_filter, "experiment"),
         all_code=all_code,
         keys=options.keys,
-        at=options.at,
+        at=options.at or ("last" if counts_by_last(metric) else "best"),
     )
     older = 0 if all_code else reader.count(of_experiments(selection, _with(run_filter, _OLDER)))
     scope = replace(selection.scope, older_code=older, linear=options.linear)

@@ -152,3 +152,45 @@ def test_the_options_of_keys_and_values_reach_the_answer(two_experiments: str) -
     status, _, error = run(*words, "--ignore", "output_dri")
     assert status == 2
     assert "did you mean `output_dir`" in error
+
+
+@pytest.fixture
+def gaps(tmp_path: Path) -> str:
+    """Return a database in which batch normalization halves the last gap; every gap is 0 at the start."""
+    for batchnorm in (False, True):
+        for seed in range(3):
+            config = {"batchnorm": batchnorm, "seed": seed}
+            with labbench.start(config=config, db=tmp_path / "runs.db", system_metrics=False) as script:
+                for step in range(1, 21):
+                    gap = (0.05 if batchnorm else 0.1) * (step - 1) / 19 + 0.001 * seed
+                    script.log({"gap/accuracy": gap - 0.01 * batchnorm * (step == 2), "val/loss": 1 + step}, step=step)
+    return str(tmp_path / "runs.db")
+
+
+def test_a_run_counts_with_its_last_gap_because_an_untrained_network_has_the_smallest(gaps: str) -> None:
+    _, text, _ = run("--db", gaps, "why", "gap/accuracy")
+    assert text.startswith("best: batchnorm: gap/accuracy 0.051 [")
+    assert "each run counts with its last gap/accuracy, because an untrained network may have the best one" in text
+    assert "fastest to" not in text
+    assert json.loads(run("--db", gaps, "why", "gap/accuracy", "--best", "--json")[1])["best"]["mean"] < 0.01
+
+
+def test_best_values_from_the_start_of_most_runs_are_reported(gaps: str) -> None:
+    words = "the best val/loss of 6 of 6 runs lies in the first tenth of their steps"
+    _, text, _ = run("--db", gaps, "why", "val/loss")
+    assert words in text
+    assert "which is optimistic: on average 19 below its last value" in text
+    _, text, _ = run("--db", gaps, "why", "val/loss", "--last")
+    assert words not in text
+
+
+def test_a_gap_has_no_best_value_in_the_tables_of_runs(gaps: str) -> None:
+    _, text, _ = run("--db", gaps, "ls", "--json")
+    keys = [record["key"] for record in json.loads(text)]
+    _, text, _ = run("--db", gaps, "compare", keys[0], keys[-1])
+    assert "last gap/accuracy" in text
+    assert "best gap/accuracy" not in text
+    _, text, _ = run("--db", gaps, "show", keys[0], "--plain")
+    assert "gap/accuracy" in text
+    _, text, _ = run("--db", gaps, "ls", "--columns", "gap/accuracy")
+    assert "best" not in text.splitlines()[0]
