@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
 
 from labbench.analysis.comparison import Difference
@@ -13,6 +13,7 @@ from labbench.analysis.intervals import Interval, Scale
 from labbench.analysis.selection import Scope
 from labbench.analysis.tuning.budgets import BudgetComparison
 from labbench.analysis.tuning.tuned_values import TunedComparison
+from labbench.analysis.variance import Moderation
 from labbench.json_documents import to_json_value
 from labbench.metrics import Goal
 
@@ -42,7 +43,7 @@ class Estimate:
     iqm: float | None
     """Interquartile mean; None for fewer than 8 values."""
     spread: float | None
-    """Standard deviation of single runs, moderated across configurations; None for a single run."""
+    """Sample standard deviation of the runs; of a log-normal variable if logarithms were analysed; None for one run."""
     diverged: int
     """Number of diverged runs."""
     runs: int
@@ -50,7 +51,11 @@ class Estimate:
     seconds: float | None
     """Mean training time of a run, in seconds."""
     spread_factor: float | None = None
-    """Geometric standard deviation of single runs, if logarithms were analysed."""
+    """Geometric sample standard deviation of the runs, if logarithms were analysed."""
+    noise: Moderation | None = None
+    """Variance behind the interval, of logarithms if these were analysed; None if no configuration has two seeds."""
+    selected_among: int = 1
+    """Number of configurations for whose selection the interval of the best one is adjusted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +269,7 @@ class Answer:
             "difference": _interval_document(self.difference.interval),
             "ratio": None if self.difference.ratio is None else _interval_document(self.difference.ratio),
             "pairs": self.difference.pairs,
+            "difference_noise": None if self.difference.noise is None else asdict(self.difference.noise),
             "probability_of_improvement": self.difference.probability,
             "seeds_needed": self.difference.seeds_needed,
         }
@@ -285,6 +291,8 @@ def _estimate_document(estimate: Estimate) -> dict[str, Any]:
         "diverged": estimate.diverged,
         "runs": estimate.runs,
         "seconds": estimate.seconds,
+        "noise": None if estimate.noise is None else asdict(estimate.noise),
+        "selected_among": estimate.selected_among,
     }
 
 

@@ -52,6 +52,8 @@ class Difference:
     """Seeds per configuration that detect a difference of this size with power 0.8; None if unknown or above 200."""
     ratio: Interval | None = None
     """Best divided by runner-up, if logarithms were analysed; `interval` is then this ratio in the metric's unit."""
+    noise: VarianceEstimate | None = None
+    """Variance of the difference, of logarithms if these were analysed; None if the noise is unknown."""
 
     @property
     def clear(self) -> bool:
@@ -93,6 +95,7 @@ def compare(table: Table, noise: Noise | None, first: int, second: int, goal: Go
         pairs,
         probability,
         _seeds_needed(centre, VarianceEstimate(runs, spread.total_df), seeds),
+        noise=spread,
     )
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from labbench.analysis.intervals import VarianceEstimate
 from labbench.analysis.table import ROUNDING_TOLERANCE, Floats, Ints, Table
-from labbench.analysis.variance import SetupVariances, learn_variances, pooling_groups
+from labbench.analysis.variance import Moderation, SetupVariances, learn_variances, pooling_groups
 
 FIT_ROUNDS = 2
 """Number of weighted fits of the seed shifts; weights come from the total variance, then from the residual variance."""
@@ -89,6 +89,18 @@ class Noise:
         inverse_df = (1.0 - self.shared) ** 2 / df + self.shared**2 / (self.shifts.df if self.shifts else 1.0)
         return variance / self.counts, np.maximum(
             1.0 / np.maximum(inverse_df, 1e-12), np.maximum(self.total.unpooled_df, 1.0)
+        )
+
+    def moderation_of(self, index: int) -> Moderation:
+        """Return the variance behind the interval of one configuration's mean."""
+        _, df = self.variance_of_means()
+        return Moderation(
+            variance=float(self.total.variance[index]),
+            df=float(df[index]),
+            pool_df=self.total.pool_df_of(index),
+            seed_share=float(self.shared[index]),
+            seed_df=self.shifts.df if self.shifts else None,
+            prior=self.total.prior_of(index),
         )
 
     def variance_of_combination(self, weights: Floats) -> VarianceEstimate:

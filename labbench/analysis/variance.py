@@ -44,6 +44,35 @@ MAX_NOISE_SHARE = 0.05
 """Largest share of noise in the variance between means for which strata are formed by quality."""
 
 
+@dataclass(frozen=True, slots=True)
+class PriorCandidate:
+    """One candidate of the prior of a configuration's variance (Smyth 2004)."""
+
+    d0: float
+    """Degrees of freedom of the prior."""
+    s0_squared: float
+    """Common variance of single runs."""
+    weight: float
+    """Posterior weight; the weights of all candidates add up to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moderation:
+    """Variance of single runs behind the interval of a configuration's mean."""
+
+    variance: float
+    """Moderated variance of single runs."""
+    df: float
+    """Degrees of freedom of the interval."""
+    pool_df: float
+    """Degrees of freedom of the configurations that share the prior, the largest possible of `variance`."""
+    seed_share: float
+    """Share of `variance` from effects of seeds that are common to all configurations, 0 to 1."""
+    seed_df: float | None
+    """Degrees of freedom of these effects; None if they were not estimated."""
+    prior: tuple[PriorCandidate, ...]
+
+
 @dataclass(frozen=True)
 class SetupVariances:
     """Variance of single runs per configuration; made by `learn_variances`."""
@@ -60,6 +89,8 @@ class SetupVariances:
     """Posterior weight of each of `PRIOR_DEGREES`, shape (P, C)."""
     moderated: Floats
     """Moderated variance under each of `PRIOR_DEGREES`, shape (P, C)."""
+    common: Floats
+    """Common variance of the stratum under each of `PRIOR_DEGREES`, shape (P, C)."""
 
     @cached_property
     def total_df(self) -> float:
@@ -90,6 +121,7 @@ class SetupVariances:
             stratum_df=self.stratum_df[members],
             weights=self.weights[:, members],
             moderated=self.moderated[:, members],
+            common=self.common[:, members],
         )
 
     def draw(self, count: int, generator: np.random.Generator) -> Floats:
@@ -97,6 +129,17 @@ class SetupVariances:
         prior = generator.choice(len(PRIOR_DEGREES), size=count, p=self.weights.mean(axis=1))
         df = PRIOR_DEGREES[prior, None] + self.unpooled_df
         return np.asarray(self.moderated[prior] * generator.chisquare(df) / df)
+
+    def prior_of(self, index: int) -> tuple[PriorCandidate, ...]:
+        """Return the candidates of the prior of one configuration."""
+        parts = zip(
+            PRIOR_DEGREES.tolist(), self.common[:, index].tolist(), self.weights[:, index].tolist(), strict=True
+        )
+        return tuple(PriorCandidate(*part) for part in parts)
+
+    def pool_df_of(self, index: int) -> float:
+        """Return the largest possible degrees of freedom of one configuration's moderated variance."""
+        return min(float(self.stratum_df[index]), self.total_df)
 
     def variance_by_setup(self) -> tuple[Floats, Floats]:
         """Return the moderated variances, shape (C,), and their degrees of freedom, shape (C,)."""
@@ -153,7 +196,7 @@ def learn_variances(squares: Floats, df: Floats, strata: Sequence[Ints]) -> Setu
     """
     unpooled = np.divide(squares, df, out=np.zeros(len(df)), where=df > 0)
     pooled, stratum_df = np.zeros(len(unpooled)), np.zeros(len(unpooled))
-    weights, moderated = (np.zeros((len(PRIOR_DEGREES), len(unpooled))) for _ in range(2))
+    weights, moderated, common = (np.zeros((len(PRIOR_DEGREES), len(unpooled))) for _ in range(3))
     for members in strata:
         repeated = members[df[members] > 0]
         prior = learn_prior(unpooled[repeated], df[repeated])
@@ -161,7 +204,8 @@ def learn_variances(squares: Floats, df: Floats, strata: Sequence[Ints]) -> Setu
         stratum_df[members] = df[repeated].sum()
         weights[:, members] = prior.weights[:, None]
         moderated[:, members] = prior.moderate(unpooled[members], df[members])
-    return SetupVariances(unpooled, df, pooled, stratum_df, weights, moderated)
+        common[:, members] = prior.variances[:, None]
+    return SetupVariances(unpooled, df, pooled, stratum_df, weights, moderated, common)
 
 
 def pooling_groups(means: Floats, squares: Floats, df: Floats) -> list[Ints]:

@@ -118,6 +118,7 @@ class _AnswerContext:
             diverged=setup.diverged,
             runs=setup.runs,
             seconds=setup.seconds,
+            noise=None if self.noise is None else self.noise.moderation_of(index),
         )
 
     @cached_property
@@ -126,9 +127,8 @@ class _AnswerContext:
         return mean_intervals(self.table, self.noise)
 
     def _spread(self, index: int) -> float | None:
-        if self.noise is None or len(self.table.setups[index].values) < 2:
-            return None
-        return math.sqrt(float(self.noise.total.variance[index]))
+        values = self.table.setups[index].values
+        return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +195,7 @@ def _make_answer(everything: Table, metric: str, goal: Goal, bounds: Bounds, che
     difference = compare(table, noise, context.best, int(order[1]), goal) if len(order) > 1 else None
     shares = importance(table, noise, check=check)
     best = context.estimate(context.best, winner_interval(table, noise, context.best, goal, rivals=possible))
+    best = replace(best, selected_among=int(possible.sum()))
     ranking = (best, *(context.estimate(int(index)) for index in order[1:MAX_RANKED_SETUPS]))
     parameters = _parameter_answers(context, shares, difference, check)
     interactions = _find_interactions(context, shares)

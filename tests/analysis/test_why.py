@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import t
 
 from helpers.analysis_grids import grid, grid_with_holes, nothing_matters, optimizer_and_rate
 from labbench.analysis import AnswerOptions, Observation, why
@@ -538,3 +539,22 @@ def test_differences_of_shares_stay_within_their_bounds():
     ]
     assert len(differences) > 3
     assert all(-1.0 <= interval.low <= interval.mean <= interval.high <= 1.0 for interval in differences)
+
+
+def test_the_standard_deviation_is_the_one_of_the_sample_and_the_prior_of_the_interval_is_reported() -> None:
+    values = {0.1: (0.90, 0.91, 0.95), 0.2: (0.80, 0.81, 0.79), 0.3: (0.70, 0.70, 0.71)}
+    runs = [Observation({"lr": lr}, seed, value) for lr, row in values.items() for seed, value in enumerate(row)]
+    answer = why(runs, "val/accuracy", "max")
+    best, second = answer.ranking[:2]
+    assert best.spread == pytest.approx(np.std(values[0.1], ddof=1))
+    assert second.noise is not None
+    moderated = sum(
+        c.weight * (c.d0 * c.s0_squared + 2 * np.var(values[0.2], ddof=1)) / (c.d0 + 2) for c in second.noise.prior
+    )
+    assert second.noise.variance == pytest.approx(moderated)
+    half = t.ppf(0.975, second.noise.df) * math.sqrt(second.noise.variance / 3)
+    assert second.interval.high == pytest.approx(second.interval.mean + half, rel=1e-4)
+    assert answer.difference is not None
+    assert answer.difference.noise is not None
+    half = t.ppf(0.975, answer.difference.noise.df) * math.sqrt(answer.difference.noise.variance)
+    assert answer.difference.interval.low == pytest.approx(answer.difference.interval.mean - half, rel=1e-3)

@@ -15,6 +15,8 @@ MIN_SQUARABLE = 1e-140
 """Largest size of values whose squared differences may vanish."""
 METRIC_UNIT_FIELDS = {"mean", "low", "high", "median", "iqm", "spread", "gap", "held_out"}
 """Fields in the unit of the metric."""
+SQUARED_UNIT_FIELDS = {"variance", "s0_squared"}
+"""Fields in the squared unit of the metric."""
 OTHER_UNIT_FIELDS = {"importance", "shares", "rate_ranges", "widenings", "ratio"}
 """Fields whose numbers are shares, ratios or learning rates, left unchanged."""
 
@@ -44,9 +46,13 @@ def restore_unit(part: Part, unit: float) -> Part:
     if not is_dataclass(part) or isinstance(part, type):
         return part
     parts = {field.name: getattr(part, field.name) for field in fields(part)}
-    changed: dict[str, Any] = {
-        name: value * unit if name in METRIC_UNIT_FIELDS and isinstance(value, float) else restore_unit(value, unit)
-        for name, value in parts.items()
-        if name not in OTHER_UNIT_FIELDS
+    changed = {
+        name: _restore_field(name, value, unit) for name, value in parts.items() if name not in OTHER_UNIT_FIELDS
     }
     return replace(part, **changed)
+
+
+def _restore_field(name: str, value: Any, unit: float) -> Any:
+    if not isinstance(value, float):
+        return restore_unit(value, unit)
+    return value * unit if name in METRIC_UNIT_FIELDS else value * unit * unit if name in SQUARED_UNIT_FIELDS else value

@@ -61,7 +61,9 @@ def test_differences_stay_in_the_unit_of_the_metric():
     assert document["tuned"][0]["values"][1]["ratio"]["mean"] == pytest.approx(0.4, rel=0.15)
     assert document["parameters"][0]["difference"]["ratio"]["mean"] < 1.0
     assert document["best"]["spread_factor"] == pytest.approx(1.1, rel=0.05)
-    assert document["best"]["spread"] == pytest.approx(0.1 * document["best"]["mean"], rel=0.5)
+    assert document["best"]["spread"] == pytest.approx(
+        math.log(document["best"]["spread_factor"]) * document["best"]["mean"], rel=0.1
+    )
 
 
 def test_another_unit_multiplies_means_and_keeps_ratios():
