@@ -16,13 +16,18 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+_LEAST_BYTE_MAXIMUM = 16
+"""Floats of at least 0 with this maximum or a larger one are taken as 0 to 255; with a lower one, as unscaled."""
+
+
 class Image:
     """Copy of an image for `run.log({"samples": labbench.Image(pixels)}, step=10)`.
 
     Args:
         data: An array of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), or a torch tensor of shape (H, W) or
-            (C, H, W): uint8, booleans, or floats in [0, 1]. Or an image of Pillow, a figure of matplotlib, or the path
-            of a file.
+            (C, H, W): uint8, booleans, or floats in [0, 1] or [0, 255]. Other floats, such as normalised inputs, are
+            rescaled with a warning: from their minimum if it is negative, else from 0, to their maximum. Or an image
+            of Pillow, a figure of matplotlib, or the path of a file.
 
     An image with more than 1,024 rows or columns is stored smaller.
 
@@ -68,7 +73,7 @@ def _to_pixels(data: Any) -> NDArray[np.uint8]:
 
 
 def _to_bytes(pixels: NDArray[Any]) -> NDArray[np.uint8]:
-    """Return pixels as uint8; floats are clipped to [0, 1], and NaN becomes 0."""
+    """Return pixels as uint8; floats are scaled to 0 to 255, and NaN becomes 0."""
     import numpy as np
 
     if pixels.dtype == np.uint8:
@@ -76,11 +81,34 @@ def _to_bytes(pixels: NDArray[Any]) -> NDArray[np.uint8]:
     if pixels.dtype == np.bool_:
         return pixels.astype(np.uint8) * np.uint8(255)
     if np.issubdtype(pixels.dtype, np.floating):
-        scaled: NDArray[np.uint8] = (np.nan_to_num(pixels.clip(0, 1)) * 255).round().astype(np.uint8)
+        low, high = _float_range(pixels)
+        shares = (pixels.astype(np.float64) - low) / (high - low)
+        scaled: NDArray[np.uint8] = (np.nan_to_num(shares.clip(0, 1)) * 255).round().astype(np.uint8)
         return scaled
     if np.issubdtype(pixels.dtype, np.integer):
         return pixels.clip(0, 255).astype(np.uint8)
-    raise InputError(f"labbench.Image takes pixels of uint8 or floats in [0, 1], not of {pixels.dtype}")
+    raise InputError(f"labbench.Image takes pixels of uint8 or floats, not of {pixels.dtype}")
+
+
+def _float_range(pixels: NDArray[np.floating]) -> tuple[float, float]:
+    """Return the values that become black and white.
+
+    Negative values are rescaled as by wandb up to 0.19 (`wandb.Image.to_uint8`); newer versions wrap them around.
+    """
+    import numpy as np
+
+    finite = pixels[np.isfinite(pixels)]
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+    if low >= 0 and high <= 1:
+        return 0.0, 1.0
+    if low >= 0 and _LEAST_BYTE_MAXIMUM <= high <= 255:
+        return 0.0, 255.0
+    warn_once(
+        "images of floats outside [0, 1], such as normalised inputs, are rescaled, each to its own range; "
+        "pass floats in [0, 1] to compare their brightness"
+    )
+    low = min(low, 0.0)
+    return low, high if high > low else low + 1
 
 
 def _draw_figure(figure: Any) -> NDArray[np.uint8]:

@@ -23,17 +23,10 @@ class Image(TrackedImage):
         self.caption = caption
         self.is_valid = True
         try:
-            super().__init__(_in_unit_range(data_or_path))
+            super().__init__(data_or_path.pixels if isinstance(data_or_path, TrackedImage) else data_or_path)
         except InputError as error:
             self.is_valid = False
             warn_once(f"wandb.Image is not recorded: {error}")
-
-
-def _in_unit_range(data: Any) -> Any:
-    """Return floats of 0 to 255 divided by 255."""
-    data = data.pixels if isinstance(data, TrackedImage) else data
-    is_float = "float" in str(getattr(data, "dtype", ""))
-    return data / 255 if is_float and 0 not in data.shape and float(data.max()) > 1 else data
 
 
 class Artifact:

@@ -13,11 +13,13 @@ from click.testing import CliRunner
 
 import labbench
 from helpers import scripts
+from labbench import wandb
 from labbench.cli import main
 from labbench.errors import InputError
 from labbench.portraits import logged_images
 from labbench.portraits.logged_images import images_by_name
 from labbench.portraits.png_file import encode_png, read_image_file, shrink
+from labbench.tracking import messages
 
 
 @pytest.fixture(autouse=True)
@@ -58,6 +60,32 @@ def test_images_are_recorded_by_name_and_step_beside_the_numbers_of_the_same_cal
     np.testing.assert_array_equal(images["val/samples"][100], expected)
     assert images["again"][3].min() == 255
     assert list(scripts.only_run(Path()).summary) == ["loss"]
+
+
+@pytest.mark.parametrize(("low", "high"), [(-1.5, 2.5), (-0.1, 0.1), (0.0, 2.5), (-300.0, 1000.0)])
+@pytest.mark.parametrize("as_tensor", [False, True])
+@pytest.mark.parametrize("image_class", [labbench.Image, wandb.Image])
+def test_normalised_inputs_are_rescaled_and_the_user_is_told(
+    low: float, high: float, as_tensor: bool, image_class: type[labbench.Image], capsys: pytest.CaptureFixture[str]
+) -> None:
+    messages._printed.clear()
+    shares = np.linspace(0, 1, 48).reshape(4, 4, 3)
+    floats: Any = (low + (high - low) * shares).astype(np.float32)
+    if as_tensor:
+        floats = pytest.importorskip("torch").tensor(floats).permute(2, 0, 1)
+    for _ in range(2):
+        pixels = image_class(floats).pixels
+    np.testing.assert_allclose(pixels, shares * 255, atol=1)
+    assert capsys.readouterr().err.count("are rescaled") == 1
+
+
+def test_floats_of_both_usual_ranges_are_stored_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    bytes_as_floats = np.linspace(0, 200, 12).reshape(2, 2, 3)
+    np.testing.assert_array_equal(labbench.Image(bytes_as_floats).pixels, bytes_as_floats.round())
+    np.testing.assert_array_equal(labbench.Image(np.full((2, 2), 0.2)).pixels, np.full((2, 2, 1), 51))
+    assert labbench.Image(np.array([[np.nan, np.inf], [-np.inf, 1.0]])).pixels.ravel().tolist() == [0, 255, 0, 255]
+    assert capsys.readouterr().err == ""
+    assert labbench.Image(np.full((2, 2), -3.0)).pixels.max() == 0  # a constant has no range
 
 
 def test_arrays_tensors_figures_and_files_of_every_kind_become_the_same_pixels(tmp_path: Path) -> None:
