@@ -16,6 +16,7 @@ from labbench.errors import InputError, did_you_mean, unknown_metric
 from labbench.filters.parser import Filter
 from labbench.metrics import Goal, default_goal
 from labbench.records import RunRecord
+from labbench.records.continuations import longest_runs
 from labbench.store.reader import Reader
 from labbench.text import format_setting
 
@@ -59,7 +60,7 @@ def draw_metric(selection: MetricSelection, options: PlotOptions, canvas: PlotCa
     """
     records, curves = read_metric_curves(selection, options)
     if options.group is not None:
-        groups = group_curves(records, curves, options.group)
+        groups = group_curves(records, curves, options.group, selection.reader.continuations())
         curves = [mean_curve(name, members) for name, members in groups.items()]
     if len(curves) > MAX_CURVES:
         raise InputError(
@@ -105,19 +106,28 @@ def read_curve(reader: Reader, record: RunRecord, metric: str, axis: str, smooth
     return NamedSeries(record.name, x, ema(values, smooth) if smooth else values)
 
 
-def group_curves(records: Sequence[RunRecord], curves: Sequence[NamedSeries], key: str) -> dict[str, list[NamedSeries]]:
+def group_curves(
+    records: Sequence[RunRecord], curves: Sequence[NamedSeries], key: str, sources: Mapping[str, str]
+) -> dict[str, list[NamedSeries]]:
     """Return the curves of the runs of each value of a key, by `key=value (n=runs)`.
+
+    A run and its continuation, which begins with the same points, count once in a group; `sources` are
+    `Reader.continuations()`.
 
     Raises:
         InputError: No run has the key.
     """
-    groups: Mapping[str, list[NamedSeries]] = defaultdict(list)
+    groups: dict[str, dict[str, NamedSeries]] = defaultdict(dict)
     for record, curve in zip(records, curves, strict=True):
         if key in record.config:
-            groups[format_setting(record.config[key])].append(curve)
+            groups[format_setting(record.config[key])][record.key] = curve
     if not groups:
         raise InputError(f"--group {key}: no matching run has this configuration key")
-    return {f"{key}={value} (n={len(members)})": members for value, members in groups.items()}
+    counted = {value: longest_runs(members, sources) for value, members in groups.items()}
+    return {
+        f"{key}={value} (n={len(counted[value])})": [curve for run, curve in members.items() if run in counted[value]]
+        for value, members in groups.items()
+    }
 
 
 def mean_curve(name: str, members: Sequence[NamedSeries]) -> NamedSeries:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,7 +16,10 @@ from labbench.analysis.table import observe, tabulate
 from labbench.charts.groups import SpreadKind, group_bands
 from labbench.charts.plotext_chart import NamedSeries
 from labbench.charts.series import gaps_as_nan
+from labbench.configs import canonical_json
 from labbench.errors import InputError, did_you_mean
+from labbench.records import RunRecord
+from labbench.records.continuations import longest_runs
 from labbench.reports.figures import FigureCurve, FigureStyle, draw_figure_curves, draw_heat_map
 from labbench.reports.metric_curves import MetricSelection, PlotOptions, group_curves, read_metric_curves
 
@@ -36,7 +40,7 @@ def save_metric(
     if options.group is None:
         lines = [FigureCurve(curve.name, curve.x, curve.y) for curve in curves]
     else:
-        groups = group_curves(records, curves, options.group)
+        groups = group_curves(records, curves, options.group, selection.reader.continuations())
         lines = _bands(groups, spread)
     if len(lines) > MAX_FIGURE_CURVES:
         raise InputError(
@@ -66,11 +70,13 @@ def _bands(groups: Mapping[str, Sequence[NamedSeries]], spread: SpreadKind) -> l
 def save_heat_map(path: Path, selection: MetricSelection, keys: Sequence[str], style: FigureStyle) -> None:
     """Draw the mean of the best values of a metric by two config keys, averaged over the others.
 
+    A run and its continuation count once in a cell.
+
     Raises:
         InputError: A key does not vary among the runs, or matplotlib is not installed.
         StoreError: The database cannot be read.
     """
-    runs = select_runs(selection.reader.runs(selection.filter), selection.metric).runs
+    runs = select_runs(_runs_of_cells(selection, keys), selection.metric).runs
     table = tabulate(observe(runs, selection.metric, selection.goal()))
     parameters = {parameter.name: parameter for parameter in table.parameters}
     for key in keys:
@@ -81,3 +87,15 @@ def save_heat_map(path: Path, selection: MetricSelection, keys: Sequence[str], s
     noise = learn_noise(table.with_values())
     heat_map = HeatMap((row.name, column.name), two_way_table(table, row, column, noise))
     draw_heat_map(path, heat_map, style, metric=selection.metric)
+
+
+def _runs_of_cells(selection: MetricSelection, keys: Sequence[str]) -> list[RunRecord]:
+    """Return the matching runs without the ones that another run of the same cell continues."""
+    records = selection.reader.runs(selection.filter, summaries=[selection.metric])
+    cells: dict[str, list[str]] = defaultdict(list)
+    for record in records:
+        if selection.metric in record.summary:
+            cells[canonical_json([record.config.get(key) for key in keys])].append(record.key)
+    sources = selection.reader.continuations()
+    counted = frozenset().union(*(longest_runs(members, sources) for members in cells.values()))
+    return [record for record in records if record.key in counted or selection.metric not in record.summary]

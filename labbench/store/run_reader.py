@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from labbench.metrics import GOALS, Goal, default_goal
-from labbench.records import Artifact, RunRecord
+from labbench.records import Artifact, RunRecord, require_key
 from labbench.store.connection import open_snapshot
 from labbench.store.fresh_connection import FreshConnection
 from labbench.store.queries.filter_sql import read_metrics
@@ -22,12 +22,16 @@ from labbench.store.queries.run_details import (
     require_run_id,
 )
 from labbench.store.queries.run_records import read_records_by_key
+from labbench.store.row_checks import RowCheck
 from labbench.store.series.buckets import BucketedSeries
 from labbench.store.series.curves import CurveRequest, read_curves, read_points_at, read_series
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+
+_check_continuations = RowCheck("runs", ("key", "continued_from"))
 
 
 class RunReader:
@@ -128,6 +132,12 @@ class RunReader:
     def grid_texts(self, ids: Collection[int]) -> list[str]:
         """Return the different texts of the grid files of runs, an empty one if a run has none."""
         return self._connection.read(lambda connection: read_grid_texts(connection, ids))
+
+    def continuations(self) -> dict[str, str]:
+        """Return the key of the shorter run by the key of each run that continues one, in queue order."""
+        query = "SELECT key, continued_from FROM runs WHERE continued_from IS NOT NULL ORDER BY id"
+        rows = _check_continuations(self._connection.read(lambda connection: connection.execute(query).fetchall()))
+        return {require_key(key): source for key, source in rows}
 
     def series(
         self, key: str, metric: str, *, first_step: int | None = None, last_step: int | None = None

@@ -12,6 +12,7 @@ from typing import Any
 from labbench import text
 from labbench.configs import canonical_json
 from labbench.records import STATUSES, Status
+from labbench.records.continuations import longest_runs
 
 _GROUP_ID_PREFIX = "⟨group⟩"
 """Prefix of group ids; run keys never start with it."""
@@ -38,7 +39,10 @@ class RunGroup:
     """Keys of its runs, in table order."""
     statuses: Mapping[Status, int] = field(default_factory=dict)
     means: Mapping[str, SampleStats] = field(default_factory=dict)
-    """Statistics by sort expression: `best(val/loss)`; pruned runs do not count in statistics of metrics."""
+    """Statistics by sort expression: `best(val/loss)`.
+
+    Pruned runs do not count in statistics of metrics, and a run and its continuation count once.
+    """
     is_open: bool = False
     """True if its runs are shown as rows below it."""
 
@@ -55,25 +59,38 @@ def _format_setting(value: Any) -> str:
 
 
 def group_rows(
-    rows: Sequence[tuple[Any, ...]], by: Sequence[str], headings: Sequence[str], *, opened: Collection[str]
+    rows: Sequence[tuple[Any, ...]],
+    by: Sequence[str],
+    headings: Sequence[str],
+    *,
+    opened: Collection[str],
+    sources: Mapping[str, str],
 ) -> list[RunGroup]:
     """Group rows of (key, settings as JSON, status, one value per heading), in the order of their first rows.
 
-    by: the config keys of the settings. headings: sort expressions of the values. opened: ids of open groups.
+    by: the config keys of the settings. headings: sort expressions of the values. opened: ids of open groups. sources:
+    `Reader.continuations()`.
     """
     members: dict[str, list[tuple[Any, ...]]] = {}
     for row in rows:
         members.setdefault(canonical_json(json.loads(row[1])), []).append(row)
-    return [_make_group(settings, by, headings, runs, opened) for settings, runs in members.items()]
+    return [_make_group(settings, by, headings, runs, opened, sources) for settings, runs in members.items()]
 
 
 def _make_group(
-    settings: str, by: Sequence[str], headings: Sequence[str], rows: Sequence[tuple[Any, ...]], opened: Collection[str]
+    settings: str,
+    by: Sequence[str],
+    headings: Sequence[str],
+    rows: Sequence[tuple[Any, ...]],
+    opened: Collection[str],
+    sources: Mapping[str, str],
 ) -> RunGroup:
     counts = Counter(row[2] for row in rows)
     unpruned = [row for row in rows if row[2] != "pruned"]  # pruned runs trained for fewer epochs than the others
     means = {
-        heading: sample_stats([row[3 + index] for row in (unpruned if heading.endswith(")") else rows)])
+        heading: metric_stats({row[0]: row[3 + index] for row in unpruned}, sources)
+        if heading.endswith(")")
+        else sample_stats([row[3 + index] for row in rows])
         for index, heading in enumerate(headings)
     }
     return RunGroup(
@@ -84,6 +101,15 @@ def _make_group(
         means={heading: mean for heading, mean in means.items() if mean is not None},
         is_open=_GROUP_ID_PREFIX + settings in opened,
     )
+
+
+def metric_stats(values: Mapping[str, object], sources: Mapping[str, str]) -> SampleStats | None:
+    """Return count, mean and standard deviation of the values of runs, by key; a run and its continuation count once.
+
+    sources: `Reader.continuations()`.
+    """
+    counted = longest_runs([key for key, value in values.items() if value is not None], sources)
+    return sample_stats([value for key, value in values.items() if key in counted])
 
 
 def sample_stats(values: Sequence[object]) -> SampleStats | None:

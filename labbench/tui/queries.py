@@ -151,7 +151,11 @@ def _query_snapshot(
     values = reader.values(
         ["status", *headings], condition, by=query.group, sort=query.sort, descending=query.descending
     )
-    groups = group_rows(values, query.group, headings, opened=query.opened) if query.group else []
+    groups = (
+        group_rows(values, query.group, headings, opened=query.opened, sources=reader.continuations())
+        if query.group
+        else []
+    )
     groups = sort_groups(groups, query.sort, descending=query.descending)
     leaders = _find_leaders(reader, condition, query.metric, metrics)
     keys = rows = [row[0] for row in values]

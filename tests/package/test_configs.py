@@ -97,8 +97,11 @@ def test_a_database_and_the_function_compare_configs_alike(path: Path, drawn: li
 
 def test_groups_heat_maps_and_labels_count_1_and_1_0_as_one_value() -> None:
     rows = [("a", "[1]", "finished", 0.5), ("b", "[1.0]", "finished", 0.7), ("c", "[true]", "finished", 0.9)]
-    assert [group.keys for group in group_rows(rows, ["lr"], ["last(loss)"], opened=())] == [("a", "b"), ("c",)]
-    _, cells = MetricHeatMap(("lr",), "loss", "min", rows).titles_and_rows()
+    assert [group.keys for group in group_rows(rows, ["lr"], ["last(loss)"], opened=(), sources={})] == [
+        ("a", "b"),
+        ("c",),
+    ]
+    _, cells = MetricHeatMap(("lr",), "loss", "min", rows, {}).titles_and_rows()
     assert len(cells) == 2
     runs = records({"lr": 1, "seed": 0}, {"lr": 1.0, "seed": 1})
     assert len(set(group_labels(runs, run_labels(runs)).values())) == 1

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from helpers.store_samples import new_run, points, start
+from helpers.store_samples import execute, new_run, points, start
 from labbench.records import Finished
 from labbench.store.writer import Writer
 
@@ -68,6 +68,33 @@ def test_heat_map_has_the_mean_of_each_cell(labbench_with_runs: Labbench, tmp_pa
     ]
     assert [text for text in texts if text in {f"{mean:.3g}" for mean in means}] == [f"{mean:.3g}" for mean in means]
     assert {"optimizer", "lr", "adam", "sgd"} <= {*texts}
+
+
+def test_a_run_and_its_continuation_count_once_in_means(labbench: Labbench, tmp_path: Path) -> None:
+    configs = [
+        {"rule": rule, "lr": lr, "epochs": epochs, "seed": seed}
+        for epochs in (20, 40)
+        for rule in ("lion", "sgd")
+        for lr in (0.1, 0.2)
+        for seed in range(2)
+    ]
+    with Writer(tmp_path / "runs.db") as writer:
+        runs = start(writer, [new_run(number, **config) for number, config in enumerate(configs)])
+        for run in runs:
+            copied = dict.fromkeys(range(1, 21), 2.0 if run.config["rule"] == "lion" else 5.0)
+            values = copied | dict.fromkeys(range(21, run.config["epochs"] + 1), 0.5)
+            writer.write([points(run, "val/loss", values), Finished(run.key, 1, "finished", "all epochs")])
+    for shorter, longer in zip(runs[:8], runs[8:], strict=True):
+        execute(tmp_path / "runs.db", f"UPDATE runs SET continued_from = '{shorter.key}' WHERE key = '{longer.key}'")
+    assert "rule=lion (n=4)" in labbench("plot", "val/loss", "--group", "rule").stdout
+    assert "rule=lion (n=4)" in labbench("plot", "val/loss", "--group", "rule", "epochs=20").stdout
+    assert "epochs=20 (n=8)" in labbench("plot", "val/loss", "--group", "epochs").stdout
+    means = {"2", "5", "0.5"}
+    for column, expected in (("epochs", means), ("lr", {"0.5"})):
+        result = labbench("plot", "val/loss", "--heatmap", "rule", column, "-o", "a.svg")
+        assert result.exit_code == 0, result.stderr
+        cells = re.findall(r"<text[^>]*anchor: middle[^>]*>([^<]+)</text>", (tmp_path / "a.svg").read_text())
+        assert {*cells} & means == expected
 
 
 @pytest.mark.parametrize(("ending", "start_of_file"), [("pdf", b"%PDF"), ("png", b"\x89PNG")])

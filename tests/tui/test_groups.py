@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labbench.tui.groups import RunGroup, SampleStats, group_rows, sample_stats, sort_groups
+from labbench.tui.screens.heatmap import MetricHeatMap
 
 BEST = "best(val/loss)"
 ROWS = [
@@ -21,7 +22,7 @@ ROWS = [
 
 
 def groups(*opened: str) -> list[RunGroup]:
-    return group_rows(ROWS, ["optimizer", "bn"], [BEST], opened=opened)
+    return group_rows(ROWS, ["optimizer", "bn"], [BEST], opened=opened, sources={})
 
 
 def test_every_run_is_in_one_group_and_groups_follow_the_order_of_their_first_runs() -> None:
@@ -44,15 +45,26 @@ def test_a_label_shows_the_settings_and_whether_the_group_is_open() -> None:
 def test_pruned_runs_are_counted_but_not_averaged() -> None:
     values = [("finished", 0.9, 10.0), ("pruned", 0.5, 20.0), ("finished", 0.7, 30.0)]
     rows = [(f"run{i}", '["adam"]', status, best, created) for i, (status, best, created) in enumerate(values)]
-    (group,) = group_rows(rows, ["optimizer"], [BEST, "created"], opened=())
+    (group,) = group_rows(rows, ["optimizer"], [BEST, "created"], opened=(), sources={})
     assert group.statuses == {"finished": 2, "pruned": 1}
     assert (group.means[BEST].n, group.means[BEST].mean) == (2, pytest.approx(0.8))
     assert group.means["created"].n == 3
 
 
+def test_a_run_and_its_continuations_are_averaged_once() -> None:
+    sources = {"b": "a", "c": "b", "e": "d", "g": "f"}  # a, b, c are one run of more and more epochs; g has just begun
+    values = {"a": 9.0, "b": 8.0, "c": 1.0, "d": 3.0, "f": 5.0, "g": None}
+    rows = [(key, '["adam"]', "finished", value) for key, value in values.items()]
+    (group,) = group_rows(rows, ["optimizer"], [BEST], opened=(), sources=sources)
+    assert (group.means[BEST].n, group.means[BEST].mean) == (3, 3.0)
+    assert len(group.keys) == 6
+    heat_map = MetricHeatMap(("optimizer",), "val/loss", "min", rows, sources)
+    assert heat_map.titles_and_rows()[1][0].cells[0].text == "3"
+
+
 def test_groups_are_sorted_by_their_means_and_groups_without_one_come_last() -> None:
     rows = [("a", "[1]", "finished", 5.0), ("b", "[2]", "queued", None), ("c", "[3]", "finished", 1.0)]
-    unsorted = group_rows(rows, ["k"], [BEST], opened=())
+    unsorted = group_rows(rows, ["k"], [BEST], opened=(), sources={})
     assert [group.keys[0] for group in sort_groups(unsorted, BEST, descending=False)] == ["c", "a", "b"]
     assert [group.keys[0] for group in sort_groups(unsorted, BEST, descending=True)] == ["a", "c", "b"]
     assert sort_groups(unsorted, "name", descending=True) == unsorted

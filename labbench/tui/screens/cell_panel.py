@@ -18,7 +18,7 @@ from labbench.records import RunRecord
 from labbench.tui.charts.labels import run_labels
 from labbench.tui.charts.page import ChartPage
 from labbench.tui.charts.settings import ONE_CHART
-from labbench.tui.groups import sample_stats
+from labbench.tui.groups import metric_stats
 from labbench.tui.screens.heatmap import UNCOMPARED
 from labbench.tui.theme import series_colours
 from labbench.tui.widgets.partial_drawing import StaticText, set_height, set_titles
@@ -80,8 +80,9 @@ class CellPanel(Vertical):
         values = {run.key: run.best(metric, goal) for run in runs}
         ranked = sorted(runs, key=lambda run: _rank(values[run.key], goal))
         slots = {run.key: 1 + place % SLOT_COUNT for place, run in enumerate(ranked)}
-        compared = [values[run.key] for run in runs if run.status not in UNCOMPARED]
-        stats = sample_stats([value for value in compared if value is not None])
+        queued = sorted(runs, key=lambda run: run.id)
+        sources = {run.key: run.continued_from for run in queued if run.continued_from is not None}
+        stats = metric_stats({run.key: values[run.key] for run in runs if run.status not in UNCOMPARED}, sources)
         numbers = text.NumberFormat().including(values.values())
         parts = [(title, "bold"), (f"  {text.format_count(len(runs), 'run')}", "$secondary")]
         if stats is not None:

@@ -70,9 +70,8 @@ def read_grid_state(
     keys = _choose_heat_keys(reader, condition, differing, preferred) if chosen else ()
     heat = None
     if chosen is not None and keys:
-        heat = MetricHeatMap(
-            keys, chosen, metrics[chosen], reader.values(["status", f"best({chosen})"], condition, by=keys)
-        )
+        values = reader.values(["status", f"best({chosen})"], condition, by=keys)
+        heat = MetricHeatMap(keys, chosen, metrics[chosen], values, reader.continuations())
     live = reader.runs(_with_status(matching, "running"), limit=_MAX_FAILURES)
     steps = {run.key: max((summary.last_step for summary in run.summary.values()), default=0) for run in live}
     return GridState(

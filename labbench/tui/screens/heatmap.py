@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from labbench import text
@@ -14,7 +14,7 @@ from labbench.configs import canonical_json
 from labbench.metrics import Goal
 from labbench.records import Status
 from labbench.text import format_setting_cell
-from labbench.tui.groups import sample_stats
+from labbench.tui.groups import metric_stats
 from labbench.tui.widgets.text_grid import GridCell, GridRow
 
 UNCOMPARED: tuple[Status, ...] = ("diverged", "pruned")
@@ -27,10 +27,18 @@ CellKey: TypeAlias = tuple[str, str, str]
 class MetricHeatMap:
     """Runs by their values of one to three config keys: rows, columns, multiples."""
 
-    def __init__(self, keys: tuple[str, ...], metric: str, goal: Goal, runs: Sequence[tuple[Any, ...]]) -> None:
+    def __init__(
+        self,
+        keys: tuple[str, ...],
+        metric: str,
+        goal: Goal,
+        runs: Sequence[tuple[Any, ...]],
+        sources: Mapping[str, str],
+    ) -> None:
         """Sort runs, rows of (key, settings as JSON, status, value of the metric), into cells.
 
-        Diverged runs, and pruned ones, which trained for fewer epochs than others, do not count in a cell's mean.
+        Diverged runs, and pruned ones, which trained for fewer epochs than others, do not count in a cell's mean, and a
+        run and its continuation count once. `sources` are `Reader.continuations()`.
         """
         self.keys, self.metric, self._goal = keys, metric, goal
         self._cells: dict[CellKey, list[tuple[Any, ...]]] = {}
@@ -39,7 +47,7 @@ class MetricHeatMap:
             row, column, multiple = [*values, "", ""][:3]
             self._cells.setdefault((row, column, multiple), []).append(run)
         means = {
-            cell: sample_stats([run[3] for run in runs if run[2] not in UNCOMPARED])
+            cell: metric_stats({run[0]: run[3] for run in runs if run[2] not in UNCOMPARED}, sources)
             for cell, runs in self._cells.items()
         }
         self._means = {cell: mean.mean for cell, mean in means.items() if mean is not None}
