@@ -16,15 +16,17 @@ from labbench.cli.options import FILE_PATH, Command, all_code, database, filters
 from labbench.cli.output import echo, print_name_notes
 from labbench.cli.setup.completion import complete_keys, complete_metrics
 from labbench.errors import InputError
-from labbench.text import prints_no_color
+from labbench.text import clean, prints_no_color
 
 if TYPE_CHECKING:
+    from labbench.analysis.selection import Scope
     from labbench.charts.groups import SpreadKind
     from labbench.charts.plotext_chart import PlotCanvas
     from labbench.reports.figures import FigureStyle
     from labbench.reports.metric_curves import MetricSelection, PlotOptions
+    from labbench.store.reader import Reader
 
-    AnswerFigure: TypeAlias = Callable[[Path, MetricSelection, FigureStyle], None]
+    AnswerFigure: TypeAlias = Callable[[Path, MetricSelection, FigureStyle], Scope | None]
 
 
 def figure_options(command: Command) -> Command:
@@ -80,9 +82,11 @@ def figure_options(command: Command) -> Command:
 @click.option("--log", is_flag=True, help="Logarithmic y axis.")
 @click.option(
     "--group",
-    metavar="KEY",
+    "groups",
+    multiple=True,
+    metavar="KEY[,KEY]",
     shell_complete=complete_keys,
-    help="One curve per value of this configuration key: the mean of its runs.",
+    help="One curve per value of these configuration keys: the mean of its runs.",
 )
 @figure_options
 @all_code
@@ -95,7 +99,7 @@ def plot(
     axis: str,
     smooth: float,
     log: bool,
-    group: str | None,
+    groups: Sequence[str],
     all_code: bool,
     output: Path | None,
     heat_map: tuple[str, str] | None,
@@ -113,21 +117,36 @@ def plot(
         InputError: --heatmap, --tuned or --best-of without -o or together, or matplotlib is not installed.
     """
     from labbench.filters.parser import parse, present_code, without_pruned
-    from labbench.reports.metric_curves import MetricSelection, PlotOptions, draw_metric
+    from labbench.reports.metric_curves import MetricSelection, PlotOptions, draw_metric, note_experiments
     from labbench.store.reader import Reader
 
     answer_figure = _answer_figure(output, heat_map, tuned, best_of, log=log)
-    keys = [key for key in (group, *(heat_map or ())) if key is not None]
-    run_filter = parse(filters) if not keys or all_code else present_code(parse(filters))
-    run_filter = run_filter if group is None else without_pruned(run_filter)
     with Reader(db) as reader:
+        group = _split_keys(reader, groups)
+        keys = [*group, *(heat_map or ())]
+        run_filter = parse(filters) if not keys or all_code else present_code(parse(filters))
+        run_filter = without_pruned(run_filter) if group else run_filter
         if print_name_notes(reader.check_names(run_filter, metrics=[metric, *{axis} - {"step", "time"}], columns=keys)):
             return
         selection, options = MetricSelection(reader, metric, run_filter), PlotOptions(axis, smooth, log, group)
+        if answer_figure is None:
+            _print_note(note_experiments(selection, means=bool(group)))
         if output is None:
             click.echo(draw_metric(selection, options, _terminal_canvas()))
         else:
             _write_figure(output, selection, options, answer_figure, _figure_style(**style), spread)
+
+
+def _split_keys(reader: Reader, texts: Sequence[str]) -> tuple[str, ...]:
+    """Return the configuration keys of the words of --group, which are single keys or lists with commas."""
+    known = frozenset(reader.config_keys()) if any("," in text for text in texts) else frozenset()
+    keys = [key for text in texts for key in ([text] if text in known else text.split(","))]
+    return tuple(dict.fromkeys(key.strip() for key in keys))
+
+
+def _print_note(note: str | None) -> None:
+    if note is not None:
+        echo(f"note: {clean(note)}", err=True)
 
 
 def _write_figure(
@@ -139,10 +158,11 @@ def _write_figure(
     spread: SpreadKind,
 ) -> None:
     """Write the requested figure, or one of curves."""
+    from labbench.reports.metric_curves import note_newest
     from labbench.reports.metric_figures import save_metric
 
     if answer_figure is not None:
-        answer_figure(output, selection, style)
+        _print_note(note_newest(answer_figure(output, selection, style)))
     else:
         save_metric(output, selection, options, style, spread=spread)
     echo(f"wrote {output}", err=True)

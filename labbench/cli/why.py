@@ -287,6 +287,6 @@ def _print_curves(
     run_filter = of_experiments(selection, run_filter if options.all_code else present_code(run_filter))
     names = [parameter.name for parameter in answer.parameters if len(parameter.marginal.effects) <= _MAX_SETUPS]
     columns, rows = shutil.get_terminal_size()
-    plot_options = PlotOptions(group=names[0] if names else answer.parameters[0].name)
+    plot_options = PlotOptions(group=(names[0] if names else answer.parameters[0].name,))
     canvas = PlotCanvas(columns, max(10, rows // 2), colour=not prints_no_color(os.environ))
     click.echo("\n" + draw_metric(MetricSelection(reader, answer.metric, run_filter), plot_options, canvas))

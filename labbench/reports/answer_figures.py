@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from labbench.analysis import Answer, explain
+from labbench.analysis.selection import Scope
 from labbench.analysis.tuning.budgets import BudgetComparison, BudgetCurve
 from labbench.charts.series import Floats
 from labbench.errors import InputError, did_you_mean
@@ -21,8 +22,8 @@ from labbench.reports.selected_runs import read_selection
 
 def save_tuned_values(
     path: Path, selection: MetricSelection, key: str, style: FigureStyle, *, log: bool = False
-) -> None:
-    """Draw the result of each value of `key` at its own best setting, with its 95 % interval.
+) -> Scope | None:
+    """Draw the result of each value of `key` at its own best setting, with its 95 % interval; return the scope.
 
     The axis is logarithmic with `log`, and for losses that are compared by their logarithms.
 
@@ -44,10 +45,15 @@ def save_tuned_values(
     ]
     labels = (f"{selection.metric}, tuned, on new seeds", key)
     draw_intervals(path, rows, style, labels=labels, log=log or answer.scale == "log")
+    return answer.scope
 
 
-def save_budgets(path: Path, selection: MetricSelection, key: str, style: FigureStyle, *, log: bool = False) -> None:
+def save_budgets(
+    path: Path, selection: MetricSelection, key: str, style: FigureStyle, *, log: bool = False
+) -> Scope | None:
     """Draw the median of the best of n random configurations with its band, by `key` or for "all" configurations.
+
+    Returns the scope of the answer.
 
     The axis of values is logarithmic with `log`, and for losses that are compared by their logarithms.
 
@@ -67,6 +73,7 @@ def save_budgets(path: Path, selection: MetricSelection, key: str, style: Figure
     if is_log := log or answer.scale == "log":
         curves = _end_bands_at_the_frame(curves)
     draw_figure_curves(path, curves, style, labels=labels, log="xy" if is_log else "x")
+    return answer.scope
 
 
 def _explain(selection: MetricSelection) -> Answer:

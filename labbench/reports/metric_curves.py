@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,12 +14,19 @@ from labbench.charts.plotext_chart import NamedSeries, PlotCanvas, draw_curves
 from labbench.charts.series import Floats, join_by_step
 from labbench.charts.smoothing import ema
 from labbench.errors import InputError, did_you_mean, unknown_metric
-from labbench.filters.parser import Filter
+from labbench.filters.parser import And, Comparison, Filter, uses_key
 from labbench.metrics import Goal, default_goal
 from labbench.records import RunRecord
 from labbench.records.continuations import longest_runs
 from labbench.store.reader import Reader
 from labbench.text import format_setting
+
+if TYPE_CHECKING:
+    from labbench.analysis.selection import Scope
+
+_CHOICE_OF_EXPERIMENT = "the filter experiment=NAME selects one"
+_MAX_LISTED = 4
+"""Maximum number of experiments that a note names."""
 
 MAX_CURVES = 30
 """Maximum number of curves in one plot; more cannot be distinguished."""
@@ -34,8 +42,8 @@ class PlotOptions:
     """Weight of an exponential moving average, 0 <= smooth < 1."""
     log: bool = False
     """Logarithmic y axis."""
-    group: str | None = None
-    """Configuration key: one mean curve per value of it."""
+    group: tuple[str, ...] = ()
+    """Configuration keys: one mean curve per combination of their values; empty: one curve per run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +67,7 @@ def draw_metric(selection: MetricSelection, options: PlotOptions, canvas: PlotCa
         StoreError: The database cannot be read.
     """
     records, curves = read_metric_curves(selection, options)
-    if options.group is not None:
+    if options.group:
         groups = group_curves(records, curves, options.group, selection.reader.continuations())
         curves = [mean_curve(name, members) for name, members in groups.items()]
     if len(curves) > MAX_CURVES:
@@ -69,6 +77,36 @@ def draw_metric(selection: MetricSelection, options: PlotOptions, canvas: PlotCa
     title = selection.metric + (f"  (ema {options.smooth:g})" if options.smooth else "")
     falling = selection.goal() == "min"
     return draw_curves(curves, canvas, title=title, x_label=options.axis, log=options.log, falling=falling)
+
+
+def note_experiments(selection: MetricSelection, *, means: bool) -> str | None:
+    """Return a note on the experiments that a plot draws together; None for one, or if the filter names some.
+
+    means: True if runs of different experiments are averaged.
+    """
+    if uses_key(selection.filter, "experiment"):
+        return None
+    logged = Comparison(selection.metric, "n", ">", (0,), ("0",))
+    names = selection.reader.experiments(logged if selection.filter is None else And((selection.filter, logged)))
+    if len(names) < 2:
+        return None
+    subject = "the means pool runs" if means else "the curves are"
+    return f"{subject} of {len(names)} experiments, {_list_names(names)}; {_CHOICE_OF_EXPERIMENT}"
+
+
+def note_newest(scope: Scope | None) -> str | None:
+    """Return a note on a figure that is of the newest one of several experiments; None for other figures."""
+    if scope is None or not scope.other_experiments:
+        return None
+    newest = f"{scope.experiments[0]}, the newest of {1 + len(scope.other_experiments)} experiments"
+    return f"the figure is of {newest}; {_CHOICE_OF_EXPERIMENT}"
+
+
+def _list_names(names: Sequence[str]) -> str:
+    """Return up to four names, and the number of the others."""
+    if len(names) <= _MAX_LISTED:
+        return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+    return f"{', '.join(names[: _MAX_LISTED - 1])} and {len(names) - _MAX_LISTED + 1} others"
 
 
 def read_metric_curves(selection: MetricSelection, options: PlotOptions) -> tuple[list[RunRecord], list[NamedSeries]]:
@@ -85,7 +123,7 @@ def read_metric_curves(selection: MetricSelection, options: PlotOptions) -> tupl
     if axis not in ("step", "time", *goals):
         hint = did_you_mean(axis, goals) or "; use step, time, or a metric such as epoch"
         raise InputError(f"--x {axis}: no such axis{hint}")
-    records = [record for record in reader.runs(selection.filter) if metric in record.summary]
+    records = [record for record in reader.runs(selection.filter, summaries=[metric]) if metric in record.summary]
     if not records:
         raise InputError(f"no matching run has the metric {metric}: change the filter")
     return records, [read_curve(reader, record, metric, axis, options.smooth) for record in records]
@@ -107,26 +145,28 @@ def read_curve(reader: Reader, record: RunRecord, metric: str, axis: str, smooth
 
 
 def group_curves(
-    records: Sequence[RunRecord], curves: Sequence[NamedSeries], key: str, sources: Mapping[str, str]
+    records: Sequence[RunRecord], curves: Sequence[NamedSeries], keys: Sequence[str], sources: Mapping[str, str]
 ) -> dict[str, list[NamedSeries]]:
-    """Return the curves of the runs of each value of a key, by `key=value (n=runs)`.
+    """Return the curves of the runs of each combination of values of keys, by `key=value ... (n=runs)`.
 
     A run and its continuation, which begins with the same points, count once in a group; `sources` are
     `Reader.continuations()`.
 
     Raises:
-        InputError: No run has the key.
+        InputError: No run has all the keys.
     """
     groups: dict[str, dict[str, NamedSeries]] = defaultdict(dict)
     for record, curve in zip(records, curves, strict=True):
-        if key in record.config:
-            groups[format_setting(record.config[key])][record.key] = curve
+        if all(key in record.config for key in keys):
+            label = " ".join(f"{key}={format_setting(record.config[key])}" for key in keys)
+            groups[label][record.key] = curve
     if not groups:
-        raise InputError(f"--group {key}: no matching run has this configuration key")
-    counted = {value: longest_runs(members, sources) for value, members in groups.items()}
+        names = "this configuration key" if len(keys) == 1 else "all these configuration keys"
+        raise InputError(f"--group {','.join(keys)}: no matching run has {names}")
+    counted = {label: longest_runs(members, sources) for label, members in groups.items()}
     return {
-        f"{key}={value} (n={len(counted[value])})": [curve for run, curve in members.items() if run in counted[value]]
-        for value, members in groups.items()
+        f"{label} (n={len(counted[label])})": [curve for run, curve in members.items() if run in counted[label]]
+        for label, members in groups.items()
     }
 
 

@@ -11,13 +11,14 @@ import numpy as np
 from labbench.analysis.answer import HeatMap
 from labbench.analysis.effects import two_way_table
 from labbench.analysis.noise import learn_noise
-from labbench.analysis.selection import select_runs
+from labbench.analysis.selection import Scope, select_runs
 from labbench.analysis.table import observe, tabulate
 from labbench.charts.groups import SpreadKind, group_bands
 from labbench.charts.plotext_chart import NamedSeries
 from labbench.charts.series import gaps_as_nan
 from labbench.configs import canonical_json
 from labbench.errors import InputError, did_you_mean
+from labbench.filters.parser import uses_key
 from labbench.records import RunRecord
 from labbench.records.continuations import longest_runs
 from labbench.reports.figures import FigureCurve, FigureStyle, draw_figure_curves, draw_heat_map
@@ -37,7 +38,7 @@ def save_metric(
         StoreError: The database cannot be read.
     """
     records, curves = read_metric_curves(selection, options)
-    if options.group is None:
+    if not options.group:
         lines = [FigureCurve(curve.name, curve.x, curve.y) for curve in curves]
     else:
         groups = group_curves(records, curves, options.group, selection.reader.continuations())
@@ -67,8 +68,8 @@ def _bands(groups: Mapping[str, Sequence[NamedSeries]], spread: SpreadKind) -> l
     ]
 
 
-def save_heat_map(path: Path, selection: MetricSelection, keys: Sequence[str], style: FigureStyle) -> None:
-    """Draw the mean of the best values of a metric by two config keys, averaged over the others.
+def save_heat_map(path: Path, selection: MetricSelection, keys: Sequence[str], style: FigureStyle) -> Scope:
+    """Draw the mean of the best values of a metric by two config keys, averaged over the others, and return the scope.
 
     A run and its continuation count once in a cell.
 
@@ -76,8 +77,9 @@ def save_heat_map(path: Path, selection: MetricSelection, keys: Sequence[str], s
         InputError: A key does not vary among the runs, or matplotlib is not installed.
         StoreError: The database cannot be read.
     """
-    runs = select_runs(_runs_of_cells(selection, keys), selection.metric).runs
-    table = tabulate(observe(runs, selection.metric, selection.goal()))
+    pooled = uses_key(selection.filter, "experiment")
+    selected = select_runs(_runs_of_cells(selection, keys), selection.metric, pooled=pooled)
+    table = tabulate(observe(selected.runs, selection.metric, selection.goal()))
     parameters = {parameter.name: parameter for parameter in table.parameters}
     for key in keys:
         if key not in parameters:
@@ -87,6 +89,7 @@ def save_heat_map(path: Path, selection: MetricSelection, keys: Sequence[str], s
     noise = learn_noise(table.with_values())
     heat_map = HeatMap((row.name, column.name), two_way_table(table, row, column, noise))
     draw_heat_map(path, heat_map, style, metric=selection.metric)
+    return selected.scope
 
 
 def _runs_of_cells(selection: MetricSelection, keys: Sequence[str]) -> list[RunRecord]:

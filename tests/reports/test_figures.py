@@ -57,6 +57,34 @@ def test_groups_are_drawn_with_bands(labbench_with_runs: Labbench, tmp_path: Pat
     assert (tmp_path / "a.svg").read_text().count("FillBetweenPolyCollection") == 2
 
 
+@pytest.mark.parametrize("words", [["--group", "optimizer,lr"], ["--group", "optimizer", "--group", "lr"]])
+def test_means_by_several_keys(labbench_with_runs: Labbench, words: list[str]) -> None:
+    text = labbench_with_runs("plot", "val/loss", *words).stdout
+    for label in ("optimizer=adam lr=0.1", "optimizer=adam lr=0.2", "optimizer=sgd lr=0.1", "optimizer=sgd lr=0.2"):
+        assert f"{label} (n=3)" in text
+
+
+def test_a_note_names_the_experiments_of_a_plot(labbench_with_runs: Labbench, tmp_path: Path) -> None:
+    assert not labbench_with_runs("plot", "val/loss", "--group", "lr").stderr
+    with Writer(tmp_path / "runs.db") as writer:
+        for number, lr in enumerate([0.1, 0.2] * 2):
+            (run,) = start(
+                writer, [new_run(100 + number, optimizer=("adam", "sgd")[number // 2], lr=lr)], experiment="b"
+            )
+            writer.write([points(run, "val/loss", [2.0, 1.0]), Finished(run.key, 1, "finished", "all epochs")])
+    choice = "the filter experiment=NAME selects one"
+    result = labbench_with_runs("plot", "val/loss", "--group", "lr")
+    assert "lr=0.1 (n=8)" in result.stdout
+    assert result.stderr == f"note: the means pool runs of 2 experiments, grid and b; {choice}\n"
+    assert (
+        f"note: the curves are of 2 experiments, grid and b; {choice}" in labbench_with_runs("plot", "val/loss").stderr
+    )
+    assert not labbench_with_runs("plot", "val/loss", "experiment=b").stderr
+    words = ("plot", "val/loss", "--heatmap", "optimizer", "lr", "-o", "a.svg")
+    assert f"the figure is of b, the newest of 2 experiments; {choice}" in labbench_with_runs(*words).stderr
+    assert "note" not in labbench_with_runs(*words, "experiment=grid").stderr
+
+
 def test_heat_map_has_the_mean_of_each_cell(labbench_with_runs: Labbench, tmp_path: Path) -> None:
     result = labbench_with_runs("plot", "val/loss", "--heatmap", "optimizer", "lr", "-o", "a.svg")
     assert result.exit_code == 0, result.output
