@@ -28,6 +28,7 @@ from bench.trust.results import SMALL, Outcome
 from bench.trust.samples import write_sample
 from bench.trust.sessions import COMMANDS, N_STEPS, Samples, Session, script_words, write_samples
 from labbench.errors import LabbenchError
+from labbench.executors.scratch import PREFIX
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer
 
@@ -160,7 +161,7 @@ def _fault_of_command(
             return f"{len(lost)} points lost by a command that failed"
         if copy.exists():
             return "a failed backup left a copy"
-        for path in place.folder.glob(".labbench-*"):
+        for path in (*place.folder.glob(".labbench-*"), *place.temporary.glob(f"{PREFIX}*")):
             os.utime(path, (0, 0))
         again = place.run(words, environ=session.environ)
         if fault := again.fault((0, 2) if session.removes or session.name == "rename" else (0,)):

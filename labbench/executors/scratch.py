@@ -22,9 +22,10 @@ MIN_AGE_SECONDS = 60.0
 
 
 class ScratchFolder:
-    """Temporary folder, deleted by `close` or, after the process was killed, by `remove_abandoned_folders`."""
+    """Temporary folder, deleted by `close` or, after the process was killed, when another one is created."""
 
     def __init__(self) -> None:
+        remove_abandoned_folders()
         self.path = Path(tempfile.mkdtemp(prefix=PREFIX))
         self._lock = os.open(self.path, os.O_RDONLY)
         with suppress(OSError):  # a file system without locks

@@ -32,7 +32,7 @@ def test_folders_of_ended_processes_are_deleted_and_others_stay(temporary: Path)
         link.symlink_to(foreign)
         for folder in (used, abandoned, foreign):
             os.utime(folder, (0, 0))
-        remove_abandoned_folders()
+        ScratchFolder().close()
         assert sorted(temporary.iterdir()) == sorted([used, young, foreign, link])
         assert (foreign / "output.txt").exists()
     assert not used.exists()
