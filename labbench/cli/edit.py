@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from labbench.cli.help import FILTER_HELP, examples
 from labbench.cli.options import RunSelection, database, run_selection
 from labbench.cli.output import echo, print_name_notes
 from labbench.cli.setup.completion import complete_experiments, complete_metrics
-from labbench.errors import InputError, RunNotFound, did_you_mean
+from labbench.errors import FilterError, InputError, RunNotFound, did_you_mean
 from labbench.text import clean, format_count
 
 if TYPE_CHECKING:
@@ -40,10 +41,26 @@ def find_runs(db: Path, selection: RunSelection) -> list[RunRecord]:
         raise InputError("name the runs, or pass --filter FILTER")
     with Reader(db) as reader:
         if selection.filter is None:
-            return reader.find_many(selection.words)
+            try:
+                return reader.find_many(selection.words)
+            except RunNotFound as error:
+                if not error.candidates and _is_filter(selection.words):
+                    hint = f"for the runs that match it as a filter: --filter {shlex.quote(' '.join(selection.words))}"
+                    raise RunNotFound(f"{error}; {hint}") from error
+                raise
         run_filter = parse(selection.filter)
         print_name_notes(reader.check_names(run_filter))
         return reader.runs(run_filter, summaries=False)
+
+
+def _is_filter(words: Sequence[str]) -> bool:
+    """Return True if the words are comparisons, as `labbench ls` takes them."""
+    from labbench.filters.parser import parse
+
+    try:
+        return all(set(word) & set("=<>~") for word in words) and parse(words) is not None
+    except FilterError:
+        return False
 
 
 def edit(

@@ -11,9 +11,10 @@ from pathlib import Path
 from labbench.cli.output import echo
 from labbench.cli.run_tables import print_table, run_columns
 from labbench.files import checkpoint_files, database_command, files_folder
+from labbench.filters.completion import quote_word
 from labbench.json_documents import run_document
 from labbench.metrics import Goal, quality_metrics
-from labbench.records import RunRecord
+from labbench.records import RunRecord, Status
 from labbench.runner.code_changes import CodeChange
 from labbench.runner.continuation import ContinuationPlan
 from labbench.runner.expanded_grid import ExpandedGrid
@@ -33,6 +34,7 @@ def print_report(expanded: ExpandedGrid, outcome: Outcome, db: Path, *, with_tab
     print_kept_states(expanded, outcome.runs, db)
     for line in [] if outcome.search is None else describe_result(outcome.search, db):
         echo(f"{clean(expanded.grid.name)}: {line}", err=True)
+    print_left_in_queue(expanded, db)
     if not with_table:
         return
     with Reader(db) as reader:
@@ -69,12 +71,16 @@ def print_outcome(name: str, outcome: Outcome, program: str) -> None:
         echo(f"{name}: {counts} in {format_duration(outcome.seconds)}", err=True)
         if outcome.ended.get("failed"):
             echo(f"to see why a run failed: {program} show RUN", err=True)
+        if outcome.ended.get("diverged"):
+            echo(f"to list the diverged runs: {program} ls {_filter_word(name, 'diverged')}", err=True)
     elif not outcome.elsewhere and not outcome.without_driver and not outcome.interrupted:
         by_status = Counter(run.status for run in outcome.runs)
         counts = ", ".join(f"{number} {status}" for status, number in by_status.items())
         echo(f"{name}: nothing to do: {counts}", err=True)
         if by_status["failed"]:
             echo("to train the failed runs again: --retry-failed", err=True)
+        if by_status["diverged"]:
+            echo(f"to list the diverged runs: {program} ls {_filter_word(name, 'diverged')}", err=True)
     if outcome.without_driver:
         verb = "is" if outcome.without_driver == 1 else "are"
         echo(
@@ -87,6 +93,11 @@ def print_outcome(name: str, outcome: Outcome, program: str) -> None:
         echo(f"{name}: {format_count(outcome.elsewhere, 'run')} {verb} training in another process", err=True)
     if outcome.interrupted:
         echo("interrupted: the same command resumes the unfinished runs", err=True)
+
+
+def _filter_word(experiment: str, status: Status) -> str:
+    """Return the filter for the runs of an experiment with a status, quoted for the shell."""
+    return shlex.quote(f"experiment={quote_word(experiment)} status={status}")
 
 
 def print_former_name(name: str, former: str | None, program: str) -> None:
@@ -129,6 +140,24 @@ def print_kept_states(expanded: ExpandedGrid, runs: Sequence[RunRecord], db: Pat
         echo(
             f"{clean(expanded.grid.name)}: {format_count(len(states), 'state')} of {megabytes:.1f} MB are kept for "
             f"longer runs; to delete all states: {database_command(db)} vacuum --states",
+            err=True,
+        )
+
+
+def print_left_in_queue(expanded: ExpandedGrid, db: Path) -> None:
+    """Print on stderr how many queued runs an earlier version of the grid has left, and how to delete them."""
+    name = expanded.grid.name
+    if expanded.grid.search is not None or not expanded.is_whole:
+        return
+    with Reader(db) as reader:
+        if reader.identities(name, statuses=["queued"]) & {run.identity for run in expanded.runs}:
+            return  # no filter separates them from the runs that the next start trains
+        count = reader.count(f"experiment={quote_word(name)} status=queued")
+    if count:
+        verb = "is" if count == 1 else "are"
+        echo(
+            f"{clean(name)}: {format_count(count, 'queued run')} {verb} not in this grid file any more; to delete "
+            f"{'it' if count == 1 else 'them'}: {database_command(db)} rm --filter {_filter_word(name, 'queued')}",
             err=True,
         )
 

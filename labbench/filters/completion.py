@@ -34,10 +34,10 @@ def complete(expression: str, words: Vocabulary) -> tuple[int, list[str]]:
     if key_match := _KEY_BEFORE.search(before):
         key = key_match[1]
         values = STATUSES if key == "status" else words.values.get(key, ())
-        return start, [_quote(word) for word in _matching(typed, values)]
+        return start, [quote_word(word) for word in _matching(typed, values)]
     keys = [key for key in words.values if key not in RESERVED]
     names = _matching(typed, [*keys, *words.metrics, *sorted(RESERVED)])
-    return start, [*map(_quote, names), *_matching(typed, [f"best({metric})" for metric in words.metrics])]
+    return start, [*map(quote_word, names), *_matching(typed, [f"best({metric})" for metric in words.metrics])]
 
 
 def _matching(typed: str, candidates: Iterable[str]) -> list[str]:
@@ -50,7 +50,8 @@ def _matching(typed: str, candidates: Iterable[str]) -> list[str]:
     return sorted(matches, key=lambda word: not word.lower().startswith(needle))
 
 
-def _quote(word: str) -> str:
+def quote_word(word: str) -> str:
+    """Return a name or a value as a filter spells it: in double quotes unless it consists of plain characters."""
     if _UNQUOTED.fullmatch(word):
         return word
     escaped = word.replace("\\", "\\\\").replace('"', '\\"')

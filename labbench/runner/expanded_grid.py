@@ -33,6 +33,8 @@ class ExpandedGrid:
     """Code that computes the runs."""
     removed: int = 0
     """Number of configurations that `[[require]]` has removed."""
+    is_whole: bool = True
+    """True if the runs are all runs of the file: neither overrides nor a filter nor a limit was given."""
 
     @property
     def notes(self) -> list[str]:
@@ -81,7 +83,8 @@ def load_grid(
     warnings = [*expansion.warnings, *path_warnings(grid, configs, params)]
     if code.files and not grid.command:
         warnings += task_warnings(grid, code)
-    return ExpandedGrid(grid, runs[:limit], warnings, params, code, expansion.removed)
+    is_whole = not overrides and condition is None and limit is None
+    return ExpandedGrid(grid, runs[:limit], warnings, params, code, expansion.removed, is_whole)
 
 
 def resolve_init_from(configs: list[dict[str, Any]], params: Params, db: Path | None) -> list[dict[str, Any]]:

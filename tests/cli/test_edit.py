@@ -101,6 +101,16 @@ def test_runs_or_a_filter_are_needed_and_an_empty_selection_changes_nothing(labb
     assert not any(run.archived for run in all_runs(db))
 
 
+@pytest.mark.parametrize("command", [["rm"], ["stop"], ["archive"], ["tag", "--add", "x"]], ids=lambda words: words[0])
+def test_a_filter_without_its_option_is_recognized(labbench: Labbench, db: Path, command: list[str]) -> None:
+    for words in (["experiment=grid status=queued"], ["experiment=grid", "status=queued"]):
+        result = labbench(*command, *words)
+        assert result.exit_code == 2
+        assert "--filter 'experiment=grid status=queued'" in result.stderr
+    assert "--filter" not in labbench(*command, "nope").stderr
+    assert len(all_runs(db)) == 4
+
+
 def test_experiments_are_listed_with_their_runs(labbench: Labbench, db: Path) -> None:
     with Writer(db) as writer:
         queue(writer, 2, experiment="other")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import Result
 
 from helpers.store_samples import new_run, points, queue, start
-from labbench.cli.run_report import print_report
+from labbench.cli.run_report import print_outcome, print_report
 from labbench.runner.expanded_grid import load_grid
 from labbench.runner.run_grid import Outcome
 from labbench.store.writer import Writer
@@ -45,3 +48,33 @@ def test_the_suggested_command_quotes_the_name_of_the_metric_for_the_shell(
     print_report(load_grid(tiny_grid), Outcome([run], 1, {"finished": 1}, 0, False, 1.0), db, with_table=True)
     hint = capsys.readouterr().err
     assert "plot 'loss; rm -r ~ ␛]0;owned␇' --group KEY" in hint
+
+
+def test_diverged_runs_are_followed_by_the_command_that_lists_them(capsys: pytest.CaptureFixture[str]) -> None:
+    outcome = Outcome([], 3, {"finished": 2, "diverged": 1}, 0, False, 1.0)
+    print_outcome("high rates", outcome, "labbench")
+    assert """labbench ls 'experiment="high rates" status=diverged'""" in capsys.readouterr().err
+    print_outcome("tiny", Outcome([], 3, {"finished": 3}, 0, False, 1.0), "labbench")
+    assert "diverged" not in capsys.readouterr().err
+
+
+def queued_words(labbench: Callable[..., Result], *words: str | Path) -> str:
+    """Train, and return the command that deletes the queued runs of earlier versions of the grid, or ""."""
+    result = labbench("run", *words, "--workers", "0", "--device", "cpu")
+    assert result.exit_code == 0, result.stderr
+    line = next((line for line in result.stderr.splitlines() if "not in this grid file" in line), "")
+    return line.partition(": labbench ")[2]
+
+
+def test_runs_that_an_earlier_version_of_the_grid_left_in_the_queue_are_named(
+    tiny_grid: Path, tmp_path: Path, labbench: Callable[..., Result]
+) -> None:
+    pytest.importorskip("torch")
+    former, name = load_grid(tiny_grid, overrides=["epochs=3"]), load_grid(tiny_grid).grid.name
+    with Writer(tmp_path / "runs.db") as writer:
+        queue(writer, former.runs, experiment=name)  # as Ctrl-C leaves them
+    assert queued_words(labbench, tiny_grid, "--limit", "1") == ""  # the rest of the grid is not known to be gone
+    command = queued_words(labbench, tiny_grid)
+    assert command == f"rm --filter 'experiment={name} status=queued'"
+    assert labbench(*shlex.split(command), "--yes").stdout == f"deleted {len(former.runs)} runs\n"
+    assert queued_words(labbench, tiny_grid) == ""
