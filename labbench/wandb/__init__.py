@@ -1,7 +1,7 @@
 """Functions and classes of Weights & Biases that record with labbench: `from labbench import wandb`.
 
 The import is the only line of a script that changes. What labbench does not record does nothing: its first use prints
-one warning.
+one warning; sweeps, which would train nothing, are refused.
 """
 
 from __future__ import annotations
@@ -9,6 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 from labbench.wandb.ignored import Ignored, ignore
+from labbench.wandb.ignored import refuse_sweep as agent
+from labbench.wandb.ignored import refuse_sweep as controller
+from labbench.wandb.ignored import refuse_sweep as sweep
 from labbench.wandb.logged_files import Artifact, Image
 from labbench.wandb.start import Settings, finish, generate_id, init, log, login, setup
 from labbench.wandb.wandb_run import WandbRun as Run
@@ -20,7 +23,9 @@ __all__ = [
     "Image",
     "Run",
     "Settings",
+    "agent",
     "config",
+    "controller",
     "define_metric",
     "errors",
     "finish",
@@ -32,6 +37,7 @@ __all__ = [
     "save",
     "setup",
     "summary",
+    "sweep",
 ]
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
+from labbench.errors import InputError
 from labbench.tracking.messages import warn_once
 
 
@@ -48,3 +49,17 @@ def ignore(name: str) -> Ignored:
     """Return an object that does nothing, and print a warning that names it, once."""
     warn_once(f"{name} does nothing in labbench")
     return Ignored(name)
+
+
+def refuse_sweep(*args: Any, **kwargs: Any) -> NoReturn:
+    """Take the place of `wandb.sweep`, `agent` and `controller`, without which a script would train nothing.
+
+    Raises:
+        InputError: Always; the text names what takes the place of sweeps.
+    """
+    raise InputError(
+        "wandb.sweep, wandb.agent and wandb.controller are not available in labbench, and nothing would be trained. "
+        "`labbench new --from train.py` writes a grid of the script, with the values in [grid] or drawn in [random]; "
+        "a task of labbench can also be tuned with [search]. `labbench run grid.toml` trains it; "
+        "see docs/howto/script.md, From a W&B sweep to a grid"
+    )

@@ -299,3 +299,11 @@ def test_steps_are_counted_as_by_wandb_and_no_point_is_replaced(tmp_path: Path) 
     assert points["loss"] == {step: float(step) for step in range(8)}
     assert (points["late"], points["a"], points["b"]) == ({2: 9.0}, {10: 2.0}, {10: 1.0})
     assert points["c"] == {20: 1.0, 21: 2.0}
+
+
+@pytest.mark.parametrize("call", ["sweep({'method': 'random'}, project='p')", "agent('id', function=print, count=5)"])
+def test_a_sweep_that_would_train_nothing_is_refused(tmp_path: Path, call: str) -> None:
+    result = run_script(tmp_path, f"from labbench import wandb\nwandb.{call}\n")
+    assert result.returncode == 1
+    for words in ("nothing would be trained", "labbench new --from train.py", "[grid]", "[random]", "[search]"):
+        assert words in result.stderr
