@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import sys
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from labbench.analysis.selection import Scope
     from labbench.charts.groups import SpreadKind
     from labbench.charts.plotext_chart import PlotCanvas
+    from labbench.filters.parser import Filter
     from labbench.reports.figures import FigureStyle
     from labbench.reports.metric_curves import MetricSelection, PlotOptions
     from labbench.store.reader import Reader
@@ -52,9 +54,14 @@ def figure_options(command: Command) -> Command:
         click.option(
             "--best-of", metavar="KEY", help="Draw the best of n random configurations by KEY, or of `all`, instead."
         ),
+        click.option("--mean", is_flag=True, help="Draw the mean of --best-of, which has no band, not the median."),
         click.option("--width", default="column", metavar="WIDTH", help="column (3.25), page (6.75) or inches."),
         click.option("--font-size", type=click.FloatRange(4, 40), default=8.0, show_default=True, help="In points."),
+        click.option("--font", metavar="FAMILY", help="Font family, such as serif.  [matplotlib's]"),
         click.option("--title", metavar="TEXT", help="Title of the figure.  [none]"),
+        click.option("--xlabel", "x_label", metavar="TEXT", help="Label of the x axis.  [its name]"),
+        click.option("--ylabel", "y_label", metavar="TEXT", help="Label of the y axis.  [its name]"),
+        click.option("--ylim", "y_limits", metavar="LOW,HIGH", help="Range of the y axis.  [all values]"),
     ]
     for option in reversed(options):
         command = option(command)
@@ -103,10 +110,7 @@ def plot(
     all_code: bool,
     output: Path | None,
     heat_map: tuple[str, str] | None,
-    tuned: str | None,
-    best_of: str | None,
-    spread: SpreadKind,
-    **style: Any,
+    **figure: Any,
 ) -> None:
     """Draw METRIC of the matching runs as text, or as a figure.
 
@@ -116,25 +120,32 @@ def plot(
     Raises:
         InputError: --heatmap, --tuned or --best-of without -o or together, or matplotlib is not installed.
     """
-    from labbench.filters.parser import parse, present_code, without_pruned
+    from labbench.filters.parser import parse
     from labbench.reports.metric_curves import MetricSelection, PlotOptions, draw_metric, note_experiments
     from labbench.store.reader import Reader
 
-    answer_figure = _answer_figure(output, heat_map, tuned, best_of, log=log)
+    answer_figure = _answer_figure(output, heat_map, log=log, **figure)
     with Reader(db) as reader:
-        group = _split_keys(reader, groups)
-        keys = [*group, *(heat_map or ())]
-        run_filter = parse(filters) if not keys or all_code else present_code(parse(filters))
-        run_filter = without_pruned(run_filter) if group else run_filter
+        options = PlotOptions(axis, smooth, log, _split_keys(reader, groups))
+        keys = [*options.group, *(heat_map or ())]
+        run_filter = _filter_of_means(parse(filters), options, all_code=all_code or not keys)
         if print_name_notes(reader.check_names(run_filter, metrics=[metric, *{axis} - {"step", "time"}], columns=keys)):
             return
-        selection, options = MetricSelection(reader, metric, run_filter), PlotOptions(axis, smooth, log, group)
+        selection = MetricSelection(reader, metric, run_filter)
         if answer_figure is None:
-            _print_note(note_experiments(selection, means=bool(group)))
+            _print_note(note_experiments(selection, means=bool(options.group)))
         if output is None:
             click.echo(draw_metric(selection, options, _terminal_canvas()))
         else:
-            _write_figure(output, selection, options, answer_figure, _figure_style(**style), spread)
+            _write_figure(output, selection, options, answer_figure, _figure_style(**figure), figure["spread"])
+
+
+def _filter_of_means(run_filter: Filter | None, options: PlotOptions, *, all_code: bool) -> Filter | None:
+    """Return the filter without runs of older code, unless `all_code`, and for mean curves without pruned runs."""
+    from labbench.filters.parser import present_code, without_pruned
+
+    run_filter = run_filter if all_code else present_code(run_filter)
+    return without_pruned(run_filter) if options.group else run_filter
 
 
 def _split_keys(reader: Reader, texts: Sequence[str]) -> tuple[str, ...]:
@@ -176,7 +187,14 @@ def _terminal_canvas() -> PlotCanvas:
 
 
 def _answer_figure(
-    output: Path | None, heat_map: tuple[str, str] | None, tuned: str | None, best_of: str | None, *, log: bool
+    output: Path | None,
+    heat_map: tuple[str, str] | None,
+    *,
+    tuned: str | None,
+    best_of: str | None,
+    log: bool,
+    mean: bool,
+    **_: Any,
 ) -> AnswerFigure | None:
     """Return the function that draws the requested figure, None for one of curves. Raises InputError."""
     kinds = {"--heatmap": heat_map, "--tuned": tuned, "--best-of": best_of}
@@ -184,9 +202,10 @@ def _answer_figure(
     if len(names) > 1:
         raise InputError(f"{' and '.join(names)} are different figures: give one of them")
     if names and output is None:
-        raise InputError(
-            "a heat map is a figure: add -o FILE" if heat_map else f"{names[0]} draws a figure: add -o FILE"
-        )
+        subject = "a heat map is a figure" if names == ["--heatmap"] else f"{names[0]} draws a figure"
+        raise InputError(f"{subject}: add -o FILE")
+    if mean and names != ["--best-of"]:
+        raise InputError("--mean draws the mean of --best-of KEY: add it")
     if not names:
         return None
     from labbench.reports.answer_figures import save_budgets, save_tuned_values
@@ -194,15 +213,29 @@ def _answer_figure(
 
     if heat_map:
         return lambda path, selection, style: save_heat_map(path, selection, heat_map, style)
-    save, key = (save_tuned_values, tuned) if tuned else (save_budgets, best_of)
-    return lambda path, selection, style: save(path, selection, key or "", style, log=log)
+    if tuned:
+        return lambda path, selection, style: save_tuned_values(path, selection, tuned, style, log=log)
+    return lambda path, selection, style: save_budgets(path, selection, best_of or "", style, log=log, mean=mean)
 
 
-def _figure_style(*, width: str, font_size: float, title: str | None) -> FigureStyle:
-    """Return the style of a figure. Raises InputError for an invalid width."""
+def _figure_style(*, width: str, y_limits: str | None, **options: Any) -> FigureStyle:
+    """Return the style of a figure. Raises InputError for an invalid width or range."""
     from labbench.reports.figures import FigureStyle
 
-    return FigureStyle(_parse_width(width), font_size=font_size, title=title)
+    limits = None if y_limits is None else _parse_limits(y_limits)
+    texts = {name: options[name] for name in ("font_size", "title", "font", "x_label", "y_label")}
+    return FigureStyle(_parse_width(width), y_limits=limits, **texts)
+
+
+def _parse_limits(text: str) -> tuple[float, float]:
+    """Return the ends of a range. Raises InputError."""
+    try:
+        low, high = (float(number) for number in text.split(","))
+    except ValueError:
+        low = high = math.nan
+    if not -math.inf < low < high < math.inf:
+        raise InputError(f"--ylim {text}: a range is two numbers, the smaller one first, such as 0,2.5")
+    return low, high
 
 
 def _parse_width(text: str) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,13 +12,16 @@ import numpy as np
 from labbench.analysis import Answer, explain
 from labbench.analysis.selection import Scope
 from labbench.analysis.tuning.budgets import BudgetComparison, BudgetCurve
-from labbench.charts.series import Floats
+from labbench.charts.series import Floats, value_range
 from labbench.errors import InputError, did_you_mean
 from labbench.reports.budget_sentences import curve_label
 from labbench.reports.figures import FigureCurve, FigureStyle, draw_figure_curves, draw_intervals
 from labbench.reports.formatting import format_setting_briefly, parameter_levels
 from labbench.reports.metric_curves import MetricSelection
 from labbench.reports.selected_runs import read_selection
+
+_MARGIN = 0.25
+"""Margin around the curves of a figure, relative to their range, which shows bands that are near."""
 
 
 def save_tuned_values(
@@ -49,13 +53,12 @@ def save_tuned_values(
 
 
 def save_budgets(
-    path: Path, selection: MetricSelection, key: str, style: FigureStyle, *, log: bool = False
+    path: Path, selection: MetricSelection, key: str, style: FigureStyle, *, log: bool = False, mean: bool = False
 ) -> Scope | None:
-    """Draw the median of the best of n random configurations with its band, by `key` or for "all" configurations.
+    """Draw the best of n random configurations, by `key` or for "all" configurations; return the scope of the answer.
 
-    Returns the scope of the answer.
-
-    The axis of values is logarithmic with `log`, and for losses that are compared by their logarithms.
+    The median has a band, the `mean` has none. The axis of values is logarithmic with `log`, and for losses that are
+    compared by their logarithms. It shows the curves: bands may end outside.
 
     Raises:
         InputError: The configurations were not drawn at random, or matplotlib is not installed.
@@ -68,12 +71,26 @@ def save_budgets(
             f"--best-of {key}: needs at least 5 configurations per value that were drawn at random ([random], or "
             f'[search] with method = "random") and not stopped early{did_you_mean(key, comparisons)}'
         )
-    curves = [_figure_curve(comparisons[key], curve, answer) for curve in comparisons[key].curves]
-    labels = ("number of random configurations", f"best {selection.metric}, median")
-    if is_log := log or answer.scale == "log":
+    curves = [_figure_curve(comparisons[key], curve, answer, mean=mean) for curve in comparisons[key].curves]
+    labels = ("number of random configurations", f"best {selection.metric}, {'mean' if mean else 'median'}")
+    is_log = log or answer.scale == "log"
+    if is_log:
         curves = _end_bands_at_the_frame(curves)
+    if style.y_limits is None:
+        style = replace(style, y_limits=_limits(np.concatenate([curve.y for curve in curves]), is_log=is_log))
     draw_figure_curves(path, curves, style, labels=labels, log="xy" if is_log else "x")
     return answer.scope
+
+
+def _limits(values: Floats, *, is_log: bool) -> tuple[float, float] | None:
+    """Return the range of an axis of values (N,), wider by `_MARGIN` at both ends; None for less than two values."""
+    drawn = np.log(values[values > 0]) if is_log else values[np.isfinite(values)]
+    extent = value_range([drawn])
+    if extent is None or extent[0] == extent[1]:
+        return None
+    margin = _MARGIN * (extent[1] - extent[0])
+    low, high = extent[0] - margin, extent[1] + margin
+    return (math.exp(low), math.exp(high)) if is_log else (low, high)
 
 
 def _explain(selection: MetricSelection) -> Answer:
@@ -84,15 +101,17 @@ def _explain(selection: MetricSelection) -> Answer:
     return explain(runs, selection.metric, goal)
 
 
-def _figure_curve(comparison: BudgetComparison, curve: BudgetCurve, answer: Answer) -> FigureCurve:
-    """Return a curve whose band ends where the results do not bound it."""
+def _figure_curve(comparison: BudgetComparison, curve: BudgetCurve, answer: Answer, *, mean: bool) -> FigureCurve:
+    """Return the means, or the medians with a band that ends where the results do not bound it."""
 
     def column(name: str) -> Floats:
         values = [getattr(point, name) for point in curve.points]
         return np.array([np.nan if value is None else value for value in values])
 
-    budgets = np.array([float(point.n) for point in curve.points])
-    return FigureCurve(curve_label(comparison, curve, answer), budgets, column("median"), column("low"), column("high"))
+    label, budgets = curve_label(comparison, curve, answer), np.array([float(point.n) for point in curve.points])
+    if mean:
+        return FigureCurve(label, budgets, column("mean"))
+    return FigureCurve(label, budgets, column("median"), column("low"), column("high"))
 
 
 def _end_bands_at_the_frame(curves: Sequence[FigureCurve]) -> list[FigureCurve]:

@@ -1,4 +1,4 @@
-"""Figures for papers, drawn by matplotlib (the extra `plots`): curves with bands, and heat maps."""
+"""Figures for papers, drawn by matplotlib (the extra `plots`): curves with bands, intervals, and heat maps."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,15 @@ COLUMN_WIDTH, PAGE_WIDTH = 3.25, 6.75
 _COLOURS = ("#0072b2", "#c55a00", "#111418", "#5c4c77", "#55120b", "#1f2d79", "#9a646e", "#843c3b")
 """Colours of the series on a light background, as in the terminal."""
 _STEEP_RATIO = 20
-"""Minimum ratio of positive means for colours of a heat map on a log scale."""
+"""Minimum ratio of positive means for colours on a log scale."""
+_ROTATION = 45
+"""Rotation in degrees of the column labels that would overlap."""
+_MAX_CELL_SHARE = 0.92
+"""Maximum width of the text of a cell, relative to the cell."""
+_MIN_LOG_TICK_DECADES, _MAX_DENSE_TICK_DECADES = 0.7, 3.0
+"""Decades of a logarithmic axis: fewer have linear ticks, up to the second number ticks are also at 2 and 5."""
+_LEGEND_LOCATIONS = ("upper right", "lower left", "lower right", "upper left", "center right", "center left")
+_MAX_LEGEND_COLUMNS = 4
 _LINE_STYLES = ("-", "--", ":", "-.")
 """Line styles, one more for each round of the colours, so that colour is not the only cue."""
 
@@ -42,6 +51,13 @@ class FigureStyle:
     font_size: float = 8.0
     """In points."""
     title: str | None = None
+    font: str | None = None
+    """Font family; None: matplotlib's, as in its file `matplotlibrc`."""
+    x_label: str | None = None
+    """None: the name of the axis; this also holds for `y_label`."""
+    y_label: str | None = None
+    y_limits: tuple[float, float] | None = None
+    """Lower and upper end of the y axis of curves; None: all that is drawn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,16 +88,23 @@ def draw_figure_curves(
             axes.plot(curve.x, curve.y, line_style, color=colour, linewidth=1.0, label=curve.name)
             if curve.low is not None and curve.high is not None:
                 axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.2, linewidth=0)
-        axes.set_xlabel(labels[0])
-        axes.set_ylabel(labels[1])
+        _label_axes(axes, style, labels)
+        axes.margins(x=0)
+        if style.y_limits is not None:
+            axes.set_ylim(*style.y_limits)
         for name in log:
             _set_log_scale(axes, name)
-        axes.margins(x=0)
         axes.spines[["top", "right"]].set_visible(False)
         if len(curves) > 1:
-            axes.legend(frameon=False, fontsize="small")
+            _place_legend(axes)
 
     _save(path, style, draw)
+
+
+def _label_axes(axes: Any, style: FigureStyle, labels: tuple[str, str]) -> None:
+    """Label the axes with the texts of the style, by default with `labels`."""
+    axes.set_xlabel(labels[0] if style.x_label is None else style.x_label)
+    axes.set_ylabel(labels[1] if style.y_label is None else style.y_label)
 
 
 def draw_intervals(
@@ -106,11 +129,33 @@ def draw_intervals(
         axes.set_yticks(range(len(rows)), [name for name, _ in rows])
         axes.invert_yaxis()
         axes.margins(y=0.5 / max(1, len(rows)))
-        axes.set_xlabel(labels[0])
-        axes.set_ylabel(labels[1])
+        _label_axes(axes, style, labels)
         axes.spines[["top", "right"]].set_visible(False)
 
     _save(path, style, draw)
+
+
+def _place_legend(axes: Any) -> None:
+    """Add a legend where it covers no curve and no band: inside of the axes, else below them on a higher figure."""
+    figure = axes.figure
+    figure.draw_without_rendering()
+    drawn = [path.transformed(axes.transData) for artist in (*axes.lines, *axes.collections) for path in _paths(artist)]
+    for location in _LEGEND_LOCATIONS:
+        legend = axes.legend(loc=location, frameon=False, fontsize="small")
+        box = legend.get_window_extent()
+        if axes.bbox.containsx(box.x0) and not any(path.intersects_bbox(box) for path in drawn):
+            return
+    handles, names = axes.get_legend_handles_labels()
+    legend.remove()
+    columns = int(min(len(names), max(1, figure.bbox.width // box.width), _MAX_LEGEND_COLUMNS))
+    height = box.height * math.ceil(len(names) / columns) / len(names)
+    figure.set_figheight(figure.get_figheight() + height / figure.dpi)
+    figure.legend(handles, names, loc="outside lower center", ncols=columns, frameon=False, fontsize="small")
+
+
+def _paths(artist: Any) -> Sequence[Any]:
+    """Return the paths of a line or of a band, in the coordinates of the data."""
+    return [artist.get_path()] if hasattr(artist, "get_path") else artist.get_paths()
 
 
 def draw_heat_map(path: Path, heat_map: HeatMap, style: FigureStyle, *, metric: str) -> None:
@@ -121,49 +166,109 @@ def draw_heat_map(path: Path, heat_map: HeatMap, style: FigureStyle, *, metric: 
         OSError: If the file cannot be written.
     """
     table = heat_map.table
+    means = [[cell.interval.mean for cell in row] for row in table.cells]
+    finite = [mean for row in means for mean in row if math.isfinite(mean)]
+    is_steep = bool(finite) and min(finite) > 0 and max(finite) > _STEEP_RATIO * min(finite)
+    decimals = None if is_steep else _decimals(finite)
 
     def draw(axes: Any) -> None:
-        means = [[cell.interval.mean for cell in row] for row in table.cells]
-        finite = [mean for row in means for mean in row if math.isfinite(mean)]
-        is_steep = bool(finite) and min(finite) > 0 and max(finite) > _STEEP_RATIO * min(finite)
         image = axes.imshow(means, cmap="viridis", aspect="auto", norm="log" if is_steep else "linear")
+        texts = []
         for i, row in enumerate(table.cells):
             for j, cell in enumerate(row):
                 mean = cell.interval.mean
                 is_dark = math.isfinite(mean) and image.norm(mean) < 0.5
-                colour = "white" if is_dark else "black"
-                axes.text(j, i, _cell_text(cell), ha="center", va="center", color=colour, fontsize="small")
-        axes.set_xticks(range(len(table.columns)), [format_setting(value) for value in table.columns])
-        axes.set_yticks(range(len(table.rows)), [format_setting(value) for value in table.rows])
-        axes.set_xlabel(heat_map.names[1])
-        axes.set_ylabel(heat_map.names[0])
+                colour, text = "white" if is_dark else "black", _cell_text(cell, decimals)
+                texts.append(axes.text(j, i, text, ha="center", va="center", color=colour, fontsize="small"))
+        axes.set_xticks(range(len(table.columns)), _labels(table.columns))
+        axes.set_yticks(range(len(table.rows)), _labels(table.rows))
+        _label_axes(axes, style, (heat_map.names[1], heat_map.names[0]))
         axes.figure.colorbar(image, ax=axes, label=metric)
+        _separate_labels(axes)
+        _fit_texts(axes, texts, len(table.columns))
 
     _save(path, style, draw)
 
 
-def _set_log_scale(axes: Any, name: str) -> None:
-    """Make the x or y axis logarithmic, with plain numbers such as 0.003 at its ticks."""
-    from matplotlib.ticker import LogFormatter
-
-    class NumberFormatter(LogFormatter):
-        def __call__(self, x: float, pos: int | None = None) -> str:
-            return format_setting(float(f"{x:.4g}")) if super().__call__(x, pos) else ""
-
-    axes.set(**{f"{name}scale": "log"})
-    axis = getattr(axes, f"{name}axis")
-    axis.set_major_formatter(NumberFormatter())
-    axis.set_minor_formatter(NumberFormatter(labelOnlyBase=False))
+def _labels(values: Sequence[Any]) -> list[str]:
+    """Return the values as labels: numbers with three digits, unless labels would become equal."""
+    exact = [format_setting(value) for value in values]
+    short = [
+        format_setting(float(f"{value:.3g}")) if isinstance(value, float) else format_setting(value) for value in values
+    ]
+    return short if len({*short}) == len({*exact}) else exact
 
 
-def _cell_text(cell: TwoWayCell) -> str:
-    if math.isfinite(cell.interval.mean):
-        return f"{cell.interval.mean:.3g}"
+def _decimals(values: Sequence[float]) -> int | None:
+    """Return the number of decimals that gives the largest value three digits; None for very large or small values."""
+    largest = max(map(abs, values), default=0.0)
+    return max(0, 2 - math.floor(math.log10(largest))) if 1e-3 <= largest < 1e5 else None
+
+
+def _cell_text(cell: TwoWayCell, decimals: int | None) -> str:
+    mean = cell.interval.mean
+    if math.isfinite(mean):
+        return f"{mean:.3g}" if decimals is None else f"{mean:.{decimals}f}"
     return f"{cell.diverged}/{cell.runs} diverged" if cell.runs else ""
 
 
+def _separate_labels(axes: Any) -> None:
+    """Rotate the labels of columns that would overlap; then leave out every second one, third one, and so on."""
+    axes.figure.draw_without_rendering()
+    boxes = [label.get_window_extent() for label in axes.get_xticklabels()]
+    if any(right.x0 < left.x1 for left, right in pairwise(boxes)):
+        for label in axes.get_xticklabels():
+            label.set(rotation=_ROTATION, ha="right", rotation_mode="anchor")
+        axes.figure.draw_without_rendering()
+        height = max(box.height for box in boxes) / math.sin(math.radians(_ROTATION))
+        _thin_labels(axes.xaxis, height, axes.bbox.width)
+    heights = [label.get_window_extent().height for label in axes.get_yticklabels()]
+    _thin_labels(axes.yaxis, max(heights, default=0.0), axes.bbox.height)
+
+
+def _thin_labels(axis: Any, size: float, length: float) -> None:
+    """Leave out labels of an axis that is too short for all; `size` of a label and `length` are in pixels."""
+    labels = [label.get_text() for label in axis.get_ticklabels()]
+    step = max(1, math.ceil(size * len(labels) / length))
+    axis.set_ticklabels([label if index % step == 0 else "" for index, label in enumerate(labels)])
+
+
+def _fit_texts(axes: Any, texts: Sequence[Any], columns: int) -> None:
+    """Shrink the texts of the cells, all alike, until the widest fits into a cell."""
+    axes.figure.draw_without_rendering()
+    widest = max((text.get_window_extent().width for text in texts if text.get_text()), default=0.0)
+    width = _MAX_CELL_SHARE * axes.bbox.width / columns
+    if widest > width:
+        for text in texts:
+            text.set_fontsize(text.get_fontsize() * width / widest)
+
+
+def _set_log_scale(axes: Any, name: str) -> None:
+    """Make the x or y axis logarithmic, with plain numbers such as 0.003 at its ticks.
+
+    Ticks are at 1, 2 and 5 times powers of ten on an axis of at most three decades.
+    """
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+    axes.set(**{f"{name}scale": "log"})
+    axis = getattr(axes, f"{name}axis")
+    low, high = sorted(axis.get_view_interval())
+    decades = math.log10(high / low) if low > 0 else math.inf
+    if decades < _MIN_LOG_TICK_DECADES:
+        axis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
+    elif decades <= _MAX_DENSE_TICK_DECADES:
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: format_setting(float(f"{value:.4g}"))))
+    axis.set_minor_formatter(NullFormatter())
+
+
 def _save(path: Path, style: FigureStyle, draw: Callable[[Any], None]) -> None:
-    """Draw on the axes of a new figure and write it to a file. Raises InputError and OSError."""
+    """Draw on the axes of a new figure and write it to a file.
+
+    Raises:
+        InputError: If matplotlib or the font is not installed, or the ending of the file is no format of figures.
+        OSError: If the file cannot be written.
+    """
     file_format = path.suffix.lower().removeprefix(".")
     if file_format not in FIGURE_FORMATS:
         raise InputError(f"{path}: a figure's name must end in {', '.join(f'.{each}' for each in FIGURE_FORMATS)}")
@@ -173,9 +278,9 @@ def _save(path: Path, style: FigureStyle, draw: Callable[[Any], None]) -> None:
         height = style.height or style.width * 0.618
         figure = Figure(figsize=(style.width, height), layout="constrained")
         axes = figure.add_subplot()
-        draw(axes)
         if style.title:
             axes.set_title(style.title)
+        draw(axes)
         metadata: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}[file_format]
         with write_atomically(path) as file:
             figure.savefig(file, format=file_format, dpi=300, metadata=metadata)
@@ -185,12 +290,14 @@ def _save(path: Path, style: FigureStyle, draw: Callable[[Any], None]) -> None:
 def _settings(style: FigureStyle) -> Iterator[None]:
     """Set matplotlib's parameters for a figure, with texts that stay texts in vector formats.
 
-    Raises InputError if matplotlib is not installed.
+    Raises InputError if matplotlib or the font is not installed.
     """
     try:
         import matplotlib
     except ImportError:
         raise InputError("figures need matplotlib: pip install matplotlib") from None
+    from matplotlib.font_manager import findfont
+
     parameters: Any = {
         "font.size": style.font_size,
         "axes.titlesize": style.font_size,
@@ -199,5 +306,13 @@ def _settings(style: FigureStyle) -> Iterator[None]:
         "svg.hashsalt": "labbench",
         "pdf.fonttype": 42,
     }
+    if style.font is not None:
+        try:
+            findfont(style.font, fallback_to_default=False)
+        except ValueError:
+            raise InputError(
+                f"--font {style.font}: no such font is installed; serif, sans-serif and monospace always work"
+            ) from None
+        parameters["font.family"] = style.font
     with matplotlib.rc_context(parameters):
         yield

@@ -85,6 +85,45 @@ def test_a_note_names_the_experiments_of_a_plot(labbench_with_runs: Labbench, tm
     assert "note" not in labbench_with_runs(*words, "experiment=grid").stderr
 
 
+def test_options_word_a_figure(labbench_with_runs: Labbench, tmp_path: Path) -> None:
+    words = ("--xlabel", "Epoch", "--ylabel", "Validation loss", "--ylim", "0,1", "--font", "serif")
+    result = labbench_with_runs("plot", "val/loss", "--group", "lr", "-o", "a.svg", *words)
+    assert result.exit_code == 0, result.stderr
+    texts = read_texts(tmp_path / "a.svg")
+    assert {"Epoch", "Validation loss", "0.0", "1.0"} <= {*texts}
+    assert not {"step", "val/loss"} & {*texts}
+    assert "sans-serif" not in (tmp_path / "a.svg").read_text()
+
+
+def figure_height(path: Path) -> float:
+    """Return the height of an SVG in points."""
+    return float(re.findall(r'<svg[^>]* height="([0-9.]+)pt"', path.read_text(encoding="utf-8"))[0])
+
+
+def test_a_legend_that_would_cover_curves_is_below_the_axes(labbench: Labbench, tmp_path: Path) -> None:
+    with Writer(tmp_path / "runs.db") as writer:
+        for number, run in enumerate(start(writer, [new_run(i, lr=0.1 * (1 + i % 2), seed=i // 2) for i in range(6)])):
+            writer.write([points(run, "val/loss", [0.1 + 0.1 * number] * 3), Finished(run.key, 1, "finished", "")])
+    heights = []
+    for limits in ("0,2", "0.1,0.6"):  # room above the bands, none
+        words = ("--group", "lr", "--spread", "range", "--ylim", limits)
+        assert labbench("plot", "val/loss", *words, "-o", "a.svg").exit_code == 0
+        assert "lr=0.1 (n=3)" in read_texts(tmp_path / "a.svg")
+        heights.append(figure_height(tmp_path / "a.svg"))
+    assert heights[0] < heights[1]
+
+
+def test_heat_map_labels_are_short_and_apart(labbench: Labbench, tmp_path: Path) -> None:
+    rates = [float(f"{10 ** (-exponent / 2):.6g}") for exponent in range(9)]
+    with Writer(tmp_path / "runs.db") as writer:
+        for run in start(writer, [new_run(i, lr=rate, rule=i % 2, seed=0) for i, rate in enumerate(rates * 2)]):
+            writer.write([points(run, "val/loss", [1.0, 0.44]), Finished(run.key, 1, "finished", "all epochs")])
+    assert labbench("plot", "val/loss", "--heatmap", "rule", "lr", "-o", "a.svg").exit_code == 0
+    assert {"0.000316", "0.0316", "0.440"} <= {*read_texts(tmp_path / "a.svg")}
+    labels = re.findall(r"<text[^>]*rotate\(-?45[^>]*>([0-9.]+)</text>", (tmp_path / "a.svg").read_text())
+    assert len(labels) == 9
+
+
 def test_heat_map_has_the_mean_of_each_cell(labbench_with_runs: Labbench, tmp_path: Path) -> None:
     result = labbench_with_runs("plot", "val/loss", "--heatmap", "optimizer", "lr", "-o", "a.svg")
     assert result.exit_code == 0, result.output
@@ -94,7 +133,7 @@ def test_heat_map_has_the_mean_of_each_cell(labbench_with_runs: Labbench, tmp_pa
         for i in (0, 1)
         for j, lr in ((0, 0.1), (1, 0.2))
     ]
-    assert [text for text in texts if text in {f"{mean:.3g}" for mean in means}] == [f"{mean:.3g}" for mean in means]
+    assert [text for text in texts if text in {f"{mean:.4f}" for mean in means}] == [f"{mean:.4f}" for mean in means]
     assert {"optimizer", "lr", "adam", "sgd"} <= {*texts}
 
 
@@ -117,8 +156,8 @@ def test_a_run_and_its_continuation_count_once_in_means(labbench: Labbench, tmp_
     assert "rule=lion (n=4)" in labbench("plot", "val/loss", "--group", "rule").stdout
     assert "rule=lion (n=4)" in labbench("plot", "val/loss", "--group", "rule", "epochs=20").stdout
     assert "epochs=20 (n=8)" in labbench("plot", "val/loss", "--group", "epochs").stdout
-    means = {"2", "5", "0.5"}
-    for column, expected in (("epochs", means), ("lr", {"0.5"})):
+    means = {"2.00", "5.00", "0.50", "0.500"}
+    for column, expected in (("epochs", {"2.00", "5.00", "0.50"}), ("lr", {"0.500"})):
         result = labbench("plot", "val/loss", "--heatmap", "rule", column, "-o", "a.svg")
         assert result.exit_code == 0, result.stderr
         cells = re.findall(r"<text[^>]*anchor: middle[^>]*>([^<]+)</text>", (tmp_path / "a.svg").read_text())
@@ -139,6 +178,9 @@ def test_other_formats(labbench_with_runs: Labbench, tmp_path: Path, ending: str
         (["--heatmap", "optimizer", "lr"], "a heat map is a figure: add -o FILE"),
         (["-o", "a.svg", "--heatmap", "optimizr", "lr"], "optimizer"),
         (["-o", "none/a.svg"], "none"),
+        (["-o", "a.svg", "--ylim", "2,1"], "a range is two numbers, the smaller one first, such as 0,2.5"),
+        (["-o", "a.svg", "--font", "No Such Font"], "no such font is installed"),
+        (["-o", "a.svg", "--mean"], "--mean draws the mean of --best-of KEY"),
     ],
 )
 def test_wrong_input(labbench_with_runs: Labbench, tmp_path: Path, words: list[str], message: str) -> None:

@@ -146,6 +146,20 @@ def test_figures_of_losses_over_decades_have_a_log_axis(labbench: Labbench, tmp_
     assert not any(value == 0.0 for value in values), "a linear axis begins at 0"
 
 
+def test_the_axes_of_the_best_of_n_show_the_curves(labbench: Labbench, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    write_search(tmp_path / "runs.db")
+    for words, label in (((), "median"), (("--mean",), "mean")):
+        assert labbench("plot", "val/accuracy", "--best-of", "optimizer", *words, "-o", "a.svg").exit_code == 0
+        text = (tmp_path / "a.svg").read_text()
+        texts = re.findall(r"<text[^>]*>([^<]+)</text>", text)
+        assert f"best val/accuracy, {label}" in texts
+        assert {"1", "2", "5", "10"} <= {*texts}
+        assert "FillBetweenPolyCollection" in text if label == "median" else "FillBetweenPolyCollection" not in text
+    assert labbench("plot", "val/accuracy", "optimizer=adam", "--best-of", "all", "-o", "b.svg").exit_code == 0
+    assert "1.0" not in re.findall(r">([0-9.]+)</text>", (tmp_path / "b.svg").read_text()), "only the band goes there"
+
+
 def test_the_band_of_losses_on_the_page_is_within_its_log_axis(labbench: Labbench, tmp_path: Path) -> None:
     write_losses(tmp_path / "runs.db")
     assert labbench("why", "val/loss", "--html", "a.html").exit_code == 0
