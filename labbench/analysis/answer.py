@@ -391,6 +391,7 @@ def _scope_document(scope: Scope) -> dict[str, Any]:
             "other_code": scope.other_code,
             "other_tasks": scope.other_tasks,
             "other_ranks": scope.other_ranks,
+            "continued": scope.continued,
             "pruned": scope.pruned,
             "choosing": scope.choosing,
         },

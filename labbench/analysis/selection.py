@@ -17,6 +17,7 @@ from labbench.analysis.table import freeze, is_number
 from labbench.analysis.tuning.budgets import Sampling
 from labbench.errors import InputError, did_you_mean
 from labbench.records import NEW_SEED_TAG, RunRecord
+from labbench.records.continuations import without_continued
 
 SEED = "seed"
 """Key of the seed in the configs of a selection."""
@@ -63,6 +64,8 @@ class Scope:
     """Number of runs left out because they are of older code than their grid has now."""
     other_code: int = 0
     """Number of runs left out because another version of the code computed them."""
+    continued: int = 0
+    """Number of runs left out because others continue them with more epochs."""
     pruned: int = 0
     """Number of runs that a search stopped early by comparison with others."""
     choosing: int = 0
@@ -118,6 +121,8 @@ def select_runs(
     """
     chosen, others = (list(runs), []) if pooled else _newest_experiment(runs, metric)
     same_task, same_code = _match_newest_run(chosen, metric, all_code=all_code)
+    n_of_same_code = len(same_code)
+    same_code = without_continued(same_code)
     _require_keys(keys, same_code)
     judged = _judged_runs(same_code, metric)
     selected = _first_ranks(judged, keys)
@@ -126,7 +131,8 @@ def select_runs(
         _scope(selected, split, keys, at),
         other_experiments=_experiments(others),
         other_tasks=len(chosen) - len(same_task),
-        other_code=len(same_task) - len(same_code),
+        other_code=len(same_task) - n_of_same_code,
+        continued=n_of_same_code - len(same_code),
         other_ranks=len(judged) - len(selected),
         pruned=sum(run.status == PRUNED for run in same_code),
         choosing=sum(NEW_SEED_TAG not in run.tags for run in same_code) if judged is not same_code else 0,

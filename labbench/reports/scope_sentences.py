@@ -60,6 +60,7 @@ def _left_out_sentence(scope: Scope) -> str:
         "of another version of the code (--all-code includes them)": scope.other_code,
         "of another task": scope.other_tasks,
         "of further processes of a distributed job": scope.other_ranks,
+        "that others continue with more epochs (the filter epochs=N selects them)": scope.continued,
     }
     parts = [f"{n} run{'s' if n > 1 else ''} {reason}" for reason, n in counts.items() if n]
     return f"left out: {', '.join(parts)}" if parts else ""

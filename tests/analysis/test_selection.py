@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -217,3 +218,29 @@ def test_values_are_bests_over_the_run_or_the_last_ones() -> None:
     assert answer(runs).difference.interval.mean == 0.0
     assert answer(runs, at="last").difference.interval.mean == pytest.approx(-0.2)
     assert "each run counts with its last val/loss" in text(runs, at="last")
+
+
+def continued_sweep() -> list[RunRecord]:
+    """Return runs of 2 learning rates with 3 seeds each, and their continuations to twice the epochs."""
+    shorter = sweep(lambda lr, seed: {"epochs": 20})
+    return shorter + [
+        finished({**run.config, "epochs": 40}, run.config["lr"] + 0.01 * run.config["seed"], continued_from=run.key)
+        for run in shorter
+    ]
+
+
+def test_runs_that_others_continue_are_left_out_and_reported() -> None:
+    runs = continued_sweep()
+    found = answer(runs)
+    assert (found.difference, found.scope.continued) == (REFERENCE, 6)
+    assert [parameter.name for parameter in found.parameters] == ["lr"]
+    assert "left out: 6 runs that others continue with more epochs (the filter epochs=N selects them)" in text(runs)
+    assert answer(runs[:6]).scope.continued == 0
+
+
+def test_runs_stay_if_only_some_of_their_configurations_are_continued() -> None:
+    found = answer(continued_sweep()[:9])  # three seeds of one learning rate
+    assert found.scope.continued == 0
+    assert {parameter.name for parameter in found.parameters} == {"lr", "epochs"}
+    *others, last = continued_sweep()
+    assert answer([*others, replace(last, status="running")]).scope.continued == 0
