@@ -445,7 +445,7 @@ def cost_sentences(answer: Answer, efficiency: Efficiency | None) -> list[str]:
     sentence = f"fastest to {target}: {_cost_setup_phrase(fastest, answer)}: {_steps_phrase(fastest)}"
     best = next((costs for costs in efficiency.setups if freeze(costs.config) == freeze(answer.best.config)), None)
     if best is not None and best is not fastest and best.reached["steps"].median is not None:
-        sentence += f"; the best configuration takes {format_setting(best.reached['steps'].median)} steps"
+        sentence += f"; the best configuration takes {format_setting(round(best.reached['steps'].median))} steps"
     if efficiency.never:
         sentence += f"; {efficiency.never} of {efficiency.total} configurations never reach it"
     return [sentence]
@@ -457,7 +457,9 @@ def _cost_setup_phrase(costs: SetupCosts, answer: Answer) -> str:
 
 def _steps_phrase(costs: SetupCosts) -> str:
     steps = costs.reached["steps"]
-    phrase = f"{format_setting(steps.median)} steps" if steps.median is not None else "in fewer than half of its runs"
+    phrase = (
+        f"{format_setting(round(steps.median))} steps" if steps.median is not None else "in fewer than half of its runs"
+    )
     seconds = costs.reached.get("seconds")
     if seconds is not None and seconds.median:
         phrase += f", {seconds.median:.2g} s of compute"

@@ -253,7 +253,7 @@ def _format_cost(costs: SetupCosts, axis: Any) -> str:
     median = costs.reached[axis].median
     if median is None:
         return "–"
-    return _format_seconds(median) if axis == "seconds" else format_setting(float(f"{median:.6g}"))
+    return _format_seconds(median) if axis == "seconds" else format_setting(round(median))
 
 
 def _format_seconds(seconds: float | None) -> str:

@@ -160,6 +160,16 @@ def test_the_axes_of_the_best_of_n_show_the_curves(labbench: Labbench, tmp_path:
     assert "1.0" not in re.findall(r">([0-9.]+)</text>", (tmp_path / "b.svg").read_text()), "only the band goes there"
 
 
+def test_medians_of_steps_are_whole_numbers(labbench: Labbench, tmp_path: Path) -> None:
+    with Writer(tmp_path / "runs.db") as writer:
+        for run in start(writer, [new_run(i, lr=0.1 * (1 + i % 2), seed=i // 2) for i in range(4)]):
+            values = {10 + 5 * run.config["seed"] + step: 1.0 / step for step in range(1, 9)}  # medians end in .5
+            writer.write([points(run, "val/loss", values), Finished(run.key, 1, "finished", "all epochs")])
+    text = labbench("why", "val/loss", "--target", "0.5").stdout
+    assert re.search(r"fastest to val/loss 0\.5: .* 14 steps", text)
+    assert "14.5" not in text
+
+
 def test_the_band_of_losses_on_the_page_is_within_its_log_axis(labbench: Labbench, tmp_path: Path) -> None:
     write_losses(tmp_path / "runs.db")
     assert labbench("why", "val/loss", "--html", "a.html").exit_code == 0
