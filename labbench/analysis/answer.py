@@ -124,7 +124,7 @@ class RateRange:
 
 @dataclass(frozen=True, slots=True)
 class Widening:
-    """A parameter that widens the range of usable learning rates, at the best configuration's other settings."""
+    """A parameter that widens the range of usable learning rates, with the other parameters tuned for each rate."""
 
     name: str
     rate: str
@@ -199,7 +199,7 @@ class Answer:
     rivals: int = 0
     """Number of other configurations that are not clearly behind the best."""
     held_out: float | None = None
-    """Mean of the winner on held-out seeds (`comparison.held_out_score`)."""
+    """Mean on left-out seeds of the settings chosen on the other seeds (`comparison.held_out_score`)."""
     cheaper: Estimate | None = None
     """Fastest rival, if it takes at most 80 % of the best configuration's time."""
     unsafe: Estimate | None = None

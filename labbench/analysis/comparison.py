@@ -225,10 +225,11 @@ def winner_interval(
 
 
 def held_out_score(table: Table, goal: Goal) -> float | None:
-    """Return the mean value of the winner on held-out seeds (leave-one-seed-out cross-validation).
+    """Return the mean value of chosen configurations on left-out seeds (leave-one-seed-out cross-validation).
 
-    Each seed is held out once: the winner is selected on the other seeds and evaluated on this one. The mean predicts a
-    new run of the winner without selection bias; it is slightly pessimistic because each selection has one seed fewer.
+    Each seed is held out once: the winner is selected on the other seeds and evaluated on this one. The mean
+    estimates what this selection reaches on new seeds, not the mean of one configuration: different ones may be chosen
+    without different seeds. It is slightly pessimistic, because each selection has one seed fewer.
     Returns None if configurations have fewer than two seeds in common.
     """
     eligible = [setup for setup in table.setups if not setup.diverged]

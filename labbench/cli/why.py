@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from labbench.reports.selected_runs import SelectionOptions
     from labbench.store.reader import Reader
 
+_UNLIMITED_COLUMNS = 1_000_000
+"""Width of tables in a pipe or file."""
 _MAX_SETUPS = 6
 """Maximum number of values of the parameter whose curves are drawn."""
 
@@ -117,6 +119,11 @@ def why(
         require_not_database(html_file)
     with Reader(db) as reader:
         if print_name_notes(reader.check_names(run_filter, metrics=[metric])):
+            if as_json:
+                click.echo("null")
+            return
+        if run_filter is not None and not reader.count(run_filter):
+            echo("no run matches the filter", err=True)
             if as_json:
                 click.echo("null")
             return
@@ -229,10 +236,11 @@ def _answer_lines(answer: Answer, costs: Efficiency | None) -> list[str]:
     from labbench.reports.text_charts import effect_lines, importance_lines, scale_line
 
     columns = shutil.get_terminal_size((100, 24)).columns
+    table_columns = columns if sys.stdout.isatty() else _UNLIMITED_COLUMNS
     lines = _answer_sentences(answer, costs)
     setups, others = setups_table(answer), other_tables(answer, costs)
     for table in (*tuned_tables(answer), *budget_tables(answer), *([setups] if setups else [])):
-        lines += text_block(table, columns)
+        lines += text_block(table, table_columns)
     importance = importance_lines(answer)
     if importance:
         lines += ["", "where the variance comes from", *(f"  {line}" for line in importance)]
@@ -240,7 +248,7 @@ def _answer_lines(answer: Answer, costs: Efficiency | None) -> list[str]:
         lines += ["", f"{clean(parameter.name)}   ({clean(answer.metric)}, mean over the rest, {scale_line(answer)})"]
         lines += [f"  {line}" for line in effect_lines(answer, parameter, columns - 2)]
     for table in others:
-        lines += text_block(table, columns)
+        lines += text_block(table, table_columns)
     return lines
 
 
@@ -259,10 +267,11 @@ def _print_tables(answer: Answer, costs: Efficiency | None, table_format: str) -
     from labbench.reports.tables import effects_table, other_tables, setups_table, tuned_tables
 
     effects = [effects_table(answer, parameter) for parameter in answer.parameters]
+    setups = setups_table(answer)
     all_tables = (
         *tuned_tables(answer),
         *budget_tables(answer),
-        setups_table(answer),
+        setups,
         *effects,
         *other_tables(answer, costs),
     )
@@ -271,6 +280,15 @@ def _print_tables(answer: Answer, costs: Efficiency | None, table_format: str) -
     for index, table in enumerate(tables):
         click.echo(("\n" if index else "") + comment.format(clean(table.title)))
         print_markup(table.header, table.rows, [column > 0 for column in range(len(table.header))], table_format)
+        if table is setups and answer.best is not None and answer.best.selected_among > 1:
+            click.echo(_SELECTION_NOTES.get(table_format, "").format(answer.best.selected_among), nl=False)
+
+
+_SELECTION_NOTES = {
+    "latex": "\\par{{\\footnotesize The interval of the first row is adjusted for its selection among {}.}}\n",
+    "markdown": "\nThe interval of the first row is adjusted for its selection among {}.\n",
+}
+"""Notes below the table of configurations, by format."""
 
 
 def _print_curves(

@@ -9,7 +9,9 @@ _LATEX_ESCAPES = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "|": r"\textbar{}", "★": r"$\star$", "▲": r"$\uparrow$", "▼": r"$\downarrow$", "±": r"$\pm$", "✗": r"$\times$",
-    "−": r"$-$", "–": "--",
+    "−": r"$-$", "–": "--", "≥": r"$\ge$", "≤": r"$\le$", "×": r"$\times$", "…": r"\ldots{}", "µ": r"$\mu$",
+    "μ": r"$\mu$", "σ": r"$\sigma$", "Δ": r"$\Delta$", "→": r"$\to$", "·": r"$\cdot$", "≈": r"$\approx$",
+    "∞": r"$\infty$", "°": r"$^\circ$", "²": r"$^2$",
 }  # fmt: skip
 _LATEX_SPECIAL = re.compile("|".join(map(re.escape, _LATEX_ESCAPES)))
 

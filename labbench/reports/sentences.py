@@ -101,7 +101,10 @@ def _selection_sentence(answer: Answer) -> str:
     held_out = format_like(answer.held_out, best.interval)
     if optimism <= 0 or format_like(best.interval.mean, best.interval) == held_out:
         return ""
-    return f"picking the best of {answer.counts.setups} is optimistic; on held-out seeds the winner reaches {held_out}"
+    return (
+        f"picking the best of {answer.counts.setups} is optimistic; chosen on the other seeds, settings like the "
+        f"winner reach {held_out} on a left-out seed, the value to report"
+    )
 
 
 def _runner_up_sentence(answer: Answer) -> str:

@@ -194,3 +194,33 @@ def test_a_gap_has_no_best_value_in_the_tables_of_runs(gaps: str) -> None:
     assert "gap/accuracy" in text
     _, text, _ = run("--db", gaps, "ls", "--columns", "gap/accuracy")
     assert "best" not in text.splitlines()[0]
+
+
+def test_a_filter_that_matches_no_run_is_reported_as_by_ls(database: str) -> None:
+    listed = run("--db", database, "ls", "optimizer=sgd", "lr=7")
+    assert run("--db", database, "why", "val/loss", "optimizer=sgd", "lr=7") == listed
+    assert listed[2] == "no run matches the filter\n"
+
+
+def test_a_table_in_a_pipe_is_not_cut(tmp_path: Path) -> None:
+    key = "a_long_name_of_a_parameter" * 3
+    for value in ("x" * 60, "y" * 60):
+        for seed in range(2):
+            config = {key: value, "other": value, "seed": seed}
+            with labbench.start(config=config, db=tmp_path / "runs.db", system_metrics=False) as script:
+                script.log({"val/loss": len(value) + seed + 0.1 * (value[0] == "x")})
+    _, text, _ = run("--db", str(tmp_path / "runs.db"), "why", "val/loss")
+    table = text[text.index("configurations by val/loss") :].split("\n\n")[0]
+    assert "…" not in table
+    assert "time per run" in table
+
+
+def test_latex_marks_the_interval_that_is_adjusted_for_its_selection(tmp_path: Path) -> None:
+    for lr in (0.1, 0.2, 0.3):
+        for seed in range(3):
+            config = {"lr": lr, "seed": seed}
+            with labbench.start(config=config, db=tmp_path / "runs.db", system_metrics=False) as script:
+                script.log({"val/accuracy": 0.5 + 0.01 * ((seed + int(10 * lr)) % 3)})
+    _, text, _ = run("--db", str(tmp_path / "runs.db"), "why", "val/accuracy", "--format", "latex")
+    assert "The interval of the first row is adjusted for its selection among 3." in text
+    assert all(line.isascii() for line in text.splitlines() if not line.startswith("%"))

@@ -61,3 +61,9 @@ def test_compare_and_why_print_tables(
     result = labbench(*command, "--format", table_format)
     assert result.exit_code == 0, result.output
     assert all(table.splitlines()[0].startswith((start, "**", "% ", "# ")) for table in result.stdout.split("\n\n"))
+
+
+def test_latex_has_no_symbols_that_a_font_may_lack() -> None:
+    table = latex_table(["from ≥", "×"], [["≤ 0.3", "−2 × 10 ± 1 … µ"]], [False, True])
+    assert table.isascii()
+    assert r"from $\ge$ & $\times$" in table
