@@ -23,6 +23,9 @@ from labbench.importing.wandb_history import LogCalls, Summary, read_items
 _HISTORY, _SUMMARY, _OUTPUT, _CONFIG, _STATS, _METRIC, _OUTPUT_RAW, _RUN, _EXIT = 2, 3, 4, 5, 7, 12, 13, 17, 18
 """Fields of the message `Record`."""
 
+_GROUPS = {6: "group", 7: "job_type"}
+"""Fields of the message `RunRecord` that become keys of the configuration."""
+
 _TIME = re.compile(r"\d{8}_\d{6}")
 """Start of a process in the name of its folder: `run-20260102_030405-ID`."""
 
@@ -100,6 +103,7 @@ def _read_run(files: Sequence[Path]) -> SourceRun:
     run_id = _text(run, 1) or files[0].stem.removeprefix("run-")
     started = records.points.started if math.isnan(records.started) else records.started
     config = {key: value for key, value in records.config.items() if key != "_wandb"}
+    config = {key: _text(run, number) for number, key in _GROUPS.items() if number in run} | config
     return SourceRun(
         id=run_id,
         name=_text(run, 8) or run_id,

@@ -27,7 +27,8 @@ _ID_CHARACTERS = string.ascii_lowercase + string.digits
 
 
 class Settings:
-    """Settings of `wandb.init`; labbench uses `mode`, `project`, `run_name`, `run_id` and `run_notes`."""
+    """Settings of `wandb.init`; labbench uses `mode`, `project`, `console` and those of the run: `run_name`, `run_id`,
+    `run_notes`, `run_group` and `run_job_type`."""
 
     def __init__(self, **values: Any) -> None:
         self.__dict__.update(values)
@@ -52,8 +53,10 @@ def init(
 ) -> WandbRun:
     """Start a run with the signature of `wandb.init`; a run that is still open is finished first.
 
-    `config` may be the path of a YAML file. `project` becomes the experiment, `group` and `job_type` become tags. The
-    variables WANDB_PROJECT, _NAME, _NOTES, _TAGS, _RUN_ID, _RESUME and _MODE are the defaults of the arguments.
+    `config` may be the path of a YAML file. `project` becomes the experiment; `group` and `job_type` become keys of the
+    recorded config, unless it has keys of these names. What is printed is recorded, unless the console is "off" by
+    WANDB_CONSOLE or the settings. The variables WANDB_PROJECT, _NAME, _NOTES, _TAGS, _RUN_ID, _RUN_GROUP, _JOB_TYPE,
+    _RESUME and _MODE are the defaults of the arguments.
 
     Raises:
         InputError: If the database or the file of the configuration cannot be opened, or a run cannot be resumed.
@@ -70,13 +73,16 @@ def init(
         name or defaults.get("run_name") or _variable("NAME"),
         experiment=project or defaults.get("project") or _variable("PROJECT"),
         config=_read_config(config) if isinstance(config, str | os.PathLike) else config,
-        tags=_all_tags(tags, others),
+        tags=_all_tags(tags),
         note=notes or defaults.get("run_notes") or _variable("NOTES"),
         id=run_id,
         resume=resume_rule(id, resume),
         mode=mode or defaults.get("mode") or _variable("MODE"),
+        capture_output=(defaults.get("console") or _variable("CONSOLE")) != "off",
     )
-    return wrap(run, run_id)
+    wandb_run = wrap(run, run_id)
+    wandb_run.config._add_hidden(_group_keys(others, defaults))
+    return wandb_run
 
 
 def _read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -99,11 +105,19 @@ def resume_rule(id: object, resume: str | bool | None) -> str | None:
     return "allow" if resume is True or resume == "auto" else str(resume)
 
 
-def _all_tags(tags: Iterable[str] | None, others: Mapping[str, Any]) -> list[str]:
-    """Return the tags (default: WANDB_TAGS) and tags for the group and the job type."""
+def _all_tags(tags: Iterable[str] | None) -> list[str]:
+    """Return the tags; default: WANDB_TAGS."""
     words = [tags] if isinstance(tags, str) else tags or (_variable("TAGS") or "").split(",")
-    groups = [f"{key}={others[key]}" for key in ("group", "job_type") if others.get(key)]
-    return [word for word in words if word] + groups
+    return [word for word in words if word]
+
+
+def _group_keys(keywords: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `group` and `job_type`, as far as they are set."""
+    values = {
+        "group": keywords.get("group") or settings.get("run_group") or _variable("RUN_GROUP"),
+        "job_type": keywords.get("job_type") or settings.get("run_job_type") or _variable("JOB_TYPE"),
+    }
+    return {key: str(value) for key, value in values.items() if value}
 
 
 def _variable(name: str) -> str | None:

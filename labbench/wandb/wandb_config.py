@@ -13,6 +13,14 @@ class WandbConfig(Mapping[str, Any]):
 
     def __init__(self, config: RunConfig) -> None:
         self.__dict__["_config"] = config
+        self.__dict__["_hidden"] = set()
+
+    def _add_hidden(self, values: Mapping[str, Any]) -> None:
+        """Record values whose keys do not exist, which this view does not list: `Model(**wandb.config)`."""
+        missing = {key: value for key, value in values.items() if key not in self}
+        self._hidden.update(missing)
+        if missing:
+            self._config.update(missing)
 
     def update(self, config: Any = None, allow_val_change: bool | None = None) -> None:
         """Add or replace keys; labbench always allows the change of a value.
@@ -32,7 +40,7 @@ class WandbConfig(Mapping[str, Any]):
 
     def as_dict(self) -> dict[str, Any]:
         """Return a nested copy."""
-        return _nest(self._config)
+        return _nest({key: value for key, value in self._config.items() if key not in self._hidden})
 
     def __getitem__(self, key: str) -> Any:
         if key in self._config:
@@ -43,6 +51,7 @@ class WandbConfig(Mapping[str, Any]):
         return _nest(beneath)
 
     def __setitem__(self, key: str, value: Any) -> None:
+        self._hidden.discard(key)
         self._config[key] = value
 
     def __getattr__(self, key: str) -> Any:
@@ -52,7 +61,7 @@ class WandbConfig(Mapping[str, Any]):
             raise AttributeError(f"the config has no `{key}`") from None
 
     def __setattr__(self, key: str, value: Any) -> None:
-        self._config[key] = value
+        self[key] = value
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.as_dict())

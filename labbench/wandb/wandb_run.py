@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from labbench.configs import flatten
 from labbench.errors import InputError
 from labbench.files import files_folder, run_folder
 from labbench.tracking import process_hooks
@@ -91,7 +92,7 @@ class WandbRun:
         return self._dir
 
     def log(self, data: Mapping[str, Any], step: int | None = None, commit: bool | None = None, **ignored: Any) -> None:
-        """Record numbers and images by name.
+        """Record numbers and images by name; the keys of nested dicts are joined with `.`, as W&B shows them.
 
         Steps are counted as by W&B: a call without a step is recorded at `self.step`, which then rises by 1 unless
         `commit` is False. A larger step becomes `self.step`, which then rises by 1 if `commit` is True. A smaller one
@@ -107,7 +108,7 @@ class WandbRun:
                 f"wandb.log: the step {at} is before the last one, {self._step}; "
                 "W&B drops such values, labbench records them"
             )
-        values = {key: value for key, value in data.items() if not _is_unrecorded(value)}
+        values = {key: value for key, value in flatten(data) if not _is_unrecorded(value)}
         if values:
             self.labbench_run.log(values, at)
         is_complete = step is None if commit is None else commit

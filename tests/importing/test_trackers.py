@@ -70,6 +70,17 @@ def test_a_wandb_file_with_a_number_that_is_none_is_reported(labbench: Labbench,
     assert (result.exit_code, "could not convert string to float" in result.stderr) == (1, True)
 
 
+def test_group_and_job_type_of_wandb_are_keys_of_the_configuration(labbench: Labbench, tmp_path: Path) -> None:
+    run = bytes_field(1, "abc") + bytes_field(3, "p") + bytes_field(6, "ablation") + bytes_field(7, "eval")
+    own_key = bytes_field(1, bytes_field(1, "job_type") + bytes_field(16, json.dumps("mine")))
+    records = [bytes_field(17, run), bytes_field(5, own_key)]
+    (tmp_path / "run-abc.wandb").write_bytes(load_program("bench/interop.py").wandb_file(iter(records)))
+    assert labbench("import", "wandb", "run-abc.wandb").exit_code == 0
+    with Reader(tmp_path / "runs.db") as reader:
+        [imported] = reader.runs("group=ablation")
+        assert imported.config == {"group": "ablation", "job_type": "mine"}
+
+
 def write_wandb_run(folder: Path, project: str, steps: range) -> None:
     """Write a `.wandb` file of the run `abc` with a log call for each step."""
     folder.mkdir(parents=True)

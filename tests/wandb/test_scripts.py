@@ -147,10 +147,11 @@ def test_a_pytorch_loop(tmp_path: Path) -> None:
         "baseline",
         "regression",
         "finished",
-        ("group=ablation",),
+        (),
     )
     assert run.config == {
-        "learning_rate": 0.1, "epochs": 3, "optimizer.name": "sgd", "optimizer.momentum": 0.9
+        "learning_rate": 0.1, "epochs": 3, "optimizer.name": "sgd", "optimizer.momentum": 0.9,
+        "group": "ablation",
     }  # fmt: skip
     assert {name: (run.summary[name].n, run.summary[name].last_step) for name in ("train/loss", "lr", "best_loss")} == {
         "train/loss": (12, 11), "lr": (12, 11), "best_loss": (1, 11)
@@ -167,8 +168,8 @@ def test_an_argparse_script_and_its_continuation(tmp_path: Path) -> None:
     assert "the step 5 is before the last one, 21" in result.stderr
     run = only_run(tmp_path)
     assert (run.name, run.experiment, run.external_id) == ("lr 0.2", "cli", "run-7")
-    assert set(run.tags) == {"nightly", "job_type=train"}
-    assert run.config == {"lr": 0.5, "epochs": 3, "seed": 1}
+    assert set(run.tags) == {"nightly"}
+    assert run.config == {"lr": 0.5, "epochs": 3, "seed": 1, "job_type": "train"}
     with Reader(tmp_path / "runs.db") as reader:
         assert reader.series(run.key, "val/accuracy")[0].tolist() == [0, 10, 20]
         assert reader.metrics()["val/accuracy"] == "max"
@@ -259,7 +260,7 @@ def test_failures_are_recorded_and_log_before_init_says_what_to_do(tmp_path: Pat
     result = run_script(tmp_path, code)
     assert result.stdout == "no run is open: call wandb.init() first\n"
     run = only_run(tmp_path)
-    assert (run.status, run.error, set(run.summary)) == ("failed", "ValueError: diverged", {"loss", "nested/x"})
+    assert (run.status, run.error, set(run.summary)) == ("failed", "ValueError: diverged", {"loss", "nested.x"})
 
 
 STEPS_SCRIPT = """
@@ -307,3 +308,40 @@ def test_a_sweep_that_would_train_nothing_is_refused(tmp_path: Path, call: str) 
     assert result.returncode == 1
     for words in ("nothing would be trained", "labbench new --from train.py", "[grid]", "[random]", "[search]"):
         assert words in result.stderr
+
+
+def test_group_and_job_type_are_keys_of_the_record_that_the_script_does_not_see(tmp_path: Path) -> None:
+    code = """
+    from labbench import wandb
+    run = wandb.init(group="ablation", job_type="eval", config={"lr": 0.1, "group": "mine"})
+    assert dict(wandb.config) == {"lr": 0.1, "group": "mine"}
+    run.finish()
+    """
+    assert run_script(tmp_path, code).returncode == 0
+    assert only_run(tmp_path).config == {"lr": 0.1, "group": "mine", "job_type": "eval"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "is_recorded"),
+    [
+        ("", {}, True),
+        ("settings=wandb.Settings(console='off')", {}, False),
+        ("", {"WANDB_CONSOLE": "off"}, False),
+        ("mode='disabled'", {}, False),
+    ],
+)
+def test_printed_lines_are_recorded_unless_the_console_is_off(
+    tmp_path: Path, arguments: str, environment: dict[str, str], is_recorded: bool
+) -> None:
+    code = f"""
+    from labbench import wandb
+    with wandb.init({arguments}):
+        print("epoch 1 done")
+    """
+    result = run_script(tmp_path, code, environment=environment)
+    assert (result.returncode, result.stdout) == (0, "epoch 1 done\n")
+    if (tmp_path / "runs.db").exists():
+        with Reader(tmp_path / "runs.db") as reader:
+            assert ("epoch 1 done" in "".join(reader.logs(only_run(tmp_path).key))) == is_recorded
+    else:
+        assert not is_recorded
