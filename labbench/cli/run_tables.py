@@ -369,24 +369,19 @@ def summary_columns(summary: Mapping[str, MetricSummary], goals: Mapping[str, Go
 def comparison_columns(records: Sequence[RunRecord], goals: Mapping[str, Goal]) -> list[TextColumn]:
     """Return the columns of `labbench compare`, one per run.
 
-    The rows are the configuration keys that differ and the best value of each metric, the last one of gaps.
+    The rows are the configuration keys that differ, the version of the code if it differs, and the best value of each
+    metric, the last one of gaps.
 
     `=` is a setting equal to the first run's. The cell of a metric ends with the difference to the first run's value,
     marked better (▲) or worse (▼).
     """
-    keys = compare_configs(record.config for record in records).varying
+    settings = _setting_rows(records)
     metrics = [name for name in ranking_metrics(goals) if any(name in record.summary for record in records)]
     labels = [f"{'last' if counts_by_last(name) else 'best'} {name}" for name in metrics]
-    rows = [*keys, *labels, COMPUTE_SECONDS_METRIC]
-    columns = [TextColumn("", rows)]
+    columns = [TextColumn("", [*(label for label, _ in settings), *labels, COMPUTE_SECONDS_METRIC])]
     first = records[0]
-    for record in records:
-        settings = [
-            "="
-            if record is not first and _format_config_value(record, key) == _format_config_value(first, key)
-            else _format_config_value(record, key)
-            for key in keys
-        ]
+    for index, record in enumerate(records):
+        equal_or_text = ["=" if index and texts[index] == texts[0] else texts[index] for _, texts in settings]
         bests = [
             _format_delta(record.best(name, goals[name]), first.best(name, goals[name]), goals[name])
             for name in metrics
@@ -394,10 +389,22 @@ def comparison_columns(records: Sequence[RunRecord], goals: Mapping[str, Goal]) 
         seconds = _format_delta(
             _last_value(record, COMPUTE_SECONDS_METRIC), _last_value(first, COMPUTE_SECONDS_METRIC), "min"
         )
-        cells = [*settings, *bests, seconds]
+        cells = [*equal_or_text, *bests, seconds]
         width = max(len(record.key), *(cell_width(clean(cell)) for cell in cells))
         columns.append(TextColumn(f"{record.key} {record.name}", cells, True, min_cells=width))
     return columns
+
+
+def _setting_rows(records: Sequence[RunRecord]) -> list[tuple[str, list[str]]]:
+    """Return label and texts, one per run, of each configuration key that differs, and of the code if it differs."""
+    keys = compare_configs(record.config for record in records).varying
+    rows = [(key, [_format_config_value(record, key) for record in records]) for key in keys]
+    versions = [_format_code(record) for record in records]
+    return [*rows, ("code", versions)] if len(set(versions)) > 1 else rows
+
+
+def _format_code(record: RunRecord) -> str:
+    return (record.code_version or "-")[:12] + (" (older)" if record.older_code else "")
 
 
 def _format_config_value(record: RunRecord, key: str) -> str:

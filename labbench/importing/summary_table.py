@@ -17,6 +17,7 @@ from labbench.export.table_files import unescape_formula
 from labbench.importing.file_types.csv_rows import open_csv
 from labbench.importing.source_run import FoundRun, RunCollector, SourceRun
 from labbench.importing.table_file import parse_cell
+from labbench.store.queries.export_tables import ORIGIN_COLUMNS
 
 _RUN_COLUMNS = ("run", "name", "experiment", "status", "started", "seconds")
 _STEPS = {":last": ":last_step", ":min": ":min_step", ":max": ":max_step"}
@@ -69,7 +70,10 @@ def find_runs(path: Path) -> Iterator[FoundRun]:
     headings, rows = read_table(path)
     metrics = [heading.removesuffix(":last") for heading in headings if f"{heading}_step" in headings]
     metrics = [metric for metric in metrics if f"{metric}:last" in headings]
-    yield from find_in_rows(rows, lambda row: _read_row(row, metrics), path)
+    origin = headings[-len(ORIGIN_COLUMNS) :]
+    if tuple(heading.removeprefix("run.") for heading in origin) != ORIGIN_COLUMNS:
+        origin = []  # the table of an earlier version
+    yield from find_in_rows(rows, lambda row: _read_row(row, metrics, origin), path)
 
 
 def read_table(path: Path) -> tuple[list[str], list[TableRow]]:
@@ -103,7 +107,7 @@ def parse_time(text: str) -> float | None:
         return None
 
 
-def _read_row(row: TableRow, metrics: Sequence[str]) -> SourceRun:
+def _read_row(row: TableRow, metrics: Sequence[str], origin: Sequence[str]) -> SourceRun:
     points = RunCollector()
     for metric in metrics:
         for value, step in _STEPS.items():
@@ -111,7 +115,7 @@ def _read_row(row: TableRow, metrics: Sequence[str]) -> SourceRun:
                 points.add(metric, int(number), row.number(metric + value))
     of_metrics = tuple(f"{metric}:" for metric in metrics)
     settings = [heading for heading in row.cells if not heading.startswith(of_metrics)]
-    keys = {heading: _key_of_heading(heading) for heading in settings if heading not in _RUN_COLUMNS}
+    keys = {heading: _key_of_heading(heading) for heading in settings if heading not in {*_RUN_COLUMNS, *origin}}
     started, seconds = parse_time(row.text("started")), row.number("seconds")
     status, reason = row.status("status")
     return SourceRun(

@@ -140,6 +140,18 @@ def test_compare_shows_differences_and_their_direction(labbench: Labbench, db: P
     assert table["best val/loss"][2:] == ["0.1250", "0.1000", "▲", "−0.0250"]
 
 
+def test_compare_shows_the_code_of_runs_of_different_code(labbench: Labbench, tmp_path: Path) -> None:
+    with Writer(tmp_path / "runs.db") as writer:
+        for number, code in enumerate("aab"):
+            run = NewRun(f"run{number}", {"lr": 0.1}, f"id{number}")
+            writer.queue(Submission(f"grid{number}", "digits", code_version=code * 64), [run])
+    rows = [line.split() for line in labbench("compare", "run0", "run1", "run2").stdout.splitlines()]
+    assert ["code", "a" * 12, "=", "b" * 12] in rows
+    assert not any(
+        row[:1] == ["code"] for row in map(str.split, labbench("compare", "run0", "run1").stdout.splitlines())
+    )
+
+
 def test_show_takes_several_runs(labbench: Labbench, db: Path) -> None:
     names = [run["name"] for run in json.loads(labbench("ls", "--json").stdout)][:2]
     first, other = (labbench("show", name).stdout for name in names)

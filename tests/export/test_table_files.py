@@ -24,6 +24,7 @@ from labbench.json_documents import run_document
 from labbench.records import Finished, NewRun, Started
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer
+from labbench.system.provenance import Provenance
 
 NAN, INF = math.nan, math.inf
 
@@ -115,6 +116,7 @@ def test_summary_has_one_row_per_run(writer: Writer, reader: Reader) -> None:
         *("run", "name", "experiment", "status", "started", "seconds"),
         *("lr", "seed", "hidden", "bn", "config.status", "tag"),
         *("loss:last", "loss:last_step", "loss:min", "loss:min_step", "loss:max", "loss:max_step", "loss:n"),
+        *("code_version", "older_code", "commit", "tags", "note"),
     ]
     assert first["started"].endswith("+00:00")
     assert float(first["seconds"]) >= 0
@@ -143,7 +145,23 @@ def test_summary_has_one_row_per_run(writer: Writer, reader: Reader) -> None:
         "1",
     ]
     writer.define_metric("epoch", "max")
-    assert list(csv_rows(reader, shape="summary", metrics=["epoch"])[0])[-1] == "tag"  # no run has logged it
+    assert list(csv_rows(reader, shape="summary", metrics=["epoch"])[0])[-6] == "tag"  # no run has logged it
+
+
+def test_summary_ends_with_the_code_the_tags_and_the_note(writer: Writer, reader: Reader) -> None:
+    [queued] = queue(writer, [new_run(0, note="a setting")], code_version="a" * 64)
+    [run] = writer.claim([queued.key], source=Provenance("c0ffee", git_dirty=True, git_diff="", versions={}))
+    writer.tag([run.key], add=["best", "v2"])
+    writer.note(run.key, "=late")
+    [row] = csv_rows(reader, shape="summary")
+    assert list(row.items())[-5:] == [
+        ("code_version", "a" * 64),
+        ("older_code", "false"),
+        ("commit", "c0ffee-dirty"),
+        ("tags", '["best", "v2"]'),
+        ("run.note", "'=late"),
+    ]
+    assert row["note"] == "a setting"
 
 
 def test_the_json_of_a_run_has_the_documented_keys(writer: Writer, reader: Reader) -> None:

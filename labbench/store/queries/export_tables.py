@@ -24,6 +24,8 @@ TableShape: TypeAlias = Literal["long", "wide", "summary"]
 LONG_COLUMNS = PointRow._fields
 _WIDE_COLUMNS = StepRow._fields[:-1]
 _RUN_COLUMNS = ("run", "name", "experiment", "status", "started", "seconds")
+ORIGIN_COLUMNS = ("code_version", "older_code", "commit", "tags", "note")
+"""Last columns of `summary`: the code of each run, its tags and its note."""
 _SUMMARY_FIELDS = ("last", "last_step", "min", "min_step", "max", "max_step", "n")
 
 
@@ -57,6 +59,7 @@ def make_table(
     keys = reader.config_keys(filter)
     headings = _unique_headings([*_RUN_COLUMNS], keys, prefix="config.")
     headings += [f"{name}:{field}" for name in names for field in _SUMMARY_FIELDS]
+    headings = _unique_headings(headings, ORIGIN_COLUMNS, prefix="run.")
     runs = reader.each_run(filter, metrics)
     return headings, (_summary_row(run, keys, names) for run in runs)
 
@@ -98,7 +101,8 @@ def _summary_row(run: RunRecord, keys: Sequence[str], metrics: Sequence[str]) ->
     for metric in metrics:
         summary = run.summary.get(metric)
         row += [getattr(summary, field, None) for field in _SUMMARY_FIELDS]
-    return row
+    commit = None if run.git_commit is None else run.git_commit + "-dirty" * bool(run.git_dirty)
+    return [*row, run.code_version, run.older_code, commit, list(run.tags), run.note or None]
 
 
 def _unique_headings(headings: list[str], names: Sequence[str], *, prefix: str) -> list[str]:
