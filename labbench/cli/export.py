@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO, cast
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import click
 
@@ -74,6 +74,7 @@ def _open_text(path: Path | None) -> Iterator[TextIO]:
 @click.option("--long", "shape", flag_value="long", default="long", help="One row per point.  [default]")
 @click.option("--wide", "shape", flag_value="wide", help="One row per run and step, one column per metric.")
 @click.option("--summary", "shape", flag_value="summary", help="One row per run: configuration, last, best.")
+@click.option("--config", "with_config", is_flag=True, help="Add the configuration keys that differ as columns.")
 @click.option(
     "--metric",
     "metrics",
@@ -96,6 +97,7 @@ def export(
     filters: Sequence[str],
     file_format: str | None,
     shape: TableShape,
+    with_config: bool,
     metrics: Sequence[str],
     output: Path | None,
 ) -> None:
@@ -105,7 +107,7 @@ def export(
     wandb is the CSV file of a chart on W&B's web page.
     \f
     Raises:
-        InputError: Parquet or tensorboard without -o.
+        InputError: Parquet or tensorboard without -o, or `--config` with a format that has no columns for it.
     """
     from labbench.files import require_not_database
     from labbench.filters.parser import parse
@@ -114,10 +116,12 @@ def export(
     file_format = file_format or _format_by_ending(output)
     if output is None and file_format in _FILE_FORMATS:
         raise InputError(f"{file_format} cannot be written to stdout: add -o {_FILE_FORMATS[file_format]}")
+    if with_config and file_format in ("tensorboard", "wandb"):
+        raise InputError(f"--config adds columns to csv, jsonl and parquet, not to {file_format}: leave it out")
     if output is not None:
         require_not_database(output)
     with Reader(db) as reader:
-        selection = ExportedRuns(reader, parse(filters), metrics or None)
+        selection = ExportedRuns(reader, parse(filters), metrics or None, with_config)
         print_name_notes(reader.check_names(selection.filter))
         if output is not None and file_format == "tensorboard":
             _write_event_files(selection, output)
@@ -139,6 +143,8 @@ class ExportedRuns:
     reader: Reader
     filter: RunFilter
     metrics: Sequence[str] | None
+    with_config: bool = False
+    """True to add the configuration keys that differ to the rows of points and steps."""
 
 
 def _write_event_files(selection: ExportedRuns, folder: Path) -> None:
@@ -159,11 +165,14 @@ def _write_table(selection: ExportedRuns, file_format: str, shape: TableShape, o
     from labbench.export.table_files import write_csv, write_jsonl, write_parquet
     from labbench.files import write_atomically
 
-    reader, run_filter, metrics = selection.reader, selection.filter, selection.metrics
+    reader, run_filter = selection.reader, selection.filter
+    options: dict[str, Any] = {"shape": shape, "metrics": selection.metrics, "with_config": selection.with_config}
     if output is not None and file_format == "parquet":
         with write_atomically(output) as file:
-            write_parquet(reader, run_filter, Path(file.name), shape=shape, metrics=metrics)
-        return
-    write = write_csv if file_format == "csv" else write_jsonl
-    with _open_text(output) as text:
-        write(reader, run_filter, text, shape=shape, metrics=metrics)
+            n_rows = write_parquet(reader, run_filter, Path(file.name), **options)
+    else:
+        write = write_csv if file_format == "csv" else write_jsonl
+        with _open_text(output) as text:
+            n_rows = write(reader, run_filter, text, **options)
+    if output is not None:
+        echo(f"wrote {output} ({format_count(n_rows, 'row')})", err=True)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from labbench.errors import InputError
 from labbench.filters.parser import RunFilter
 from labbench.json_documents import run_document, to_json_value
-from labbench.store.queries.export_tables import LONG_COLUMNS, TableShape, make_table
+from labbench.store.queries.export_tables import LONG_COLUMNS, TableShape, differing_settings, make_table, with_settings
 from labbench.store.queries.stream import SeriesBatch, StepRow
 from labbench.store.reader import Reader
 
@@ -51,8 +51,9 @@ def write_csv(
     *,
     shape: TableShape = "long",
     metrics: Collection[str] | None = None,
-) -> None:
-    """Write the runs that match a filter as CSV.
+    with_config: bool = False,
+) -> int:
+    """Write the runs that match a filter as CSV, and return the number of rows.
 
     Non-finite numbers are `NaN`, `inf` and `-inf`; an empty cell is a missing value. Texts that a spreadsheet would
     run as a formula are escaped.
@@ -61,32 +62,47 @@ def write_csv(
         file: Open for writing, with `newline=""`.
         shape: A row per point ("long"), per step ("wide") or per run ("summary").
         metrics: Names of the metrics to write; None writes all.
+        with_config: Add the configuration keys that differ as columns to the shapes "long" and "wide".
 
     Raises:
         InputError: If the filter or a metric is unknown.
     """
     writer = csv_writer(file)
-    if shape == "long":
+    if shape == "long" and not with_config:
+        n_rows = 0
         batches = reader.batches(filter, metrics)
         writer.writerow(LONG_COLUMNS)
-        file.writelines(_long_lines(batches))
-        return
-    headings, rows = make_table(reader, filter, shape, metrics)
+        for n_points, lines in _long_lines(batches):
+            file.write(lines)
+            n_rows += n_points
+        return n_rows
+    table = make_table(reader, filter, shape, metrics)
+    if with_config and shape != "summary":
+        table = with_settings(table, differing_settings(reader, filter))
+    headings, rows = table
     writer.writerow([escape_formula(heading) for heading in headings])
-    writer.writerows([_cell(value) for value in row] for row in rows)
+    return _count_rows(writer.writerow([_cell(value) for value in row]) for row in rows)
 
 
-def _long_lines(batches: Iterable[SeriesBatch]) -> Iterator[str]:
-    """Yield the lines of each batch: its texts once through the csv module, its numbers as they are."""
+def _count_rows(written: Iterable[object]) -> int:
+    """Consume an iterator that writes one row per step, and return the number of rows."""
+    return sum(1 for _ in written)
+
+
+def _long_lines(batches: Iterable[SeriesBatch]) -> Iterator[tuple[int, str]]:
+    """Yield number and text of the lines of each batch: its texts once through the csv module, its numbers as is."""
     for run, name, experiment, metric, points in batches:
         text = io.StringIO()
         csv_writer(text).writerow([escape_formula(label) for label in (run, name, experiment, metric)])
         start = text.getvalue().removesuffix("\n")
-        yield "".join(
-            [
-                f"{start},{step},{time!r},{value!r}\n" if value == value else f"{start},{step},{time!r},{_NAN}\n"
-                for step, time, value in points
-            ]
+        yield (
+            len(points),
+            "".join(
+                [
+                    f"{start},{step},{time!r},{value!r}\n" if value == value else f"{start},{step},{time!r},{_NAN}\n"
+                    for step, time, value in points
+                ]
+            ),
         )
 
 
@@ -97,8 +113,12 @@ def write_jsonl(
     *,
     shape: TableShape = "long",
     metrics: Collection[str] | None = None,
-) -> None:
+    with_config: bool = False,
+) -> int:
     """Write the runs that match a filter as JSON lines: points, steps with `values`, or runs as `ls --json` prints.
+
+    Points and steps get an object `config` of the configuration keys that differ if `with_config`. Returns the number
+    of lines.
 
     Raises:
         InputError: If the filter or a metric is unknown.
@@ -112,15 +132,25 @@ def write_jsonl(
         documents = (dict(zip(StepRow._fields, (*row[:-1], to_json_value(row.values)), strict=True)) for row in steps)
     else:
         documents = (run_document(run) for run in reader.each_run(filter, metrics))
+    if with_config and shape != "summary":
+        keys, values = differing_settings(reader, filter)
+        configs = {run: to_json_value(dict(zip(keys, row, strict=True))) for run, row in values.items()}
+        documents = ({**document, "config": configs.get(document["run"], {})} for document in documents)
     # ASCII, because some programs split lines at Unicode line separators
     encode = json.JSONEncoder(allow_nan=False).encode
-    file.writelines(encode(document) + "\n" for document in documents)
+    return _count_rows(file.write(encode(document) + "\n") for document in documents)
 
 
 def write_parquet(
-    reader: Reader, filter: RunFilter, path: Path, *, shape: TableShape = "long", metrics: Collection[str] | None = None
-) -> None:
-    """Write the runs that match a filter as a Parquet file with the columns of the CSV.
+    reader: Reader,
+    filter: RunFilter,
+    path: Path,
+    *,
+    shape: TableShape = "long",
+    metrics: Collection[str] | None = None,
+    with_config: bool = False,
+) -> int:
+    """Write the runs that match a filter as a Parquet file with the columns of the CSV, and return the number of rows.
 
     NaN stays NaN; missing values are null.
 
@@ -136,15 +166,25 @@ def write_parquet(
     if shape == "summary":
         columns = list(zip(*rows, strict=True)) or [()] * len(headings)
         arrays = [_infer_column(column) for column in columns]
-        parquet.write_table(pyarrow.Table.from_arrays(arrays, names=headings), path)
-        return
+        table = pyarrow.Table.from_arrays(arrays, names=headings)
+        parquet.write_table(table, path)
+        return int(table.num_rows)
+    keys, values = differing_settings(reader, filter) if with_config else ([], {})
+    settings = [_infer_column(column) for column in zip(*values.values(), strict=True)]
+    positions = {run: position for position, run in enumerate(values)}
     kinds = {"step": pyarrow.int64(), **dict.fromkeys(("run", "name", "experiment", "metric"), pyarrow.string())}
-    schema = pyarrow.schema([(heading, kinds.get(heading, pyarrow.float64())) for heading in headings])
+    types = [kinds.get(heading, pyarrow.float64()) for heading in headings]
+    all_headings, _ = with_settings((headings, iter(())), (keys, values))
+    schema = pyarrow.schema(list(zip(all_headings, [*types, *(array.type for array in settings)], strict=True)))
+    n_rows = 0
     with parquet.ParquetWriter(path, schema) as writer:
         while chunk := list(islice(rows, _PARQUET_ROWS)):
-            columns = list(zip(*chunk, strict=True))
-            arrays = [pyarrow.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
+            arrays = [pyarrow.array(column, kind) for column, kind in zip(zip(*chunk, strict=True), types, strict=True)]
+            runs = pyarrow.array([positions.get(row[0]) for row in chunk], pyarrow.int64())
+            arrays += [array.take(runs) for array in settings]
             writer.write_batch(pyarrow.RecordBatch.from_arrays(arrays, schema=schema))
+            n_rows += len(chunk)
+    return n_rows
 
 
 class _LineFeedWriter:

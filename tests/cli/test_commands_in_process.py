@@ -249,10 +249,13 @@ def test_export_writes_to_a_file_or_stdout(labbench: Labbench, db: Path) -> None
     text = labbench("export", "optimizer=sgd").stdout
     assert text.splitlines()[0] == "run,name,experiment,metric,step,time,value"
     assert text.splitlines()[1].endswith(",val/loss,10,0.1,0.5")
-    assert labbench("export", "optimizer=sgd", "-o", "out.csv").stdout == ""
+    written = labbench("export", "optimizer=sgd", "-o", "out.csv")
+    assert (written.stdout, written.stderr) == ("", "wrote out.csv (3 rows)\n")
     labbench("export", "optimizer=sgd", "-o", "out.jsonl")
     assert Path("out.jsonl").read_text() == labbench("export", "optimizer=sgd", "--format", "jsonl").stdout
     assert Path("out.csv").read_text() == text
+    assert labbench("export", "--config").stdout.splitlines()[0] == text.splitlines()[0] + ",optimizer,lr"
+    assert labbench("export", "--config", "--format", "wandb").exit_code == 2
 
 
 @pytest.fixture

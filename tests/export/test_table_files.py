@@ -164,6 +164,25 @@ def test_summary_ends_with_the_code_the_tags_and_the_note(writer: Writer, reader
     assert row["note"] == "a setting"
 
 
+def test_points_and_steps_can_have_the_settings_that_differ(writer: Writer, reader: Reader, tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    runs = start(writer, [new_run(0, hidden=[8], step="x"), new_run(1, lr=0.5, step="y"), new_run(2, lr=3, hidden=[9])])
+    for run in runs:
+        writer.write([points(run, "loss", [1.0, 2.0])])
+    for shape in ("long", "wide"):
+        rows = csv_rows(reader, shape=shape, with_config=True)
+        assert [row["lr"] for row in rows] == ["0.1", "0.1", "0.5", "0.5", "3", "3"]
+        assert [row["hidden"] for row in rows[1:4]] == ["[8]", "", ""]
+        assert [(row["step"], row["config.step"]) for row in rows[1:3]] == [("1", "x"), ("0", "y")]
+        documents = json_lines(reader, shape=shape, with_config=True)
+        assert documents[5]["config"] == {"lr": 3, "seed": 2, "hidden": [9], "step": None}
+        path = tmp_path / "curves.parquet"
+        assert write_parquet(reader, None, path, shape=shape, with_config=True) == 6  # type: ignore[arg-type]
+        table = parquet.read_table(path).to_pylist()
+        assert [row["lr"] for row in table] == [0.1, 0.1, 0.5, 0.5, 3.0, 3.0]
+        assert [(row["step"], row["config.step"]) for row in table[1:3]] == [(1, "x"), (0, "y")]
+
+
 def test_the_json_of_a_run_has_the_documented_keys(writer: Writer, reader: Reader) -> None:
     [run] = start(writer, [NewRun("adam", {"lr": 0.1, "clip": INF, "hidden": [8]}, "1")])
     writer.write([Started(run.key, 1, "vm", 1, "cpu"), points(run, "loss", [NAN, 1.0, -INF])])

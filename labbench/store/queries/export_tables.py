@@ -34,6 +34,7 @@ class TableSource(Protocol):
 
     def metrics(self, filter: RunFilter) -> dict[str, Goal]: ...
     def config_keys(self, filter: RunFilter) -> list[str]: ...
+    def differing(self, filter: RunFilter) -> list[str]: ...
     def each_run(self, filter: RunFilter, metrics: Collection[str] | None) -> Iterator[RunRecord]: ...
     def points(self, filter: RunFilter, metrics: Collection[str] | None) -> Iterator[PointRow]: ...
     def steps(self, filter: RunFilter, metrics: Collection[str] | None) -> Iterator[StepRow]: ...
@@ -62,6 +63,25 @@ def make_table(
     headings = _unique_headings(headings, ORIGIN_COLUMNS, prefix="run.")
     runs = reader.each_run(filter, metrics)
     return headings, (_summary_row(run, keys, names) for run in runs)
+
+
+def differing_settings(reader: TableSource, filter: RunFilter) -> tuple[list[str], dict[str, list[Any]]]:
+    """Return the configuration keys that differ between the runs, and their values by key of a run.
+
+    A key that a run does not have is None.
+    """
+    keys = reader.differing(filter)
+    return keys, {run.key: [run.config.get(key) for key in keys] for run in reader.each_run(filter, ())}
+
+
+def with_settings(
+    table: tuple[list[str], Iterator[Sequence[Any]]], settings: tuple[list[str], dict[str, list[Any]]]
+) -> tuple[list[str], Iterator[Sequence[Any]]]:
+    """Append the result of `differing_settings` to the headings and rows of a table whose first column is the run."""
+    headings, rows = table
+    keys, values = settings
+    unknown = [None] * len(keys)  # a run that was queued in the meantime
+    return _unique_headings([*headings], keys, prefix="config."), ((*row, *values.get(row[0], unknown)) for row in rows)
 
 
 def data_frame(
