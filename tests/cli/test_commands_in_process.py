@@ -407,7 +407,8 @@ def test_experiments_of_other_tasks_do_not_change_the_answers(
     def report() -> str:
         with Reader(db) as reader:
             runs = reader.runs("experiment=demo")
-        grid = SimpleNamespace(grid=SimpleNamespace(name="demo", metrics={}, runtime=Runtime()))
+        settings = SimpleNamespace(name="demo", metrics={}, runtime=Runtime(), search=None)
+        grid = SimpleNamespace(grid=settings, runs=[], is_whole=True)
         outcome = Outcome(runs, 0, {}, 0, interrupted=False)
         print_report(grid, outcome, db, with_table=True)  # type: ignore[arg-type]
         return capsys.readouterr().out
