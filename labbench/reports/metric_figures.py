@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -93,7 +94,10 @@ def save_heat_map(path: Path, selection: MetricSelection, keys: Sequence[str], s
 
 
 def _runs_of_cells(selection: MetricSelection, keys: Sequence[str]) -> list[RunRecord]:
-    """Return the matching runs without the ones that another run of the same cell continues."""
+    """Return the matching runs without the ones that another run of the same cell continues.
+
+    The other ones lose their `continued_from`: runs of several numbers of epochs are compared if `epochs` is a key.
+    """
     records = selection.reader.runs(selection.filter, summaries=[selection.metric])
     cells: dict[str, list[str]] = defaultdict(list)
     for record in records:
@@ -101,4 +105,8 @@ def _runs_of_cells(selection: MetricSelection, keys: Sequence[str]) -> list[RunR
             cells[canonical_json([record.config.get(key) for key in keys])].append(record.key)
     sources = selection.reader.continuations()
     counted = frozenset().union(*(longest_runs(members, sources) for members in cells.values()))
-    return [record for record in records if record.key in counted or selection.metric not in record.summary]
+    return [
+        replace(record, continued_from=None)
+        for record in records
+        if record.key in counted or selection.metric not in record.summary
+    ]
