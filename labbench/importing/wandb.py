@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from labbench.configs import flatten
 from labbench.errors import InputError
 from labbench.importing.file_types.protobuf import ProtobufError, read_message, to_bytes, to_text
 from labbench.importing.file_types.wandb_file import read_records
@@ -28,6 +29,9 @@ _GROUPS = {6: "group", 7: "job_type"}
 
 _TIME = re.compile(r"\d{8}_\d{6}")
 """Start of a process in the name of its folder: `run-20260102_030405-ID`."""
+
+_MAX_TEXT = 1000
+"""Longest text of the summary that is imported, in characters."""
 
 _GOALS: dict[int | bytes, Literal["min", "max"]] = {1: "min", 2: "max"}
 
@@ -104,6 +108,7 @@ def _read_run(files: Sequence[Path]) -> SourceRun:
     started = records.points.started if math.isnan(records.started) else records.started
     config = {key: value for key, value in records.config.items() if key != "_wandb"}
     config = {key: _text(run, number) for number, key in _GROUPS.items() if number in run} | config
+    config |= _summary_texts(records)
     return SourceRun(
         id=run_id,
         name=_text(run, 8) or run_id,
@@ -173,14 +178,23 @@ def _add_config(message: bytes, records: _Records) -> None:
         records.config.pop(key, None)
 
 
+def _unlogged_summary(records: _Records) -> dict[str, Any]:
+    """Return the values of the summary without the last values of the logged metrics."""
+    metrics = records.points.metrics
+    summary = flatten(records.summary.values)
+    return {key: value for key, value in summary if not key.startswith("_") and key not in metrics}
+
+
 def _add_summary(records: _Records, last_step: int) -> None:
     """Add the numbers of the summary that were not logged, at the last step."""
-    missing = {
-        key: value
-        for key, value in records.summary.values.items()
-        if not key.startswith("_") and key not in records.points.metrics and isinstance(value, int | float)
-    }
-    records.points.add_values(missing, last_step)
+    numbers = {key: value for key, value in _unlogged_summary(records).items() if isinstance(value, int | float)}
+    records.points.add_values(numbers, last_step)
+
+
+def _summary_texts(records: _Records) -> dict[str, str]:
+    """Return the texts of the summary as keys of the configuration, `summary/KEY`."""
+    texts = {key: value for key, value in _unlogged_summary(records).items() if isinstance(value, str)}
+    return {f"summary/{key}": text for key, text in texts.items() if len(text) <= _MAX_TEXT}
 
 
 def _read_timestamp(message: bytes) -> float:

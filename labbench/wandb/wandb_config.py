@@ -22,6 +22,9 @@ class WandbConfig(Mapping[str, Any]):
         if missing:
             self._config.update(missing)
 
+    def _is_hidden(self, key: str) -> bool:
+        return key in self._hidden or key.startswith("summary/")
+
     def update(self, config: Any = None, allow_val_change: bool | None = None) -> None:
         """Add or replace keys; labbench always allows the change of a value.
 
@@ -40,7 +43,7 @@ class WandbConfig(Mapping[str, Any]):
 
     def as_dict(self) -> dict[str, Any]:
         """Return a nested copy."""
-        return _nest({key: value for key, value in self._config.items() if key not in self._hidden})
+        return _nest({key: value for key, value in self._config.items() if not self._is_hidden(key)})
 
     def __getitem__(self, key: str) -> Any:
         if key in self._config:

@@ -14,11 +14,11 @@ from labbench.files import files_folder, run_folder
 from labbench.tracking import process_hooks
 from labbench.tracking.messages import warn_once
 from labbench.tracking.run import Run
-from labbench.tracking.summary import RunSummary
 from labbench.tracking.values import to_step
 from labbench.wandb.ignored import Ignored, ignore
 from labbench.wandb.logged_files import Artifact, Image, SavedFiles, record_artifact, record_file
 from labbench.wandb.wandb_config import WandbConfig
+from labbench.wandb.wandb_summary import WandbSummary
 
 _GOALS = {"min": "min", "minimize": "min", "max": "max", "maximize": "max"}
 
@@ -34,7 +34,7 @@ class WandbRun:
         self.labbench_run = run
         self.id = id or run.key
         self.config = WandbConfig(run.config)
-        self.summary: RunSummary = run.summary
+        self.summary = WandbSummary(run)
         self.project, self.entity, self.url = run.experiment, "", ""
         self._step = max(run._first_step, run._writer_thread.last_step + 1)
         self._saved_files: SavedFiles | None = None

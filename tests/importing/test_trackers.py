@@ -81,6 +81,19 @@ def test_group_and_job_type_of_wandb_are_keys_of_the_configuration(labbench: Lab
         assert imported.config == {"group": "ablation", "job_type": "mine"}
 
 
+def test_texts_of_the_summary_of_wandb_are_kept(labbench: Labbench, tmp_path: Path) -> None:
+    summary = {"dataset": "shapes-v1", "best": {"loss": 0.5, "model": "cnn"}, "long": "x" * 5000, "_runtime": 3}
+    items = [bytes_field(1, bytes_field(1, key) + bytes_field(16, json.dumps(value))) for key, value in summary.items()]
+    records = [bytes_field(17, bytes_field(1, "abc")), *(bytes_field(3, item) for item in items)]
+    (tmp_path / "run-abc.wandb").write_bytes(load_program("bench/interop.py").wandb_file(iter(records)))
+    result = labbench("import", "wandb", "run-abc.wandb")
+    assert (result.exit_code, "not imported" in result.stdout) == (0, False)
+    with Reader(tmp_path / "runs.db") as reader:
+        [run] = reader.runs()
+    assert run.config == {"summary/dataset": "shapes-v1", "summary/best.model": "cnn"}
+    assert {name: values.last for name, values in run.summary.items()} == {"best.loss": 0.5}
+
+
 def write_wandb_run(folder: Path, project: str, steps: range) -> None:
     """Write a `.wandb` file of the run `abc` with a log call for each step."""
     folder.mkdir(parents=True)

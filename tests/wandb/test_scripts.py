@@ -345,3 +345,20 @@ def test_printed_lines_are_recorded_unless_the_console_is_off(
             assert ("epoch 1 done" in "".join(reader.logs(only_run(tmp_path).key))) == is_recorded
     else:
         assert not is_recorded
+
+
+def test_texts_of_the_summary_are_kept(tmp_path: Path) -> None:
+    code = """
+    from labbench import wandb
+    wandb.init(config={"lr": 0.1})
+    wandb.log({"loss": 1.0})
+    wandb.summary["dataset"] = "shapes-v1"
+    wandb.run.summary.update({"best": {"loss": 0.5, "model": "cnn"}})
+    assert wandb.summary["dataset"] == "shapes-v1" and dict(wandb.config) == {"lr": 0.1}
+    wandb.finish()
+    """
+    result = run_script(tmp_path, code)
+    assert (result.returncode, result.stderr) == (0, "")
+    run = only_run(tmp_path)
+    assert run.config == {"lr": 0.1, "summary/dataset": "shapes-v1", "summary/best.model": "cnn"}
+    assert {name: values.last for name, values in run.summary.items()} == {"loss": 1.0, "best.loss": 0.5}

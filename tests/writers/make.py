@@ -211,7 +211,7 @@ def wandb(folder: Path) -> tuple[str, Runs]:
         "best": [[40, 5.0]],
     }
     return wandb.__version__, {
-        "first": {"config": config | {"extra": [1, 2]}, "series": series},
+        "first": {"config": config | {"extra": [1, 2], "summary/text": "x"}, "series": series},
         "second": {"config": {}, "status": "failed", "series": {"loss": [[0, None]]}},
     }
 

@@ -103,5 +103,5 @@ def _summary_lines(report: ImportReport, *, dry_run: bool = False) -> Iterator[s
         present = f"; {report.n_unchanged} already present, which would be completed" if report.n_unchanged else ""
     images = f", {format_count(report.n_images, 'image')}" if report.n_images else ""
     yield f"{verb} {new}, {points}{images}{present}"
-    if report.skipped:
-        yield "not imported: " + ", ".join(f"{count} {kind}" for kind, count in report.skipped.most_common())
+    if skipped := +report.skipped:  # without the kinds that are counted 0
+        yield "not imported: " + ", ".join(f"{count} {kind}" for kind, count in skipped.most_common())
