@@ -167,6 +167,11 @@ def counts_by_last(metric: str) -> bool:
     return is_axis(metric) or not _LAST_COUNTS.isdisjoint(_split_words(metric))
 
 
+def is_of_test_data(metric: str) -> bool:
+    """Return True if the name says that a metric was measured on test data."""
+    return "test" in _split_words(metric)
+
+
 def trainer_goal(metric: str) -> Goal | None:
     """Return the goal that the training loop declares for a metric of its own, None for any other metric."""
     return next((goal for start, goal in _TRAINER_GOALS.items() if metric.startswith(start)), None)

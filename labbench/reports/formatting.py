@@ -18,6 +18,8 @@ OFF_AT_ZERO = {"dropout", "momentum", "weight_decay", "label_noise"}
 """Parameters whose value 0 is formatted as in "no dropout"."""
 
 
+MAX_DECIMALS = 6
+"""Largest number of decimals."""
 Levels: TypeAlias = Mapping[str, Sequence[Any]]
 """Values of each parameter that varies, by name."""
 
@@ -81,10 +83,16 @@ def _format_plain(value: Any) -> str:
     )
 
 
-def format_interval(interval: Interval) -> str:
-    """Format as `0.978 [0.974, 0.981]`, or the mean alone without an interval or width."""
+def format_interval(interval: Interval, decimals: int | None = None) -> str:
+    """Format as `0.978 [0.974, 0.981]`, or the mean alone without an interval or width.
+
+    `decimals` are those of a column on the linear scale (`column_decimals`); by default those of the interval.
+    """
     if interval.low is None or interval.high is None or interval.low == interval.high:
         return use_minus_sign(format_number(interval.mean))
+    if decimals is not None:
+        mean, low, high = (format_fixed(value, decimals) for value in (interval.mean, interval.low, interval.high))
+        return f"{mean} [{low}, {high}]"
     low, high = format_like(interval.low, interval), format_like(interval.high, interval)
     return f"{format_like(interval.mean, interval)} [{low}, {high}]"
 
@@ -96,7 +104,34 @@ def format_like(value: float, interval: Interval) -> str:
     """
     if interval.scale == "log" and interval.low is not None and interval.high is not None:
         return _format_significant(value, interval.low, interval.high)
-    return format_fixed(value, decimals_for(half_width(interval)))
+    return format_fixed(value, _decimals_of(interval))
+
+
+def column_decimals(intervals: Sequence[Interval]) -> int | None:
+    """Return the decimals of a column of intervals, so that all rows have the same; None on the log scale.
+
+    They suit the narrowest interval, but are at most one more than suit the widest.
+    """
+    if any(interval.scale == "log" for interval in intervals):
+        return None
+    decimals = [each for interval in intervals if (each := _decimals_of(interval)) is not None]
+    return min(max(decimals), min(decimals) + 1) if decimals else None
+
+
+def ranking_decimals(answer: Answer) -> int | None:
+    """Return the decimals of the means of the best configurations (`column_decimals`)."""
+    return column_decimals([estimate.interval for estimate in answer.ranking])
+
+
+def _decimals_of(interval: Interval) -> int | None:
+    """Return the decimals that an interval justifies, more if a share below 1 or 100 would be rounded to it."""
+    decimals, mean = decimals_for(half_width(interval)), interval.mean
+    if decimals is None:
+        return None
+    for top in (1.0, 100.0):
+        while top / 2.0 < mean < top and round(mean, decimals) == top and decimals < MAX_DECIMALS:
+            decimals += 1
+    return decimals
 
 
 def _format_significant(value: float, low: float, high: float) -> str:
@@ -182,7 +217,7 @@ def decimals_for(half: float) -> int | None:
 
 def format_fixed(value: float, decimals: int | None) -> str:
     """Format with `decimals` decimals, or with significant digits if None or too long."""
-    too_long = decimals is None or decimals > 6 or abs(value) >= 1e12
+    too_long = decimals is None or decimals > MAX_DECIMALS or abs(value) >= 1e12
     text = format_number(value) if too_long else f"{value:.{decimals}f}"
     return use_minus_sign(text if text.strip("-0.") else text.removeprefix("-"))
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from labbench.analysis.answer import Answer
 from labbench.analysis.selection import SEED, Scope
-from labbench.metrics import counts_by_last
+from labbench.metrics import counts_by_last, is_of_test_data
 from labbench.reports.formatting import format_two_digits
 from labbench.text import clean, format_setting
 
@@ -38,6 +38,7 @@ def scope_sentences(answer: Answer) -> list[str]:
         _not_set_sentence(answer, scope),
         _values_sentence(answer, scope),
         _early_bests_sentence(answer, scope),
+        _test_data_sentence(answer),
         _intervals_sentence(answer),
     ]
     return [line for line in lines if line]
@@ -139,6 +140,17 @@ def _early_bests_sentence(answer: Answer, scope: Scope) -> str:
     return (
         f"warning: the best {clean(answer.metric)} of {scope.bests.early} of {scope.bests.runs} runs lies in the first "
         "tenth of their steps, so this compares hardly trained networks; --last compares the last values"
+    )
+
+
+def _test_data_sentence(answer: Answer) -> str:
+    """Warn if configurations are chosen by their results on test data."""
+    if answer.counts.setups < 2 or answer.best is None or not is_of_test_data(answer.metric):
+        return ""
+    metric = clean(answer.metric)
+    return (
+        f"warning: the configurations are compared and tuned by {metric} itself, so the test data are not unseen any "
+        f"more; choose by a validation metric, and report {metric} of the chosen configuration"
     )
 
 

@@ -27,6 +27,7 @@ from labbench.reports.formatting import (
     format_two_digits,
     format_value,
     parameter_levels,
+    ranking_decimals,
     use_minus_sign,
 )
 from labbench.reports.scope_sentences import experiment_sentence, scale_sentence, scope_sentences
@@ -82,7 +83,7 @@ def _setup_phrase(estimate: Estimate, answer: Answer) -> str:
 def _best_sentence(answer: Answer) -> str:
     best = answer.best
     assert best is not None, "sentences() checks it"
-    sentence = f"best: {_setup_phrase(best, answer)}: {clean(answer.metric)} {_estimate_phrase(best)}"
+    sentence = f"best: {_setup_phrase(best, answer)}: {clean(answer.metric)} {_estimate_phrase(best, answer)}"
     if best.interval.low is None:
         sentence += "; no interval, because no configuration was run with a second seed"
     elif best.n == 1:
@@ -164,14 +165,16 @@ def _cheaper_sentence(answer: Answer) -> str:
     if cheaper is None or best is None:
         return ""
     times = f"{format_duration(cheaper.seconds)} per run instead of {format_duration(best.seconds)}"
-    return f"faster and not clearly worse: {_setup_phrase(cheaper, answer)}: {_estimate_phrase(cheaper)}, {times}"
+    return (
+        f"faster and not clearly worse: {_setup_phrase(cheaper, answer)}: {_estimate_phrase(cheaper, answer)}, {times}"
+    )
 
 
 def _unsafe_sentence(answer: Answer) -> str:
     unsafe = answer.unsafe
     if unsafe is None:
         return ""
-    result = f"{_setup_phrase(unsafe, answer)}: {_estimate_phrase(unsafe)}"
+    result = f"{_setup_phrase(unsafe, answer)}: {_estimate_phrase(unsafe, answer)}"
     return f"better mean, but not selected: {result}, because {unsafe.diverged} of its {unsafe.runs} runs {answer.lost}"
 
 
@@ -424,12 +427,12 @@ def _format_percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
-def _estimate_phrase(estimate: Estimate) -> str:
+def _estimate_phrase(estimate: Estimate, answer: Answer) -> str:
     """Format an estimate as `0.978 [0.974, 0.981] over 3 seeds`."""
     interval = estimate.interval
     if estimate.n > 1 and interval.low == interval.high and interval.low is not None:
         return f"{use_minus_sign(format_number(interval.mean))} with each of {_seeds_phrase(estimate.n)}"
-    return f"{format_interval(interval)} over {_seeds_phrase(estimate.n)}"
+    return f"{format_interval(interval, ranking_decimals(answer))} over {_seeds_phrase(estimate.n)}"
 
 
 def cost_sentences(answer: Answer, efficiency: Efficiency | None) -> list[str]:

@@ -16,6 +16,7 @@ from labbench.reports.formatting import (
     describe_settings,
     effect_labels,
     format_factor,
+    format_fixed,
     format_gain,
     format_interval,
     format_like,
@@ -24,6 +25,7 @@ from labbench.reports.formatting import (
     format_two_digits,
     format_value,
     parameter_levels,
+    ranking_decimals,
 )
 from labbench.text import cell_width, clean, fit_to_width, format_duration, format_number, format_setting
 
@@ -145,10 +147,13 @@ def setups_table(answer: Answer) -> ReportTable | None:
 
 
 def _setup_row(estimate: Estimate, answer: Answer, with_iqm: bool, with_lost: bool) -> tuple[str, ...]:
+    decimals = ranking_decimals(answer)
     return (
         describe_settings(estimate.differing, parameter_levels(answer)) or "the only configuration",
-        format_interval(estimate.interval),
-        format_like(estimate.median, estimate.interval),
+        format_interval(estimate.interval, decimals),
+        format_like(estimate.median, estimate.interval)
+        if decimals is None
+        else format_fixed(estimate.median, decimals),
         *([format_number(estimate.iqm)] if with_iqm else []),
         _spread_cell(estimate),
         str(estimate.n),

@@ -574,3 +574,13 @@ def test_the_standard_deviation_is_the_one_of_the_sample_and_the_prior_of_the_in
     assert answer.difference.noise is not None
     half = t.ppf(0.975, answer.difference.noise.df) * math.sqrt(answer.difference.noise.variance)
     assert answer.difference.interval.low == pytest.approx(answer.difference.interval.mean - half, rel=1e-3)
+
+
+def test_means_of_a_table_have_one_precision_and_a_share_is_not_rounded_to_1():
+    values = {0.1: (0.99, 1.0, 0.999), 0.2: (0.97, 0.98, 0.96), 0.3: (0.5, 0.7, 0.6)}
+    runs = [Observation({"lr": lr}, seed, value) for lr, row in values.items() for seed, value in enumerate(row)]
+    answer = why(runs, "val/accuracy", "max")
+    cells = [row[1] for row in setups_table(answer).rows]
+    assert len({len(cell.split()[0]) for cell in cells}) == 1
+    assert cells[0].startswith("0.99")
+    assert f"val/accuracy {cells[0]} over 3 seeds" in text(answer)

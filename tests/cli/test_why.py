@@ -28,7 +28,7 @@ def test_the_answer_is_sentences_then_charts(database: str) -> None:
     status, text, _ = run("--db", database, "why", "val/loss")
     lines = text.splitlines()
     assert status == 0
-    assert lines[0].startswith("best: adam, lr 0.01: val/loss 0.06 [")
+    assert lines[0].startswith("best: adam, lr 0.01: val/loss 0.062 [")
     figures = lines[lines.index("where the variance comes from") :]
     assert any(line.split()[0] == "optimizer" and "42%" in line for line in figures)
     assert any(line.split()[:2] == ["★", "adam"] and "●" in line for line in figures)
@@ -224,3 +224,12 @@ def test_latex_marks_the_interval_that_is_adjusted_for_its_selection(tmp_path: P
     _, text, _ = run("--db", str(tmp_path / "runs.db"), "why", "val/accuracy", "--format", "latex")
     assert "The interval of the first row is adjusted for its selection among 3." in text
     assert all(line.isascii() for line in text.splitlines() if not line.startswith("%"))
+
+
+def test_tuning_by_a_metric_of_test_data_is_reported(tmp_path: Path) -> None:
+    for lr in (0.1, 0.2):
+        with labbench.start(config={"lr": lr}, db=tmp_path / "runs.db", system_metrics=False) as script:
+            script.log({"test/accuracy": lr, "val/accuracy": lr})
+    words = "the configurations are compared and tuned by test/accuracy itself"
+    assert words in run("--db", str(tmp_path / "runs.db"), "why", "test/accuracy")[1]
+    assert "tuned by" not in run("--db", str(tmp_path / "runs.db"), "why", "val/accuracy")[1]
