@@ -163,6 +163,7 @@ def _describe(run: SourceRun, source: str, experiment: str | None) -> ImportedRu
         is_partial=run.is_partial,
         earlier_hint=run.earlier_id,
         other_hints=[(name if experiment is None else experiment, other) for name, other in run.other_ids],
+        unread_metrics=run.unread_metrics,
     )
 
 
@@ -178,7 +179,7 @@ def _import_run(
         is_new, missing = bool(importer.n_new), dict(run.series)
         if not is_new:
             try:
-                missing = _find_missing(importer, run_id, run)
+                missing = _find_missing(importer, run_id, described, run)
             except SourceDiffersError:
                 if not replace:
                     raise
@@ -194,13 +195,13 @@ def _import_run(
     report.n_unchanged += not is_new and n_points == 0
 
 
-def _find_missing(importer: Import, run_id: int, run: SourceRun) -> dict[str, ImportedSeries]:
+def _find_missing(importer: Import, run_id: int, described: ImportedRun, run: SourceRun) -> dict[str, ImportedSeries]:
     """Return the points that a known run lacks, by metric. Raises SourceDiffersError."""
     if run.is_partial and run.has_last_values:
         return importer.complete(run_id, run.series)
     if run.has_last_values:
         importer.delete_moved(run_id, run.series)
-    return importer.compare(run_id, run.series, is_partial=run.is_partial)
+    return importer.compare(run_id, described, run.series)
 
 
 def _add_images(writer: MaintenanceWriter, run_id: int, images: Sequence[SourceImage], report: ImportReport) -> None:

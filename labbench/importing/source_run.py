@@ -6,7 +6,7 @@ import math
 import os
 from array import array
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -71,6 +71,8 @@ class SourceRun:
     """The id that an earlier version of labbench gave to the run."""
     other_ids: Sequence[tuple[str | None, str]] = ()
     """Experiments (None: any) and ids under which the run may have been imported, if its points agree."""
+    unread_metrics: Collection[str] = ()
+    """Metrics that are not read, but were by earlier versions of labbench; known runs keep their points."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,9 @@ _GROUPS = {6: "group", 7: "job_type"}
 _TIME = re.compile(r"\d{8}_\d{6}")
 """Start of a process in the name of its folder: `run-20260102_030405-ID`."""
 
+_STATISTICS = ("min", "max", "mean", "last", "first", "best")
+"""Words of `define_metric(summary=)`."""
+
 _MAX_TEXT = 1000
 """Longest text of the summary that is imported, in characters."""
 
@@ -126,6 +129,7 @@ def _read_run(files: Sequence[Path]) -> SourceRun:
         has_last_values=True,
         skipped=records.points.skipped,
         other_ids=[(None, run_id)],
+        unread_metrics=_summary_statistics(records),
     )
 
 
@@ -186,9 +190,17 @@ def _unlogged_summary(records: _Records) -> dict[str, Any]:
 
 
 def _add_summary(records: _Records, last_step: int) -> None:
-    """Add the numbers of the summary that were not logged, at the last step."""
+    """Add the numbers of the summary that were not logged, at the last step, without W&B's statistics."""
     numbers = {key: value for key, value in _unlogged_summary(records).items() if isinstance(value, int | float)}
-    records.points.add_values(numbers, last_step)
+    statistics = _summary_statistics(records)
+    records.points.add_values({key: numbers[key] for key in numbers if key not in statistics}, last_step)
+
+
+def _summary_statistics(records: _Records) -> set[str]:
+    """Return the keys that `define_metric(METRIC, summary="max")` makes, such as `METRIC.max`."""
+    metrics = records.points.metrics
+    keys = [(key, *key.rpartition(".")[::2]) for key in _unlogged_summary(records)]
+    return {key for key, metric, statistic in keys if metric in metrics and statistic in _STATISTICS}
 
 
 def _summary_texts(records: _Records) -> dict[str, str]:

@@ -94,6 +94,30 @@ def test_texts_of_the_summary_of_wandb_are_kept(labbench: Labbench, tmp_path: Pa
     assert {name: values.last for name, values in run.summary.items()} == {"best.loss": 0.5}
 
 
+def test_statistics_of_wandb_are_no_metrics_and_runs_that_have_them_stay_known(
+    labbench: Labbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Earlier versions imported `val/acc.max`."""
+    values = {"val/acc": {"max": 0.5}, "other": {"max": 2.0}}
+    items = [bytes_field(1, bytes_field(1, key) + bytes_field(16, json.dumps(value))) for key, value in values.items()]
+    records = [bytes_field(17, bytes_field(1, "abc") + bytes_field(3, "p"))]
+    records += [bytes_field(2, encode_call({"val/acc": 0.5 - step / 10, "_step": step})) for step in range(3)]
+    records += [bytes_field(3, item) for item in items]
+    (tmp_path / "run-abc.wandb").write_bytes(load_program("bench/interop.py").wandb_file(iter(records)))
+    with monkeypatch.context() as patch:
+        patch.setattr("labbench.importing.wandb._STATISTICS", ())
+        assert labbench("--db", "old.db", "import", "wandb", "run-abc.wandb").exit_code == 0
+    assert labbench("--db", "old.db", "rename", "p", "q").exit_code == 0
+    again = labbench("--db", "old.db", "import", "wandb", "run-abc.wandb")
+    assert again.stdout == "imported 0 new runs, 0 points; 0 grown, 1 already present\n", again.output
+    assert labbench("import", "wandb", "run-abc.wandb").exit_code == 0
+    metrics = {}
+    for name in ("old.db", "runs.db"):
+        with Reader(tmp_path / name) as reader:
+            metrics[name] = {*reader.runs()[0].summary}
+    assert metrics == {"old.db": {"val/acc", "val/acc.max", "other.max"}, "runs.db": {"val/acc", "other.max"}}
+
+
 def write_wandb_run(folder: Path, project: str, steps: range) -> None:
     """Write a `.wandb` file of the run `abc` with a log call for each step."""
     folder.mkdir(parents=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple
 from itertools import groupby
 from operator import itemgetter
@@ -118,16 +118,17 @@ class Import:
             if (experiment, identity) in ids:
                 return int(ids[experiment, identity])
         for name, identity, run_id in rows:
-            if not wanted.isdisjoint([(name, identity), (None, identity)]) and self._agrees(run_id, series):
+            is_wanted = not wanted.isdisjoint([(name, identity), (None, identity)])
+            if is_wanted and self._agrees(run_id, series, run.unread_metrics):
                 return int(run_id)
         return None
 
-    def _agrees(self, run_id: int, series: Mapping[str, ImportedSeries]) -> bool:
+    def _agrees(self, run_id: int, series: Mapping[str, ImportedSeries], unread: Collection[str]) -> bool:
         """Return True if a source has all points of a run; a single point may be a last value, which moves."""
         for metric, points in self._points(run_id):
             stored = [*points]
             try:
-                if len(stored) > 1 or metric not in series:
+                if metric not in unread and (len(stored) > 1 or metric not in series):
                     series[metric].without(metric, stored)
             except (KeyError, SourceDiffersError):
                 return False
@@ -163,10 +164,10 @@ class Import:
             self._metric_ids[metric] = ensure_metric(self._connection, metric)
         return self._metric_ids[metric]
 
-    def compare(
-        self, run_id: int, series: Mapping[str, ImportedSeries], *, is_partial: bool = False
-    ) -> dict[str, ImportedSeries]:
-        """Return the points of a source that the run lacks, by metric; a partial source may lack whole metrics.
+    def compare(self, run_id: int, run: ImportedRun, series: Mapping[str, ImportedSeries]) -> dict[str, ImportedSeries]:
+        """Return the points of a source that the run lacks, by metric.
+
+        A partial source may lack whole metrics, any source those that are not read.
 
         Raises:
             SourceDiffersError: If the source lacks a point that the run has, or has another value at its step.
@@ -174,7 +175,7 @@ class Import:
         missing = dict(series)
         for metric, points in self._points(run_id):
             if metric not in series:
-                if is_partial:
+                if run.is_partial or metric in run.unread_metrics:
                     continue
                 raise SourceDiffersError(f"it has no points of {metric} any more")
             missing[metric] = series[metric].without(metric, points)

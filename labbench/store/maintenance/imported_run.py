@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -42,6 +42,8 @@ class ImportedRun:
     """The hint that an earlier version of labbench gave to the run."""
     other_hints: Sequence[tuple[str | None, str]] = ()
     """Experiments (None: any) and hints under which the run may be known, if its points agree."""
+    unread_metrics: Collection[str] = ()
+    """Metrics that are not read, but were by earlier versions of labbench; known runs keep their points."""
 
     @property
     def identity(self) -> str:
