@@ -19,7 +19,15 @@ from labbench.cli.output import echo, is_plain, print_name_notes
 from labbench.cli.setup.completion import complete_columns, complete_filters
 from labbench.errors import InputError, LabbenchError
 from labbench.files import database_command, expand_home, files_folder
-from labbench.text import clean, format_count, format_duration, format_setting, prints_no_color, split_lines
+from labbench.text import (
+    clean,
+    format_count,
+    format_duration,
+    format_setting,
+    format_size,
+    prints_no_color,
+    split_lines,
+)
 
 if TYPE_CHECKING:
     from labbench.cli.run_tables import TextColumn
@@ -65,10 +73,14 @@ def ls(
     wide: bool = False,
     as_json: bool = False,
     table_format: str = "text",
+    *,
+    can_define: bool = True,
 ) -> None:
     """List runs: the configuration keys that differ, and metrics.
 
     Runs of several databases are listed together, with the source of each.
+    \f
+    `can_define` is False for a database whose goals the user does not change, such as the example.
     """
     from labbench.cli.run_tables import FACT_WORDS, SHOWN_WORDS, assumed_goals_note, leading_metrics, run_columns
     from labbench.filters.parser import parse
@@ -91,7 +103,8 @@ def ls(
         metrics = leading_metrics(records, goals, metric_of_column(column, goals))
         _print_runs(run_columns(records, goals, names=names, metrics=metrics), table_format, is_wide=wide)
         remedy = f"`{database_command(db)} define METRIC min|max|none`"
-        if note := assumed_goals_note(names or metrics, goals, declared, remedy):
+        ranked = [metric_of_column(name, goals) for name in (*(names or metrics), column) if shows_best(name)]
+        if can_define and (note := assumed_goals_note(filter(None, dict.fromkeys(ranked)), goals, declared, remedy)):
             echo(note, err=True)
         if total > len(records):
             echo(f"{len(records)} of {total} runs", err=True)
@@ -169,6 +182,11 @@ def metric_of_column(column: str | None, goals: Mapping[str, Goal]) -> str | Non
     return metric if metric in goals else None
 
 
+def shows_best(column: str | None) -> bool:
+    """Return True for a column that depends on the goal of its metric: a metric, or `best` of one."""
+    return column is not None and ("(" not in column or column.removeprefix("-").startswith("best("))
+
+
 def run_documents(records: Sequence[RunRecord]) -> list[dict[str, Any]]:
     """Return the runs as JSON objects (docs/reference/formats.md)."""
     from labbench.json_documents import run_document
@@ -183,10 +201,11 @@ FIRST_OUTPUT_LINES, LAST_OUTPUT_LINES = 5, 35
 @click.command(epilog=examples("labbench show 3f9a1c20", "labbench show 'adam lr=0.01' --all"))
 @runs
 @click.option("--all", "all_output", is_flag=True, help="All captured output, not only its ends.")
+@click.option("--source", "shows_source", is_flag=True, help="The recorded texts: grid, task or script, and diff.")
 @plain
 @as_json
 @database
-def show(db: Path, runs: Sequence[str], all_output: bool, as_json: bool) -> None:
+def show(db: Path, runs: Sequence[str], all_output: bool, shows_source: bool, as_json: bool) -> None:
     """Show everything that is recorded of runs.
 
     RUN is a key, a name, or a unique prefix of a key with at least 4 characters.
@@ -198,6 +217,7 @@ def show(db: Path, runs: Sequence[str], all_output: bool, as_json: bool) -> None
         if as_json:
             documents = [
                 {**document, "files": file_documents(reader, record)}
+                | ({"sources": reader.sources(record.key)} if shows_source else {})
                 for document, record in zip(run_documents(records), records, strict=True)
             ]
             click.echo(json.dumps(documents if len(runs) > 1 else documents[0]))
@@ -205,6 +225,9 @@ def show(db: Path, runs: Sequence[str], all_output: bool, as_json: bool) -> None
         for index, record in enumerate(records):
             if index:
                 click.echo()
+            if shows_source:
+                print_sources(reader, record)
+                continue
             print_run(record, goals)
             print_files(reader, record)
             print_output(reader, record, f"{database_command(db)} show {record.key} --all", all_output=all_output)
@@ -224,17 +247,29 @@ def print_run(record: RunRecord, goals: Mapping[str, Goal]) -> None:
         print_table(summary_columns(record.summary, goals))
 
 
+def print_sources(reader: Reader, record: RunRecord) -> None:
+    """Print the recorded texts of a run, each below a line with its kind."""
+    sources = reader.sources(record.key)
+    for kind, text in sources.items():
+        click.echo(f"# {clean(kind)} of {record.key}")
+        click.echo("\n".join(split_lines([text])))
+    if not sources:
+        echo(f"{record.key}: no source text is recorded", err=True)
+
+
 def print_files(reader: Reader, record: RunRecord) -> None:
-    """Print name, size and path of the files of a run."""
+    """Print name, size and path of the files of a run, without its images."""
     from labbench.cli.run_tables import TextColumn, print_table
-    from labbench.text import format_size
+    from labbench.portraits.logged_images import images_by_name
 
     try:
         files = file_documents(reader, record)
+        images = images_by_name(reader.artifacts(record.key)).values()
     except InputError as error:  # a path that another program wrote
         echo(f"\n{error}")
         return
-    if files:
+    listed_below = {image.name for by_step in images for image in by_step.values()}
+    if files := [file for file in files if file["name"] not in listed_below]:
         click.echo()
         names, paths = [[clean(file[key]) for file in files] for key in ("name", "path")]
         sizes = [format_size(file["size"]) for file in files]
@@ -300,6 +335,9 @@ def print_images(reader: Reader, record: RunRecord) -> None:
         [
             TextColumn("image", [clean(name) for name in images]),
             TextColumn("steps", [_format_steps(list(by_step)) for by_step in images.values()]),
+            TextColumn(
+                "size", [format_size(sum(e.size for e in by_step.values())) for by_step in images.values()], True
+            ),
             TextColumn("folder", [clean(str((folder / next(iter(e.values())).path).parent)) for e in images.values()]),
         ]
     )
@@ -348,10 +386,12 @@ def run_facts(record: RunRecord) -> dict[str, str]:
         "continued from": ""
         if record.continued_from is None
         else f"{record.continued_from} at step {record.continued_step}",
-        "code": ""
+        "git commit": ""
         if record.git_commit is None
         else record.git_commit[:12] + (" with changes" if record.git_dirty else ""),
-        "code version": (record.code_version or "")[:12] + (" (older code)" if record.older_code else ""),
+        "code version": ""
+        if record.code_version is None
+        else f"{record.code_version[:12]} (hash of the run's own code{', older' if record.older_code else ''})",
         "versions": ", ".join(f"{name} {version}" for name, version in record.versions.items()),
         "tags": ", ".join(record.tags),
         "note": record.note or "",

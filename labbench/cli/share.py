@@ -76,13 +76,29 @@ def _find_keys(reader: Reader, words: Sequence[str]) -> list[str]:
 
 
 def _print_contents(report: PackReport, n_runs: int) -> None:
-    """Print the files of a pack with their sizes."""
-    width = max(len(format_size(file.size)) for file in report.files)
-    for index, file in enumerate(report.files):
-        contents = f"  ({format_count(n_runs, 'run')})" if index == 0 else ""
-        echo(f"{format_size(file.size):>{width}}  {file.name}{contents}")
+    """Print number and size of the models, portraits and images of a pack, and name and size of every other file."""
+    sizes: dict[str, list[int]] = {}
+    for file in report.files:
+        sizes.setdefault(_kind_of_file(file.name), []).append(file.size)
+    totals = [format_size(sum(of_kind)) for of_kind in sizes.values()]
+    width = max(map(len, totals))
+    for (kind, of_kind), total in zip(sizes.items(), totals, strict=True):
+        is_database, is_file = kind == report.files[0].name, "/" in kind
+        count = format_count(n_runs, "run") if is_database else format_count(len(of_kind), "file")
+        echo(f"{total:>{width}}  {kind}" + ("" if is_file else f"  ({count})"))
     for name in report.left_out:
         echo(f"left out: {name}, which is not a regular file in the folder of its run", err=True)
+
+
+def _kind_of_file(name: str) -> str:
+    """Return the kind of a file in a pack: models, portraits or images; its name for any other, such as an artifact."""
+    from labbench.files import MODEL, PORTRAIT
+
+    _, _, path = name.partition("/")
+    _, _, of_run = path.partition("/")
+    if not of_run:
+        return name
+    return {MODEL: "models", PORTRAIT: "portraits", "images": "images"}.get(of_run.partition("/")[0], name)
 
 
 @click.command(

@@ -57,7 +57,7 @@ def demo(context: click.Context, command: str) -> None:
             require_terminal(path)
             run_app(path, first={"filter": EXAMPLE_FILTER})
         else:
-            context.invoke(ls, db=path, filters=[EXAMPLE_FILTER])
+            context.invoke(ls, db=path, filters=[EXAMPLE_FILTER], can_define=False)
             print_other_experiments(path)
 
 

@@ -27,6 +27,7 @@ from labbench.records import Finished, NewRun, Points, Runtime, Started, Submiss
 from labbench.runner.run_grid import Outcome
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer
+from labbench.system.provenance import Provenance
 from labbench.tracking.start import start as start_run
 from labbench.tui.queries import Query, read_snapshot
 
@@ -184,6 +185,23 @@ def test_show_lists_the_files_of_a_run(labbench: Labbench, tmp_path: Path) -> No
     assert Path(file["path"]).read_bytes() == b"x" * 3000
 
 
+def test_show_prints_the_recorded_texts_and_distinguishes_the_commit_from_the_code_version(
+    labbench: Labbench, tmp_path: Path
+) -> None:
+    with Writer(tmp_path / "runs.db") as writer:
+        submission = Submission("a", "digits", sources={"grid": "task = 'digits'\n"}, code_version="a" * 64)
+        [run] = writer.queue(submission, [NewRun("first", {}, "id")])
+        writer.claim([run.key], source=Provenance("c0ffee" * 6, git_dirty=True, git_diff="", versions={}))
+    facts = [" ".join(line.split()) for line in labbench("show", "first").stdout.splitlines()]
+    assert "git commit c0ffeec0ffee with changes" in facts
+    assert "code version aaaaaaaaaaaa (hash of the run's own code)" in facts
+    assert "task = 'digits'" not in facts
+    assert labbench("show", "first", "--source").stdout == f"# grid of {run.key}\ntask = 'digits'\n"
+    assert json.loads(labbench("show", "first", "--source", "--json").stdout)["sources"] == {
+        "grid": "task = 'digits'\n"
+    }
+
+
 def test_show_reads_a_long_output_in_little_memory(labbench: Labbench, db: Path) -> None:
     numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300) SELECT 1, 1, 0"
     lines = "replace(hex(zeroblob(500)), '00', printf('%099d', 0) || char(10))"  # 500 lines of 99 zeros
@@ -289,6 +307,10 @@ def test_assumed_goals_are_told_and_can_be_declared(labbench: Labbench) -> None:
 
     listed = labbench("ls", "--columns", "val/rmse")
     assert "lower val/rmse is taken as better, by the name; `labbench define METRIC min|max|none`" in listed.stderr
+    for columns in ("lr", "last(val/rmse)", "tag"):
+        assert labbench("ls", "--columns", columns).stderr == ""
+    assert "lower val/rmse is taken" in labbench("ls", "--columns", "best(val/rmse)").stderr
+    assert "lower val/rmse is taken" in labbench("ls", "--columns", "lr", "--sort", "-best(val/rmse)").stderr
     asked = labbench("why", "val/rmse")
     assert "lower val/rmse is taken as better, by the name; --goal min|max or `labbench define" in asked.stderr
     assert best() == 0.1

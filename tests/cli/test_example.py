@@ -71,6 +71,10 @@ def test_the_first_run_of_the_demo_has_pictures(labbench: Labbench) -> None:
     assert "first-layer weights" in text
 
 
+def test_demo_suggests_no_change_of_the_example(labbench: Labbench) -> None:
+    assert "define" not in labbench("demo", "ls").stderr
+
+
 def test_demo_changes_no_file(labbench: Labbench, tmp_path: Path) -> None:
     before = EXAMPLE.read_bytes(), sorted(EXAMPLE.parent.iterdir())
     result = labbench("demo", "ls")

@@ -23,6 +23,7 @@ from labbench.store.maintenance.keeper import MaintenanceWriter
 from labbench.store.reader import Reader
 from labbench.store.sharing.packed_database import PackedTexts
 from labbench.store.writer import Writer
+from labbench.tracking.start import start as start_run
 
 GB = 10**9
 
@@ -81,12 +82,28 @@ def test_what_leaves_the_machine_is_listed_with_sizes(labbench: Callable[..., Re
     result = labbench("pack", "--filter", "name=a", "-o", "a.labbench", "--db", source)
     with zipfile.ZipFile("a.labbench") as archive:
         listed = [line.split() for line in result.stdout.splitlines()[:-1]]
-        assert [words[2] for words in listed] == archive.namelist()
+        names = [name.rpartition("/")[2] for name in archive.namelist()]
+        assert names == ["runs.db", "model.safetensors", "1.png"]
+        assert [words[2:] for words in listed[1:]] == [["models", "(1", "file)"], ["images", "(1", "file)"]]
         assert {entry.date_time[0] for entry in archive.infolist()} == {1980}
     assert [words[:2] for words in listed[1:]] == [["7", "B"], ["7", "B"]]
     assert result.stdout.splitlines()[0].endswith("runs.db  (1 run)")
     assert "planted" in result.stderr
     assert "/etc/hostname" in result.stderr
+
+
+def test_files_of_several_runs_are_counted_by_kind_and_artifacts_are_named(
+    labbench: Callable[..., Result], tmp_path: Path
+) -> None:
+    (tmp_path / "notes.txt").write_text("12345")
+    for name in "ab":
+        with start_run(name, db=tmp_path / "many.db", system_metrics=False) as run:
+            run.artifact(tmp_path / "notes.txt", copy=True)
+        folder = files_folder(tmp_path / "many.db") / run.key
+        (folder / "model.safetensors").write_bytes(b"x" * 10)
+    lines = labbench("pack", "--filter", "name=a,b", "-o", "m.labbench", "--db", "many.db").stdout.splitlines()
+    assert ["20", "B", "models", "(2", "files)"] in [line.split() for line in lines]
+    assert len([line for line in lines if line.endswith("notes.txt")]) == 2
 
 
 @pytest.mark.parametrize("texts", [PackedTexts(), PackedTexts(source=True), PackedTexts(output=True)], ids=repr)
