@@ -148,6 +148,7 @@ def _storable_time(seconds: float | None) -> float | None:
 
 
 def _describe(run: SourceRun, source: str, experiment: str | None) -> ImportedRun:
+    is_searched_everywhere = experiment is None or run.has_unique_id
     return ImportedRun(
         source=source,
         hint=run.id,
@@ -162,7 +163,7 @@ def _describe(run: SourceRun, source: str, experiment: str | None) -> ImportedRu
         note=run.note,
         is_partial=run.is_partial,
         earlier_hint=run.earlier_id,
-        other_hints=[(name if experiment is None else experiment, other) for name, other in run.other_ids],
+        other_hints=[(name if is_searched_everywhere else experiment, other) for name, other in run.other_ids],
         unread_metrics=run.unread_metrics,
     )
 

@@ -171,6 +171,7 @@ def _make_run(row: _RunRow, params: Mapping[str, Any], tags: Mapping[str, Any], 
         note=tags.get("mlflow.note.content"),
         skipped=points.skipped,
         other_ids=[(None, row.id)],
+        has_unique_id=True,
     )
 
 

@@ -71,6 +71,8 @@ class SourceRun:
     """The id that an earlier version of labbench gave to the run."""
     other_ids: Sequence[tuple[str | None, str]] = ()
     """Experiments (None: any) and ids under which the run may have been imported, if its points agree."""
+    has_unique_id: bool = False
+    """True if `other_ids` identify the run also if the user names an experiment, such as one that was renamed."""
     unread_metrics: Collection[str] = ()
     """Metrics that are not read, but were by earlier versions of labbench; known runs keep their points."""
 

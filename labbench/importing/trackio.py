@@ -133,6 +133,7 @@ class _Run:
             finished=self.points.finished,
             skipped=self.points.skipped,
             other_ids=[(None, run_id)],
+            has_unique_id=True,
         )
 
 

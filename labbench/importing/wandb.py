@@ -129,6 +129,7 @@ def _read_run(files: Sequence[Path]) -> SourceRun:
         has_last_values=True,
         skipped=records.points.skipped,
         other_ids=[(None, run_id)],
+        has_unique_id=True,
         unread_metrics=_summary_statistics(records),
     )
 

@@ -122,3 +122,18 @@ def test_the_id_of_a_run_counts_in_every_experiment(labbench: Labbench, tmp_path
         f"imported 0 new runs, 0 points; 0 grown, {n_runs} already present"
     )
     assert {run.experiment for run in read_runs(tmp_path).values()} == {"mine"}
+
+
+@pytest.mark.parametrize("format_name", ["wandb", "mlflow", "trackio"])
+def test_runs_with_ids_are_known_after_the_named_experiment_was_renamed(
+    labbench: Labbench, tmp_path: Path, format_name: str
+) -> None:
+    files = WRITERS / format_name / "files"
+    words = ("import", format_name, files, "--experiment", "mine")
+    assert labbench(*words).exit_code == 0
+    n_runs = len(read_runs(tmp_path))
+    assert labbench("rename", "mine", "baseline").exit_code == 0
+    again = labbench(*words)
+    assert (again.exit_code, again.stdout.startswith("imported 0 new runs, 0 points")) == (0, True), again.output
+    assert len(read_runs(tmp_path)) == n_runs
+    assert {run.experiment for run in read_runs(tmp_path).values()} == {"baseline"}
