@@ -164,3 +164,9 @@ def test_complex_losses_are_refused() -> None:
     task = dataclasses.replace(signals(), loss=lambda outputs, targets: torch.fft.fft(outputs - targets).sum(1))
     with pytest.raises(InputError, match="one real number per sample"):
         raise_failure(events_of(task, [{"epochs": 1}]))
+
+
+def test_mean_metric_is_refused_with_the_change_to_make() -> None:
+    task = dataclasses.replace(signals(), metrics=lambda outputs, targets: {"mae": (outputs - targets).abs().mean()})
+    with pytest.raises(InputError, match=r"leave out \.mean\(\), since labbench averages the values"):
+        raise_failure(events_of(task, [{"epochs": 1}]))

@@ -209,9 +209,12 @@ def _check_split(name: str, split: Split) -> None:
     is_pair = isinstance(split, tuple | list) and len(split) == 2
     tensors = list(list_tensors(split)) if is_pair else []
     if not tensors or not all(isinstance(x, Tensor) for x in tensors):
+        has_arrays = any(isinstance(x, np.ndarray) for x in tensors)
+        remedy = "convert numpy arrays by torch.from_numpy(array).float(), classes by .long(); " if has_arrays else ""
         raise InputError(
-            f"data: `{name}` must be a pair of tensors (inputs, targets), or of tuples or dicts of tensors; pass a "
-            "torch Dataset, or any other object with samples one at a time, to labbench.Datasets(train, val)"
+            f"data: `{name}` must be a pair of tensors (inputs, targets), or of tuples or dicts of tensors; "
+            f"{remedy}pass a torch Dataset, or any other object with samples one at a time, to "
+            "labbench.Datasets(train, val)"
         )
     if any(not list(list_tensors(part)) for part in split):
         raise InputError(f"data: inputs and targets of `{name}` must each have at least one tensor")

@@ -154,9 +154,11 @@ def _check_values(what: str, values: Any, samples: int) -> Tensor:
     description = f"shape {tuple(values.shape)}" if isinstance(values, Tensor) else repr(values)
     if isinstance(values, Tensor) and values.is_complex():
         description += " of complex numbers"
+    is_mean = isinstance(values, float) or (isinstance(values, Tensor) and values.dim() == 0)
+    remedy = "leave out .mean(), since labbench averages the values; " if is_mean else ""
     raise InputError(
         f"the task's {what} must be a tensor of one real number per sample, shape ({samples},), not {description}; "
-        "with torch's losses use reduction='none' and average over any further dimensions"
+        f"{remedy}with torch's losses use reduction='none' and average over any further dimensions"
     )
 
 

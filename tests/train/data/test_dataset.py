@@ -91,3 +91,12 @@ def test_inputs_and_targets_that_do_not_match_are_refused(split: object, complai
     good = (torch.zeros(3, 2), torch.zeros(3))
     with pytest.raises(InputError, match=f"`val`.*{complaint}"):
         Data(train=good, val=split)  # type: ignore[arg-type]
+
+
+def test_numpy_arrays_are_refused_with_the_conversion() -> None:
+    arrays = (np.zeros((4, 2)), np.zeros(4, dtype=np.int64))
+    with pytest.raises(InputError, match=r"torch\.from_numpy"):
+        Data(train=arrays, val=arrays)  # type: ignore[arg-type]
+    with pytest.raises(InputError) as refusal:
+        Data(train=([1.0], [2]), val=None)  # type: ignore[arg-type]
+    assert "numpy" not in str(refusal.value)
