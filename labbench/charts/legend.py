@@ -1,19 +1,15 @@
-"""Legend of a chart: the label of each line and its value at the crosshair, or else its last value.
-
-Where there is room, labels are also drawn beside the ends of lines.
-"""
+"""Legend of a chart: the label of each line and its value at the crosshair, or else its last value."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from labbench import text
-from labbench.charts.axes import Frame
 from labbench.charts.glyphs import OTHER_SLOT
 from labbench.charts.groups import SPREADS, group_bands
 from labbench.charts.lines import Line, LineGroup, PreparedLines, group_lines, last_finite_index, nearest_index
@@ -33,9 +29,6 @@ _MIN_HEIGHT_WITH_LEGEND = 7
 _GLYPH_CELLS, _VALUE_CELLS = 3, 11
 """Widths of the glyph and of the value of an entry above the plot, with a space around them."""
 _MAX_TOP_LABEL = 30
-_MAX_ENDS = 10
-"""Maximum number of lines whose names are drawn at their ends."""
-_MAX_END_LABEL = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,38 +302,3 @@ def draw_side_legend(
         row += 1
     if hidden:
         canvas.put(column, row, text.fit_to_width(f"   and {hidden} more", side), LABEL)
-
-
-@dataclass(frozen=True, slots=True)
-class LineEnd:
-    """Cell of the glyph at the end of a line."""
-
-    column: int
-    row: int
-    label: str
-    ink: int
-
-
-def draw_end_labels(canvas: Canvas, frame: Frame, ends: Sequence[LineEnd]) -> None:
-    """Write the name of each line beside the glyph at its end, if there is room in the plot.
-
-    A name never covers a point or another name, and blank cells surround it.
-    """
-    if not 1 < len(ends) <= _MAX_ENDS:
-        return
-    for end in ends:
-        width = text.cell_width(end.label)
-        if width > min(_MAX_END_LABEL, 2 * frame.width // 3):
-            continue
-        for column, row in _positions(end, width):
-            inside = frame.column < column and column + width < frame.column + frame.width and 0 <= row < frame.height
-            if inside and not canvas.count_drawn(column - 1, row, width + 2, 1):
-                canvas.put(column, row, end.label, end.ink, widths=text.cell_widths(end.label))
-                break
-
-
-def _positions(end: LineEnd, width: int) -> Iterator[tuple[int, int]]:
-    """Yield the cells at which the name may begin: to the right of the glyph, above it, or below it."""
-    yield end.column + 2, end.row
-    for row in (end.row - 1, end.row + 1):
-        yield end.column - width, row

@@ -17,8 +17,6 @@ from labbench.charts.bars import draw_bars, is_logged_once
 from labbench.charts.glyphs import OTHER_SLOT, STATUS_GLYPHS
 from labbench.charts.legend import (
     LegendEntry,
-    LineEnd,
-    draw_end_labels,
     draw_side_legend,
     draw_top_legend,
     group_entries,
@@ -37,6 +35,7 @@ from labbench.charts.palette import (
 )
 from labbench.charts.plot.braille import Canvas, InkRun
 from labbench.charts.plot.curves import draw_curves, line_style
+from labbench.charts.plot.end_labels import LineEnd, draw_end_labels
 from labbench.charts.plot.pixel_canvas import Plot
 from labbench.charts.smoothing_spec import parse_smoothing
 from labbench.charts.view import ChartView, Range

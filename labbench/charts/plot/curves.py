@@ -8,10 +8,10 @@ import numpy as np
 
 from labbench.charts.axes import Frame
 from labbench.charts.groups import SPREADS, Bands, group_bands
-from labbench.charts.legend import LineEnd
 from labbench.charts.lines import Line, LineGroup, PreparedLines, last_finite_index
 from labbench.charts.palette import BAND, BRIGHT, DENSITY, LINE, OTHER, line_ink
 from labbench.charts.plot.braille import Canvas
+from labbench.charts.plot.end_labels import LineEnd
 from labbench.charts.rasterize import ColumnSpans
 from labbench.charts.series import Floats
 from labbench.charts.smoothing_spec import parse_smoothing
