@@ -199,6 +199,17 @@ def ranking_metrics(goals: Mapping[str, Goal]) -> list[str]:
     return [name for name in quality_metrics(goals) if goals[name] != "none"]
 
 
+def default_metric(goals: Mapping[str, Goal], declared: Iterable[str]) -> str | None:
+    """Return the metric to show first: the first `declared` one that can rank runs, else the first by `metric_rank`.
+
+    `goals` are those of the logged metrics; None if all of them measure progress or the machine. What the training loop
+    itself declares, such as gaps between splits, does not count.
+    """
+    ranking = [name for name in ranking_metrics(goals) if trainer_goal(name) is None]
+    names = [*(name for name in declared if name in ranking), *charted_metrics(goals)]
+    return names[0] if names else None
+
+
 def charted_metrics(metrics: Iterable[str]) -> list[str]:
     """Return the metrics that are drawn over an axis, in the order of `metric_rank`."""
     return sorted((name for name in metrics if not is_axis(name)), key=metric_rank)

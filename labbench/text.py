@@ -106,6 +106,15 @@ def fit_to_width(text: str, width: int, *, right: bool = False) -> str:
     return padding + text if right else text + padding
 
 
+def fit_number(number: str, width: int, *, right: bool = False) -> str:
+    """Return a number padded to exactly `width` cells, or `…` if it does not fit: its first digits would read wrong.
+
+    Text that does not begin like a number is cut as by `fit_to_width`.
+    """
+    is_cut_number = cell_width(number) > width and number.lstrip(" ★▲▼+−-")[:1].isdigit()
+    return fit_to_width("…" if is_cut_number and width > 0 else number, width, right=right)
+
+
 def _cut(text: str, width: int) -> tuple[str, int]:
     """Return text cut to at most `width` cells, and its width."""
     if width <= 0:
@@ -143,13 +152,17 @@ def format_number(value: float | None) -> str:
 class NumberFormat:
     """Format that the measured values of a column share, so that they can be compared by eye.
 
-    All have the decimals that the smallest one needs for three significant digits. If one is below 0.0001 or has a
-    million or more, all are in scientific notation. Whole numbers alone have no decimals; zero is always `0`.
+    All have the decimals that the smallest one needs for three significant digits. A value below 0.0001 or of a million
+    or more is in scientific notation; all are if more than half are so. Whole numbers alone have no decimals; zero is
+    always `0`.
     """
 
     smallest: float = math.inf
-    """Smallest size of the values that are not zero."""
+    """Smallest size of the values between 0.0001 and a million."""
     largest: float = 0.0
+    n_plain: int = 0
+    """Number of those values."""
+    n_scientific: int = 0
     are_whole: bool = True
 
     def including(self, values: Iterable[float | None]) -> NumberFormat:
@@ -157,25 +170,30 @@ class NumberFormat:
         sizes = [abs(value) for value in values if value and math.isfinite(value)]
         if not sizes:
             return self
+        plain = [size for size in sizes if 1e-4 <= size < 1e6]
         return NumberFormat(
-            min(self.smallest, *sizes),
-            max(self.largest, *sizes),
+            min([self.smallest, *plain]),
+            max([self.largest, *plain]),
+            self.n_plain + len(plain),
+            self.n_scientific + len(sizes) - len(plain),
             self.are_whole and all(size == int(size) for size in sizes),
         )
 
     def format(self, value: float | None) -> str:
         """Return a value as text; "" for None."""
-        if not value or not math.isfinite(value) or (self.are_whole and self.largest < 1e6):
+        if not value or not math.isfinite(value):
             return format_number(value)
-        smallest = self.largest / 100 if self.smallest < _NEGLIGIBLE * self.largest else self.smallest
-        if smallest < 1e-4 or self.largest >= 1e6:
+        is_plain = 1e-4 <= abs(value) < 1e6 or abs(value) < _NEGLIGIBLE * self.largest
+        if not is_plain or self.n_plain < self.n_scientific:
             return _format_scientific(value)
-        power = math.floor(math.log10(smallest))
+        if self.are_whole:
+            return format_number(value)
+        power = math.floor(math.log10(self.smallest))
         return f"{value:.{max(0, 3 - power) if power >= 0 else max(4, 2 - power)}f}"
 
 
 _NEGLIGIBLE = 1e-9
-"""Fraction of the largest value below which a value is a rounding error, not a reason for more decimals."""
+"""Fraction of the largest value below which a value is a rounding error, written with the decimals of the others."""
 
 
 def format_delta(value: float | None, reference: float | None, goal: Goal, numbers: NumberFormat | None = None) -> str:
@@ -236,10 +254,7 @@ def format_setting(value: Any) -> str:
 
 
 def sparkline(values: Sequence[float]) -> str:
-    """Return values as bars of one cell each.
-
-    The lowest value has the lowest bar; `·` is a value that is not finite.
-    """
+    """Return values as bars of one cell each, the lowest bar for the lowest value; `·` is not finite."""
     halves = [value / 2 for value in values]  # the difference of two floats may overflow, of their halves it cannot
     finite = [half for half in halves if math.isfinite(half)]
     low, high = min(finite, default=0.0), max(finite, default=0.0)
@@ -258,10 +273,7 @@ def align_decimal_points(numbers: Sequence[str]) -> list[str]:
 
 
 def split_at_decimal_point(number: str) -> tuple[str, str]:
-    """Split a number before its point or exponent.
-
-    The second part of a whole number and of `nan` is empty.
-    """
+    """Split a number before its point or exponent; the second part of a whole number and of `nan` is empty."""
     match = re.search(r"[.e]", number) if number[:1] in "-0123456789" else None
     return (number[: match.start()], number[match.start() :]) if match else (number, "")
 
@@ -319,10 +331,7 @@ def format_age(seconds: float | None) -> str:
 
 
 def progress_bar(fraction: float, width: int) -> str:
-    """Return a progress bar of `width` cells, in eighths of a cell.
-
-    The bar is full only at a fraction of 1.
-    """
+    """Return a progress bar of `width` cells in eighths of a cell, full only at a fraction of 1."""
     eighths = max(0, min(8 * width, int(fraction * 8 * width)))
     full, rest = divmod(eighths, 8)
     return ("█" * full + (_BLOCKS[rest] if full < width else "")).ljust(width)
@@ -348,10 +357,3 @@ def _clean_styled(line: str) -> str:
         column += len(expanded)
         pieces.append(style.styled(clean(expanded)))
     return "".join(pieces)
-
-
-def format_setting_cell(value: Any) -> str:
-    """Return a config value for a narrow cell, with booleans as ✓ and –."""
-    if isinstance(value, bool):
-        return "✓" if value else "–"
-    return format_setting(value)

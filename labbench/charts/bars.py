@@ -14,7 +14,7 @@ from labbench.charts.plot.braille import Canvas
 from labbench.charts.view import ChartView
 
 _MAX_LABEL_SHARE = 0.4
-_VALUE_CELLS = 11
+_MIN_VALUE_CELLS = 11
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
@@ -30,8 +30,9 @@ def draw_bars(lines: Sequence[Line], view: ChartView, width: int, height: int) -
         groups.setdefault(line.group or line.label, []).append(line)
     means = {name: _mean(members) for name, members in groups.items()}
     order = sorted(groups, key=lambda name: _rank(means[name], view))
-    bars = _BarChart(lines, view, width, height, max(text.cell_width(name) for name in order) if view.names else 0)
     values = text.format_numbers([means[name] for name in order])
+    widths = (max(text.cell_width(name) for name in order) if view.names else 0, max(map(len, values)))
+    bars = _BarChart(lines, view, Canvas(width, height), widths)
     if bars.bar_width < 4:
         bars.canvas.put(0, height // 2, "too small", LABEL)
         return bars.canvas
@@ -48,12 +49,14 @@ def draw_bars(lines: Sequence[Line], view: ChartView, width: int, height: int) -
 class _BarChart:
     """Canvas with one row per group: glyph, name, bar and value."""
 
-    def __init__(self, lines: Sequence[Line], view: ChartView, width: int, height: int, label_width: int) -> None:
-        self.canvas = Canvas(width, height)
+    def __init__(self, lines: Sequence[Line], view: ChartView, canvas: Canvas, widths: tuple[int, int]) -> None:
+        """Create a chart; `widths` are those of the longest label and the longest value, in cells."""
+        label_width, value_width = widths
+        self.canvas, width = canvas, canvas.width
         self.highlighted = view.highlighted
         self.label_width = min(label_width, int(_MAX_LABEL_SHARE * width))
         self.left = self.label_width + 4
-        self.bar_width = width - self.left - _VALUE_CELLS
+        self.bar_width = width - self.left - max(_MIN_VALUE_CELLS, value_width + 1)
         values = [value for line in lines if math.isfinite(value := float(line.series.y[0]))]
         self.low, self.high = min([0.0, *values]), max([0.0, *values])
 

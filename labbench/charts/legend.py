@@ -18,7 +18,7 @@ from labbench.charts.plot.braille import Canvas
 from labbench.charts.series import Curve, Series
 from labbench.charts.smoothing_spec import parse_smoothing
 from labbench.charts.ticks import MAX_CLOCK_SECONDS, MIN_CLOCK_SECONDS, clamp
-from labbench.charts.view import MAX_SEPARATE_LINES, ChartView, XAxis
+from labbench.charts.view import ChartView, XAxis, resolve_display
 
 MIN_SIDE_LEGEND_WIDTH = 110
 """Minimum width of a chart, in cells, to place the legend beside the plot."""
@@ -26,8 +26,8 @@ _MAX_SIDE_WIDTH = 64
 _MEAN = "mean of steps"
 _MIN_HEIGHT_WITH_LEGEND = 7
 """Minimum height of a chart, in cells, with a legend above the plot."""
-_GLYPH_CELLS, _VALUE_CELLS = 3, 11
-"""Widths of the glyph and of the value of an entry above the plot, with a space around them."""
+_GLYPH_CELLS, _VALUE_CELLS, _GROUP_VALUE_CELLS = 3, 11, 16
+"""Widths of the glyph and of the value of a run or group above the plot, with a space around them."""
 _MAX_TOP_LABEL = 30
 
 
@@ -41,10 +41,21 @@ class LegendEntry:
     slot: int
     label: str
     value: str
+    spread: str = ""
+    """Half width of a group's band, such as `±0.07`; "" for a run, and for a group of one run."""
     x: str = ""
     """Formatted x of the value, shown if it differs between entries; "" without a crosshair."""
     bright: bool = False
     """True for the highlighted line, or the only one."""
+
+    @property
+    def numbers(self) -> str:
+        """Value and spread."""
+        return f"{self.value} {self.spread}".rstrip()
+
+    def fit_numbers(self, width: int) -> str:
+        """Return value and spread, or the value alone, or `…`: the first that fits in `width` cells."""
+        return next((numbers for numbers in (self.numbers, self.value) if len(numbers) <= width), "…")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +83,7 @@ def line_entries(lines: PreparedLines, view: ChartView, max_entries: int) -> lis
             lines.lines[row].slot,
             lines.lines[row].label,
             value or "–",
-            _format_position(readouts[row], view),
+            x=_format_position(readouts[row], view),
             bright=alone or lines.lines[row].key == view.highlighted,
         )
         for row, value in zip(best, values, strict=True)
@@ -137,11 +148,9 @@ def group_entries(groups: Sequence[LineGroup], lines: PreparedLines, view: Chart
     entries = []
     for row, (group, value) in enumerate(zip(groups, text.format_numbers(means), strict=True)):
         half = float(bands.high[row, 0]) / 2 - float(bands.low[row, 0]) / 2
-        shown = (
-            f"{value} ±{_format_half_width(half)}" if value and half > 1e-12 * abs(means[row] or 0.0) else value or "–"
-        )
-        label = f"{group.label} ×{len(group.rows)}"
-        entries.append(LegendEntry(_rank_of_value(means[row], view), group.glyph, group.slot, label, shown))
+        spread = f"±{_format_half_width(half)}" if value and half > 1e-12 * abs(means[row] or 0.0) else ""
+        label, rank = f"{group.label} ×{len(group.rows)}", _rank_of_value(means[row], view)
+        entries.append(LegendEntry(rank, group.glyph, group.slot, label, value or "–", spread))
     return sorted(entries, key=lambda entry: entry.rank)
 
 
@@ -191,11 +200,12 @@ def top_legend_rows(lines: Sequence[Line], view: ChartView, width: int, height: 
     """Return the number of rows of the legend above the plot; it does not change with the crosshair."""
     if not lines or height < _MIN_HEIGHT_WITH_LEGEND:
         return 0
-    n_entries = len(lines)
-    if n_entries > MAX_SEPARATE_LINES:
+    n_entries, label_width, value_cells = len(lines), _longest_label(lines), _VALUE_CELLS
+    if resolve_display(view.display, len(lines)) == "groups":
         slots = [slot for slot, _ in group_lines(lines).values()]
         n_entries = sum(slot != OTHER_SLOT for slot in slots) + (OTHER_SLOT in slots)
-    columns = max(1, width // _entry_width(_longest_label(lines), width, names=view.names))
+        label_width, value_cells = label_width + len(f" ×{len(lines)}"), _GROUP_VALUE_CELLS
+    columns = max(1, width // _entry_width(label_width * view.names, value_cells, width))
     return min(-(-n_entries // columns), max(1, height // 4) if view.names else 1)
 
 
@@ -204,9 +214,9 @@ def _longest_label(lines: Sequence[Line]) -> int:
     return max(map(text.cell_width, labels), default=0)
 
 
-def _entry_width(label_width: int, width: int, *, names: bool) -> int:
+def _entry_width(label_width: int, value_cells: int, width: int) -> int:
     """Return the width of an entry above the plot, with the gap to the next one."""
-    return _GLYPH_CELLS + min(label_width * names, _MAX_TOP_LABEL, max(3, width - 16)) + _VALUE_CELLS
+    return _GLYPH_CELLS + min(label_width, _MAX_TOP_LABEL, max(3, width - value_cells - 5)) + value_cells
 
 
 def draw_top_legend(
@@ -230,7 +240,10 @@ def draw_top_legend(
 
 def _draw_named_entries(canvas: Canvas, entries: Sequence[LegendEntry], title_width: int, total: int) -> None:
     """Draw glyphs, names and values in columns of equal width."""
-    entry_width = _entry_width(max(text.cell_width(entry.label) for entry in entries), canvas.width, names=True)
+    nominal = _GROUP_VALUE_CELLS if any(entry.spread for entry in entries) else _VALUE_CELLS
+    value_cells = max([nominal, *(len(entry.numbers) + 2 for entry in entries)])
+    value_cells = min(value_cells, max(_VALUE_CELLS, canvas.width - _GLYPH_CELLS - 3))
+    entry_width = _entry_width(max(text.cell_width(entry.label) for entry in entries), value_cells, canvas.width)
     columns = max(1, canvas.width // entry_width)
     cells = [(column * entry_width, row) for row in range(canvas.height) for column in range(columns)]
     cells = cells[-(-title_width // entry_width) :]
@@ -240,23 +253,23 @@ def _draw_named_entries(canvas: Canvas, entries: Sequence[LegendEntry], title_wi
         canvas.put(column + 1, row, f"and {total - len(cells)} more", LABEL)
     for entry, (column, row) in zip(entries, cells, strict=False):
         _draw_glyph(canvas, column, row, entry)
-        label = text.fit_to_width(entry.label, entry_width - _GLYPH_CELLS - _VALUE_CELLS)
+        label = text.fit_to_width(entry.label, entry_width - _GLYPH_CELLS - value_cells)
         ink = TEXT if entry.bright else LABEL
         canvas.put(column + _GLYPH_CELLS, row, label, ink, widths=text.cell_widths(label))
-        value = entry.value[: _VALUE_CELLS - 2]
-        canvas.put(column + entry_width - _VALUE_CELLS + 1, row, value, TEXT if title_width else ink)
+        numbers = entry.fit_numbers(min(value_cells - 2, canvas.width - column - entry_width + value_cells - 1))
+        canvas.put(column + entry_width - value_cells + 1, row, numbers, TEXT if title_width else ink)
 
 
 def _draw_values(canvas: Canvas, entries: Sequence[LegendEntry], column: int, total: int) -> None:
     """Draw glyphs and values in one row, as many as fit."""
     for index, entry in enumerate(entries):
         rest = f" +{total - index}"
-        width = _GLYPH_CELLS + len(entry.value)
+        width = _GLYPH_CELLS + len(entry.numbers)
         if column + width + (len(rest) if index < total - 1 else 0) > canvas.width:
             canvas.put(column, 0, rest, LABEL)
             return
         _draw_glyph(canvas, column, 0, entry)
-        canvas.put(column + _GLYPH_CELLS, 0, entry.value, TEXT if entry.bright else LABEL)
+        canvas.put(column + _GLYPH_CELLS, 0, entry.numbers, TEXT if entry.bright else LABEL)
         column += width + 1
 
 
@@ -275,7 +288,7 @@ def draw_side_legend(
     total = total or len(entries)
     entries = entries[: max_entries - 1] if total > min(max_entries, len(entries)) else entries
     hidden = total - len(entries)
-    values = text.align_decimal_points([entry.value for entry in entries])
+    values = text.align_decimal_points([entry.numbers for entry in entries])
     x_texts = [entry.x for entry in entries]
     if len(set(x_texts)) == 1:
         x_texts = [""] * len(x_texts)

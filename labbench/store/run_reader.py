@@ -92,8 +92,11 @@ class RunReader:
         return metrics[metric][1] if metric in metrics else default_goal(metric)
 
     def declared_goals(self) -> dict[str, Goal]:
-        """Return the goals that a grid, a script, a task or `labbench define` has declared, by metric."""
-        query = f"SELECT name, goal FROM metrics WHERE goal IN {GOALS}"
+        """Return the goals that a grid, a script, a task or `labbench define` has declared, by metric.
+
+        The metrics are in the order in which they were first declared or logged.
+        """
+        query = f"SELECT name, goal FROM metrics WHERE goal IN {GOALS} ORDER BY id"
         return dict(self._connection.read(lambda connection: connection.execute(query).fetchall()))
 
     def logs(self, key: str, *, styled: bool = False) -> list[str]:

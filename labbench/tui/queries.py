@@ -18,7 +18,7 @@ from labbench.configs import ConfigKeys
 from labbench.errors import FilterError, InputError, LabbenchError, as_labbench_error
 from labbench.filters import parser
 from labbench.filters.parser import And, Comparison, Filter
-from labbench.metrics import Goal, charted_metrics, ranking_metrics
+from labbench.metrics import Goal, default_metric, ranking_metrics
 from labbench.records import RunRecord, Status
 from labbench.store.reader import Reader
 from labbench.store.series.curves import CurveRequest
@@ -43,7 +43,7 @@ class Query:
     expression: str = ""
     """Filter expression."""
     metric: str | None = None
-    """Metric of the chart and the first columns; None for the first by `metric_rank`."""
+    """Metric of the chart and the first columns; None for `default_metric`."""
     sort: str | None = None
     """Sort expression of a column; None for the metric's best value, best first."""
     descending: bool = False
@@ -122,14 +122,15 @@ def read_snapshot(path: Path, query: Query, *, record_keys: Collection[str], row
         if query.group:
             condition = parser.present_code(condition)
         metrics = reader.metrics(condition)
+        first_metric = default_metric(metrics, reader.declared_goals())
         try:
-            snapshot = _query_snapshot(reader, condition, _fill_defaults(query, metrics), metrics, record_keys, rows)
+            filled = _fill_defaults(query, metrics, first_metric)
+            snapshot = _query_snapshot(reader, condition, filled, metrics, record_keys, rows)
         except FilterError:
             raise
         except InputError:  # the sort column no longer exists
-            snapshot = _query_snapshot(
-                reader, condition, _fill_defaults(replace(query, sort=None), metrics), metrics, record_keys, rows
-            )
+            filled = _fill_defaults(replace(query, sort=None), metrics, first_metric)
+            snapshot = _query_snapshot(reader, condition, filled, metrics, record_keys, rows)
         return snapshot if snapshot.keys else replace(snapshot, name_note="; ".join((*notes.missing, *notes.ambiguous)))
 
 
@@ -224,10 +225,8 @@ def _find_stars(
     return frozenset(stars)
 
 
-def _fill_defaults(query: Query, metrics: Mapping[str, Goal]) -> Query:
-    metric = query.metric
-    if metric not in metrics:
-        metric = next(iter(charted_metrics(metrics)), None)
+def _fill_defaults(query: Query, metrics: Mapping[str, Goal], first_metric: str | None) -> Query:
+    metric = query.metric if query.metric in metrics else first_metric
     if metric is None:
         return replace(query, metric=None, sort=query.sort or "created")
     if query.sort is None:

@@ -332,7 +332,7 @@ def test_of_many_lines_the_best_groups_have_colours_and_the_others_are_grey() ->
 
     lines = [member("best", seed, 1.0, 1) for seed in range(3)] + [member("second", seed, 2.0, 2) for seed in range(3)]
     lines += [member(f"other {number}", seed, 3.0 + number, OTHER_SLOT) for number in range(10) for seed in range(3)]
-    runs = ChartRenderer().draw(lines, ChartView(), 80, 20)
+    runs = ChartRenderer().draw(lines, ChartView(), 80, 24)
     styles = {ink if slot_and_style(ink) is None else slot_and_style(ink) for row in runs for _, ink in row}
     assert {(1, BAND), (1, LINE), (2, LINE), OTHER} <= styles
     text = "\n".join("".join(part for part, _ in row) for row in runs)
@@ -361,3 +361,35 @@ def test_a_pruned_run_is_dim_unless_it_is_highlighted() -> None:
     assert {(1, LINE), (2, BAND)} <= styles
     highlighted = {slot_and_style(ink) for ink in inks([kept, pruned], ChartView(highlighted="pruned"))}
     assert (2, BRIGHT) in highlighted
+
+
+@pytest.mark.parametrize("width", [30, 44, 60, 109, 160])
+def test_the_numbers_of_groups_are_whole_or_left_out(width: int) -> None:
+    values = {"first": (0.1213, 0.1301, 0.1257), "second": (0.1427, 0.1627, 0.1527), "third": (0.1737, 0.1907, 0.1822)}
+    lines = [
+        replace(line(f"{group} {seed}", [3.0, value], slot=slot), group=group)
+        for slot, (group, members) in enumerate(values.items(), start=1)
+        for seed, value in enumerate(members)
+    ]
+    view = ChartView(display="groups")
+    whole = set(re.findall(r"±\S+", "\n".join(rows(lines, view, size=(200, 16)))))
+    assert whole
+    assert all(float(number[1:]) > 0 for number in whole)
+    drawn = "\n".join(rows(lines, view, size=(width, 16)))
+    assert set(re.findall(r"±\S*", drawn)) <= whole
+    assert set(re.findall(r"0\.1\d\d+", drawn)) <= {"0.1257", "0.1527", "0.1822"}
+
+
+def test_a_group_of_one_run_has_no_interval() -> None:
+    lines = [replace(line(f"a{seed}", [3.0, 1.0 + seed / 10]), group="a") for seed in range(3)]
+    lines.append(replace(line("b", [3.0, 2.0], slot=2), group="b"))
+    drawn = rows(lines, ChartView(display="groups"), size=(160, 16))
+    assert any(re.search(r"a ×3 +1\.1\d* ±", row) for row in drawn)
+    assert any(re.search(r"b ×1 +2\.0*(?! ±)", row) for row in drawn)
+    assert not any(re.search(r"b ×1.*±", row) for row in drawn)
+
+
+def test_the_values_of_bars_are_whole() -> None:
+    lines = [line("a", [-654321.0987]), line("b", [0.0123], slot=2)]
+    drawn = "\n".join(rows(lines))
+    assert "-654321.0987" in drawn

@@ -31,7 +31,7 @@ def grid_of_runs(path: Path) -> list[RunRecord]:
         for seed in (0, 1)
     ]
     with Writer(path) as writer:
-        goals = {"val/accuracy": "max", "val/loss": "min"}
+        goals = {"val/loss": "min", "val/accuracy": "max"}
         runs = writer.queue(Submission("optimizers", "digits", goals), new_runs)
         for run in writer.claim([run.key for run in runs[:10]]):
             writer.write(_run_events(run))

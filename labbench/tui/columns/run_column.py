@@ -106,11 +106,12 @@ class RunColumn:
         return f"{self.title} {text.clean(self.metric)}" if self.metric else self.title
 
     def fit_cell(self, cell: str) -> str:
-        """Return a cell's text padded or truncated to the column's width."""
+        """Return a cell's text in the column's width: padded, or cut if it is not a number."""
         if not self.numeric:
             return text.fit_to_width(cell, self.width)
         whole, rest = text.split_at_decimal_point(cell)
-        return text.fit_to_width(whole + rest.ljust(self.after_point), self.width, right=True)
+        aligned = whole + rest.ljust(self.after_point)
+        return text.fit_number(aligned if text.cell_width(aligned) <= self.width else cell, self.width, right=True)
 
     def exported(self, run: RunRecord) -> Any:
         """Return the value of a run with all digits."""

@@ -10,7 +10,7 @@ from typing import Any
 from labbench import text
 from labbench.metrics import Goal, charted_metrics, default_goal
 from labbench.records import RunRecord
-from labbench.text import NumberFormat, format_setting_cell
+from labbench.text import NumberFormat
 from labbench.tui.columns.run_column import RunColumn
 from labbench.tui.groups import RunGroup
 
@@ -199,10 +199,10 @@ def _best_step_cell(metric: str, goal: Goal) -> Callable[[RunRecord], str]:
 
 def _setting_column(key: str, *, optional: bool = False) -> RunColumn:
     def cell(run: RunRecord) -> str:
-        return format_setting_cell(run.config[key]) if key in run.config else ""
+        return text.format_setting(run.config[key]) if key in run.config else ""
 
     def group_cell(group: RunGroup) -> str:
-        return format_setting_cell(group.settings[key]) if group.settings.get(key) is not None else ""
+        return text.format_setting(group.settings[key]) if group.settings.get(key) is not None else ""
 
     def value(run: RunRecord) -> Any:
         setting = run.config.get(key)

@@ -88,7 +88,7 @@ class CompareScreen(ChartScreen[ComparedRuns]):
         self._compared = answer
         metrics = charted_metrics(answer.metrics)
         if self._metric not in metrics:
-            preferred = self.session.query.metric
+            preferred = self.session.query.metric or self.session.shown_metric
             self._metric = preferred if preferred in metrics else metrics[0] if metrics else None
         self._show_sheet()
         self._show_chart()

@@ -8,7 +8,6 @@ from labbench import text
 from labbench.charts.glyphs import SERIES_GLYPHS, STATUS_GLYPHS
 from labbench.metrics import Goal, ranking_metrics
 from labbench.records import RunRecord
-from labbench.text import format_setting_cell
 from labbench.tui.charts.labels import run_labels
 from labbench.tui.seed_noise import SeedNoise
 from labbench.tui.widgets.text_grid import GridCell, GridRow
@@ -62,7 +61,7 @@ def _status(run: RunRecord) -> GridCell:
 
 
 def _setting_row(runs: Sequence[RunRecord], key: str) -> GridRow:
-    values = [format_setting_cell(run.config[key]) if key in run.config else "not set" for run in runs]
+    values = [text.format_setting(run.config[key]) if key in run.config else "not set" for run in runs]
     cells = [GridCell(values[0])]
     cells += [GridCell("=", "secondary") if value == values[0] else GridCell(value, bold=True) for value in values[1:]]
     return GridRow(GridCell(text.clean(key), "secondary"), cells)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -178,10 +179,11 @@ class GridScreen(EditScreen[GridState]):
                 GridCell(text.format_duration(run.seconds), "secondary"),
             ]
             rows.append(GridRow(GridCell(f"{style.glyph} {text.clean(run.name)}", style.colour), cells, run.key))
-        failed, live = len(self._state.failed), len(self._state.live)
-        counts = Content.assemble((f"{failed} failed or stopped", "bold"), (f"  {live} running", "$secondary"))
+        statuses = Counter(run.status for run in self._state.failed)
+        ended = ", ".join(f"{count} {status}" for status, count in statuses.items()) or "0 failed"
+        counts = Content.assemble((ended, "bold"), (f"  {len(self._state.live)} running", "$secondary"))
         set_titles(self._list, title=counts)
-        head = ["run", "last line of the traceback, or reason", "wall time"]
+        head = ["run", "reason", "wall time"]
         self.set_class(not rows, "-calm")
         self._list.show([GridCell(title) for title in head] if rows else [], rows)
         self._show_traceback()

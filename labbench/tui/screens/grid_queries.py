@@ -12,7 +12,7 @@ from labbench import text
 from labbench.configs import canonical_json
 from labbench.filters import parser
 from labbench.filters.parser import And, Comparison, Filter
-from labbench.metrics import Goal, ranking_metrics
+from labbench.metrics import Goal, default_metric, ranking_metrics
 from labbench.records import NEW_SEED_TAG, RunRecord
 from labbench.store.reader import Reader
 from labbench.tui.screens.heatmap import MetricHeatMap
@@ -66,7 +66,7 @@ def read_grid_state(
     metrics = reader.metrics(condition)
     differing = reader.differing(condition)
     names = ranking_metrics(metrics)
-    chosen = metric if metric in names else names[0] if names else None
+    chosen = metric if metric in names else default_metric(metrics, reader.declared_goals()) if names else None
     keys = _choose_heat_keys(reader, condition, differing, preferred) if chosen else ()
     heat = None
     if chosen is not None and keys:

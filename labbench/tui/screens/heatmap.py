@@ -13,7 +13,6 @@ from labbench.charts.glyphs import STATUS_GLYPHS
 from labbench.configs import canonical_json
 from labbench.metrics import Goal
 from labbench.records import Status
-from labbench.text import format_setting_cell
 from labbench.tui.groups import metric_stats
 from labbench.tui.widgets.text_grid import GridCell, GridRow
 
@@ -124,7 +123,7 @@ def _format_setting(value: str) -> str:
     if not value:
         return ""
     setting = json.loads(value)
-    return "–" if setting is None else text.clean(format_setting_cell(setting))
+    return "–" if setting is None else text.format_setting(setting)
 
 
 def _sort_values(values: set[str]) -> list[str]:

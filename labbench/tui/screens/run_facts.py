@@ -13,7 +13,6 @@ from labbench.charts.glyphs import STATUS_GLYPHS
 from labbench.metrics import counts_by_last, default_goal, is_axis, metric_rank
 from labbench.portraits.file import Portrait
 from labbench.records import RunRecord
-from labbench.text import format_setting_cell
 from labbench.tui.screens.run_queries import RunDetail
 
 _NAME_CELLS = 17
@@ -135,7 +134,7 @@ _MIN_METRIC_WIDTH, _MAX_METRIC_WIDTH = 10, 24
 
 def _config(run: RunRecord, width: int) -> list[Content]:
     """Return keys and values, in two columns if they fit; long values come last."""
-    pairs = [_fact_line(key, format_setting_cell(value)) for key, value in run.config.items()]
+    pairs = [_fact_line(key, text.format_setting(value)) for key, value in run.config.items()]
     if width < 64 or len(pairs) < 8:
         return pairs
     long_pairs = [pair for pair in pairs if pair.cell_length > width // 2 - 2]

@@ -15,7 +15,7 @@ from textual.worker import get_current_worker
 
 from labbench import text
 from labbench.filters import parser
-from labbench.metrics import Goal, ranking_metrics
+from labbench.metrics import Goal, default_metric, ranking_metrics
 from labbench.store.reader import Reader
 from labbench.tui.clipboard import TableRows
 from labbench.tui.screens.base import DataScreen, stop_if_cancelled
@@ -145,9 +145,9 @@ def _read_answer(
     condition = parser.present_code(parser.parse(expression))
     metrics = reader.metrics(condition)
     names = ranking_metrics(metrics)
-    if not names:
+    chosen = metric if metric in names else default_metric(metrics, reader.declared_goals()) if names else None
+    if chosen is None:
         return WhyState(metrics)
-    chosen = metric if metric in names else names[0]
     counts = tuple(reader.status_counts(condition).items())
     cache_key = (expression, chosen, metrics[chosen], counts)
     if cache_key == cached.cache_key:

@@ -13,7 +13,6 @@ from textual.widget import Widget
 from textual.widgets import Input
 
 from labbench import text
-from labbench.text import format_setting_cell
 from labbench.tui.widgets.partial_drawing import StaticText
 
 
@@ -30,7 +29,7 @@ class ConstantLine(StaticText):
     def show(self, constant: Mapping[str, Any]) -> None:
         """Show config keys with their values."""
         self.constant = constant
-        pairs = (f"{text.clean(key)} {format_setting_cell(value)}" for key, value in constant.items())
+        pairs = (f"{text.clean(key)} {text.format_setting(value)}" for key, value in constant.items())
         self.update(Content("constant: " + ", ".join(pairs) if constant else ""))
 
     async def on_click(self) -> None:

@@ -76,14 +76,17 @@ class RowLayout:
         """Width of the cells that stay in view: mark, status and name."""
         return LEAD_CELLS + self.name_width
 
-    def end_of_whole_columns(self, end: int) -> int:
-        """Return `end`, a cell of a row, or the start of a column of numbers that it cuts: they would read wrong."""
-        start = self.frozen_width
+    def whole_columns(self, start: int, end: int) -> tuple[int, int]:
+        """Return a range of the cells of a row without the columns of numbers that it cuts: they would read wrong."""
+        first, last, left = start, end, self.frozen_width
         for column in self.columns[1:]:
-            if start < end < start + GAP_CELLS + column.width and column.numeric:
-                return start
-            start += GAP_CELLS + column.width
-        return end
+            right = left + GAP_CELLS + column.width
+            if column.numeric and left + GAP_CELLS < start < right:
+                first = right
+            if column.numeric and left < end < right:
+                last = left
+            left = right
+        return first, last
 
 
 class RowPainter:

@@ -270,7 +270,12 @@ class RunRows(ScrollView, can_focus=True):
     def _visible_part(self, strip: Strip, width: int, *, highlighted: bool = False) -> Strip:
         """Return the visible part of a row: the frozen cells, then the cells at the scroll position."""
         layout, scrolled = self._row_layout, self.scroll_offset.x
-        start, end_of_view = layout.frozen_width + scrolled, layout.end_of_whole_columns(scrolled + width)
-        cells = [strip.crop(0, layout.frozen_width), strip.crop(start, max(start, end_of_view))]
+        start = layout.frozen_width + scrolled
+        first, last = layout.whole_columns(start, scrolled + width)
         end = self._painter.style("foreground", lit=0.22 if highlighted else 0.0)
+        cells = [
+            strip.crop(0, layout.frozen_width),
+            Strip.blank(first - start, end),
+            strip.crop(first, max(first, last)),
+        ]
         return Strip.join(cells).adjust_cell_length(width, end)

@@ -185,7 +185,7 @@ class TextGrid(ScrollView, can_focus=True):
             return Strip([Segment(text.fit_to_width(" " + message, width), self._style("secondary"))], width)
         if y == 0:
             cells = [GridCell(cell.text, "secondary", bold=True) for cell in self.titles]
-            titles, frozen = self._visible_part(self._line(cells, None), width), self._widths[0] + _GAP_CELLS
+            titles, frozen = self._visible_part(cells, None, width), self._widths[0] + _GAP_CELLS
             end = self.virtual_size.width - _GAP_CELLS
             return mark_hidden(titles, frozen, self.scroll_offset.x, end, self._style("primary", bold=True))
         index = self.scroll_offset.y + y - 1
@@ -194,26 +194,30 @@ class TextGrid(ScrollView, can_focus=True):
         row = self.rows[index]
         lit = self.column if index == self.row else None
         blank = [GridCell()] * (len(self.titles) - 1 - len(row.cells))
-        return self._visible_part(self._line([row.label, *row.cells, *blank], lit), width)
+        return self._visible_part([row.label, *row.cells, *blank], lit, width)
 
-    def _line(self, cells: Sequence[GridCell], lit: int | None) -> list[Segment]:
-        """Return the cells of a row side by side; `lit` is the cursor's column, None outside the cursor's row."""
-        segments = []
+    def _line(self, cells: Sequence[GridCell], lit: int | None, visible: range) -> list[Segment]:
+        """Return the cells of a row side by side.
+
+        `lit` is the cursor's column, None outside the cursor's row. Only the cells `visible` of the row are drawn: the
+        text of a cell that they do not hold as a whole is cut with an ellipsis, a number is left out.
+        """
+        segments, start = [], 0
         for index, (cell, width) in enumerate(zip(cells, self._widths, strict=True)):
             at_cursor = lit is not None and index == lit + 1
             tint = 0.0 if lit is None else 0.42 if at_cursor else 0.14
             style = self._style(cell.colour, bold=cell.bold or at_cursor, lit=tint, heat=cell.heat)
-            segments.append(
-                Segment(text.fit_to_width(cell.text, width), style + Style.from_meta({"column": max(0, index - 1)}))
-            )
+            words = _visible_words(cell.text, start, width, visible if index else range(width))
+            segments.append(Segment(words, style + Style.from_meta({"column": max(0, index - 1)})))
+            start += width + _GAP_CELLS
             segments.append(Segment(" " * _GAP_CELLS, self._style("foreground", lit=0.0 if lit is None else 0.14)))
         return segments
 
-    def _visible_part(self, segments: list[Segment], width: int) -> Strip:
+    def _visible_part(self, cells: Sequence[GridCell], lit: int | None, width: int) -> Strip:
         """Return the visible part of a row: the label, then the cells at the scroll position."""
-        strip = Strip(segments)
         frozen = min(self._widths[0] + _GAP_CELLS, width)
         start = frozen + self.scroll_offset.x
+        strip = Strip(self._line(cells, lit, range(start, start + max(0, width - frozen))))
         rest = strip.crop(start, start + max(0, width - frozen))
         return Strip.join([strip.crop(0, frozen), rest]).adjust_cell_length(width, self._style("foreground"))
 
@@ -227,3 +231,12 @@ class TextGrid(ScrollView, can_focus=True):
         if lit:
             background = background.blend(Color.parse(variables["primary"]), lit if self.has_focus else lit / 2)
         return Style(color=Color.parse(variables[colour]).rich_color, bgcolor=background.rich_color, bold=bold)
+
+
+def _visible_words(words: str, start: int, width: int, visible: range) -> str:
+    """Return the text of a cell of `width` cells at `start`, so that its part in `visible` shows no cut number."""
+    hidden_left = min(width, max(0, visible.start - start))
+    room = max(0, min(width - hidden_left, visible.stop - start - hidden_left))
+    if room == width or (text.cell_width(words) <= room and not hidden_left):
+        return text.fit_to_width(words, width)
+    return " " * hidden_left + text.fit_number(words, room) + " " * (width - hidden_left - room)

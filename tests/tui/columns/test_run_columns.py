@@ -55,7 +55,7 @@ def test_a_row_has_the_chart_metric_and_the_settings_that_differ() -> None:
         "best step val/loss": "170",
         "curve val/loss": "",
         "lr": "0.01",
-        "batchnorm": "✓",
+        "batchnorm": "true",
         "optimizer": "adam",
         "momentum": "",
         "took": "2m05s",
@@ -100,7 +100,7 @@ def test_a_column_grows_to_fit_its_cells_and_never_shrinks() -> None:
     assert column.width == 6
     assert column.fit_title() == "    lr"
     column.fixed_width = 3
-    assert (column.fit_cell("0.001"), column.fit_title()) == ("0.…", " lr")
+    assert (column.fit_cell("0.001"), column.fit_title()) == ("  …", " lr")
 
 
 def test_measured_values_of_a_column_share_a_format() -> None:
@@ -158,3 +158,11 @@ def test_runs_of_several_databases_can_be_sorted_by_their_source(tmp_path: Path)
     assert [run.source for run in snapshot.records] == sorted(map(str, paths))
     for context in (ColumnContext(), ColumnContext(["source"], has_sources=True)):  # none, or a config key's
         assert [column.sort for column in run_columns(context) if column.id == "source"] == [None]
+
+
+def test_a_number_that_does_not_fit_is_replaced_and_not_cut() -> None:
+    column = RunColumn("best:loss", "best", None, fixed_width=6)
+    assert column.fit_cell("1.584e-2") == "     …"
+    assert column.fit_cell("0.1234") == "0.1234"
+    words = RunColumn("optimizer", "optimizer", None, numeric=False, fixed_width=6)
+    assert words.fit_cell("momentum") == "momen…"

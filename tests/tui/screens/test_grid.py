@@ -43,6 +43,23 @@ def test_the_heat_map_uses_the_chosen_keys_and_counts_diverged_runs(database: Pa
     use(database, look)
 
 
+@pytest.mark.parametrize("width", [34, 38, 41, 44, 47])
+def test_a_narrow_terminal_leaves_numbers_of_the_heat_map_out_and_never_cuts_them(database: Path, width: int) -> None:
+    numbers: dict[int, set[str]] = {}
+
+    async def look(pilot: Pilot[None]) -> None:
+        for keys in (["3"], ["right"], ["right"]):
+            now = await press(pilot, *keys)
+            rows = [row for row in now.splitlines() if re.match(r"│(adam|sgd) ", row)]
+            shown = re.findall(r"\d[\d.e-]*", " ".join(row.replace("✗1", "") for row in rows))
+            numbers.setdefault(pilot.app.size.width, set()).update(shown)
+
+    use(database, look, size=(120, 40))
+    use(database, look, size=(width, 40))
+    assert numbers[width]
+    assert numbers[width] <= numbers[120]
+
+
 def test_a_heat_map_shows_one_experiment_and_the_filter(tmp_path: Path) -> None:
     database = tmp_path / "runs.db"
     with Writer(database) as writer:
@@ -85,7 +102,7 @@ def test_failures_are_those_of_the_filter(database: Path) -> None:
         await press(pilot, "f")
         await type_in(pilot, "optimizer=adam")
         now = await press(pilot, "enter", "3")
-        assert "1 failed or stopped" in now
+        assert "1 failed  0 running" in now
         assert "ValueError" not in now
 
     use(database, look)

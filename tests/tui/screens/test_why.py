@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 from textual.pilot import Pilot
 
-from helpers.golden import SIZES, compare, golden_name, press, type_in, use, wait_for_words
+from helpers.golden import SIZES, compare, golden_name, press, screen, type_in, use, wait_for_words
+from helpers.store_samples import points
 from helpers.tui_samples import grid_of_runs
+from labbench.records import Finished, NewRun, Started, Submission
+from labbench.store.writer import Writer
 from labbench.tui.screens.base import ReadCancelled
 
 
@@ -71,3 +74,22 @@ def test_quitting_does_not_wait_for_an_analysis(database: Path, key: str, monkey
 
     use(database, look)
     assert ended == ["cancelled"]
+
+
+def test_all_screens_open_on_the_first_declared_metric(tmp_path: Path) -> None:
+    database = tmp_path / "runs.db"
+    with Writer(database) as writer:
+        pairs = [(lr, seed) for lr in (1, 2) for seed in (0, 1)]
+        new_runs = [NewRun(f"lr={lr} s{seed}", {"lr": lr, "seed": seed}, f"{lr} {seed}") for lr, seed in pairs]
+        runs = writer.queue(Submission("declared", "digits", {"gap/loss": "min", "val/accuracy": "max"}), new_runs)
+        for run in writer.claim([run.key for run in runs]):
+            measured = [points(run, name, [0.5]) for name in ("val/loss", "gap/loss", "val/accuracy")]
+            ended = Finished(run.key, 1, "finished", "all epochs")
+            writer.write([Started(run.key, 1, "box", 1, "cpu"), *measured, ended])
+
+    async def look(pilot: Pilot[None]) -> None:
+        assert "sorted by best val/accuracy" in screen(pilot)
+        assert "best val/accuracy" in await press(pilot, "3")
+        assert "why val/accuracy" in await press(pilot, "4")
+
+    use(database, look)
