@@ -6,7 +6,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from labbench import text
@@ -27,6 +27,15 @@ class SampleStats:
     spread: float | None
     """Sample standard deviation; None for a single value."""
 
+    @property
+    def half_width(self) -> float | None:
+        """Half the width of the 95 % interval of the mean (Student's t), as charts draw it; None for a single value."""
+        if self.spread is None:
+            return None
+        from labbench.analysis.distributions import t_quantile  # takes 50 ms, which would delay the first paint
+
+        return t_quantile(0.975, self.n - 1) * self.spread / math.sqrt(self.n)
+
 
 @dataclass(frozen=True, slots=True)
 class RunGroup:
@@ -35,6 +44,8 @@ class RunGroup:
     id: str
     settings: Mapping[str, Any]
     """Values of the config keys that runs are grouped by."""
+    name: str
+    """Settings in which it differs from the other groups, as short as in the names of runs."""
     keys: tuple[str, ...]
     """Keys of its runs, in table order."""
     statuses: Mapping[Status, int] = field(default_factory=dict)
@@ -47,15 +58,8 @@ class RunGroup:
     """True if its runs are shown as rows below it."""
 
     def label(self) -> str:
-        """Return its settings as text, with a marker for open or closed."""
-        parts = [f"{text.clean(key)} {_format_setting(value)}" for key, value in self.settings.items()]
-        return f"{'▾' if self.is_open else '▸'} {' · '.join(parts)}"
-
-
-def _format_setting(value: Any) -> str:
-    if value is None:
-        return "–"
-    return str(value).lower() if isinstance(value, bool) else text.format_setting(value)
+        """Return its name with a marker for open or closed."""
+        return f"{'▾' if self.is_open else '▸'} {self.name}"
 
 
 def group_rows(
@@ -74,7 +78,23 @@ def group_rows(
     members: dict[str, list[tuple[Any, ...]]] = {}
     for row in rows:
         members.setdefault(canonical_json(json.loads(row[1])), []).append(row)
-    return [_make_group(settings, by, headings, runs, opened, sources) for settings, runs in members.items()]
+    groups = [_make_group(settings, by, headings, runs, opened, sources) for settings, runs in members.items()]
+    names = _group_names([group.settings for group in groups], by)
+    return [replace(group, name=name) for group, name in zip(groups, names, strict=True)]
+
+
+def _group_names(settings: Sequence[Mapping[str, Any]], by: Sequence[str]) -> list[str]:
+    """Return a name for each group: its value of the only key, or else what differs, as in the names of runs."""
+    if len(by) == 1 or len(settings) == 1:
+        return [" · ".join(_spell_setting(key, value) for key, value in each.items()) for each in settings]
+    from labbench.grid.names import make_names  # imported when runs are grouped, not before the first paint
+
+    configs = [{key: value for key, value in each.items() if value is not None} for each in settings]
+    return list(map(text.clean, make_names(configs, {}, axes=by, same="all")))
+
+
+def _spell_setting(key: str, value: Any) -> str:
+    return f"{text.clean(key)} {'–' if value is None else text.format_setting(value)}"
 
 
 def _make_group(
@@ -96,6 +116,7 @@ def _make_group(
     return RunGroup(
         id=_GROUP_ID_PREFIX + settings,
         settings=dict(zip(by, json.loads(settings), strict=False)),
+        name="",
         keys=tuple(row[0] for row in rows),
         statuses={status: counts[status] for status in STATUSES if counts[status]},
         means={heading: mean for heading, mean in means.items() if mean is not None},

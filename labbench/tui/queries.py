@@ -23,6 +23,7 @@ from labbench.records import RunRecord, Status
 from labbench.store.reader import Reader
 from labbench.store.series.curves import CurveRequest
 from labbench.tui.charts.labels import configuration_of
+from labbench.tui.drawn_runs import runs_of_first_groups
 from labbench.tui.groups import RunGroup, group_rows, sort_groups
 from labbench.tui.run_values import ValuesAt, values_at
 
@@ -96,7 +97,7 @@ class Snapshot:
     has_tags: bool = False
     """True if any matching run has a tag."""
     leaders: Sequence[str] = ()
-    """Keys of the best run of each of the best configurations, best first."""
+    """Keys of the runs drawn without marks: the best run of each of the best configurations, or the runs of groups."""
     values_at: ValuesAt = field(default_factory=dict)
     """Values at the steps of the query, of `records`."""
     name_note: str = ""
@@ -158,7 +159,7 @@ def _query_snapshot(
         else []
     )
     groups = sort_groups(groups, query.sort, descending=query.descending)
-    leaders = _find_leaders(reader, condition, query.metric, metrics)
+    leaders = runs_of_first_groups(groups) or _find_leaders(reader, condition, query.metric, metrics)
     keys = rows = [row[0] for row in values]
     if query.group:
         rows = [key for group in groups for key in (group.id, *(group.keys if group.is_open else ()))]

@@ -37,7 +37,7 @@ def test_every_run_is_in_one_group_and_groups_follow_the_order_of_their_first_ru
 
 def test_a_label_shows_the_settings_and_whether_the_group_is_open() -> None:
     adam, sgd, odd = groups()
-    labels = ["▾ optimizer adam · bn true", "▸ optimizer sgd · bn –", "▸ optimizer sgd · bn 1"]
+    labels = ["▾ adam bn=true", "▸ sgd", "▸ sgd bn=1"]
     assert [group.label() for group in groups(adam.id)] == labels
     assert len({adam.id, sgd.id, odd.id}) == 3
 
@@ -88,3 +88,24 @@ def test_mean_and_spread_scale_with_huge_and_tiny_numbers(factor: float) -> None
     assert scaled is not None
     assert scaled.mean == pytest.approx(plain.mean * factor)
     assert scaled.spread == pytest.approx(plain.spread * factor)
+
+
+def test_groups_of_one_key_are_named_by_key_and_value() -> None:
+    rows = [("a", "[0.0]", "finished", 1.0), ("b", "[0.3]", "finished", 2.0)]
+    names = [group.name for group in group_rows(rows, ["dropout"], [BEST], opened=(), sources={})]
+    assert names == ["dropout 0", "dropout 0.3"]
+
+
+def test_groups_of_several_keys_are_named_by_what_differs_like_runs() -> None:
+    settings = ['["sgd",0.3,0.0,false]', '["sgd",0.3,0.3,true]', '["sgd",0.3,0.3,false]']
+    rows = [(str(row), each, "finished", 1.0) for row, each in enumerate(settings)]
+    by = ["optimizer", "lr", "dropout", "batchnorm"]
+    names = [group.name for group in group_rows(rows, by, [BEST], opened=(), sources={})]
+    assert names == ["drop=0", "drop=0.3 bn", "drop=0.3"]
+
+
+def test_the_interval_of_a_group_is_that_of_its_mean_and_missing_for_one_run() -> None:
+    adam, sgd, _ = groups()
+    half_width = adam.means[BEST].half_width
+    assert half_width == pytest.approx(12.706, rel=1e-4)  # Student's t with one degree of freedom, over two runs
+    assert sgd.means[BEST].half_width is None

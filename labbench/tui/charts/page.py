@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from textual import on
 from textual.containers import Container
 
+from labbench import text
 from labbench.charts.glyphs import OTHER_SLOT
 from labbench.charts.ticks import MAX_AXIS_VALUE, clamp
 from labbench.charts.view import Box, Display, Range, ResolvedDisplay, XAxis, resolve_display
@@ -34,6 +35,8 @@ _LARGE_SCREEN = (160, 40)
 _MIN_TWO_COLUMNS = 64
 """Minimum width of a page in cells for all columns of its layout."""
 _STEEP_RATIO = 20.0
+_SPREAD_WORDS = {"95 %": "± 95 % of the mean", "std": "± standard deviation", "range": "from lowest to highest"}
+"""Meaning of the band of a group."""
 _MAX_LEADERS_IN_FULL = 100
 """Maximum number of runs of the best configurations that are read in full among very many runs."""
 
@@ -59,6 +62,7 @@ class ChartPage(SeriesContainer):
         """Colour slots of the runs by key, as drawn."""
         self._runs: Sequence[RunRecord] = ()
         self._marks: Mapping[str, int] = {}
+        self._group_names: Mapping[str, str] = {}
         self._leaders: tuple[object, dict[str, int]] = (None, {})
         self._highlighted: str | None = None
         self.goals: Mapping[str, Goal] = {}
@@ -83,8 +87,13 @@ class ChartPage(SeriesContainer):
         highlighted: str | None,
         metrics: Mapping[str, Goal],
         metric: str | None,
+        group_names: Mapping[str, str] | None = None,
     ) -> None:
-        """Show runs; `marks` are the colour slots of the marked ones, `metric` is the chosen metric."""
+        """Show runs; `marks` are the colour slots of the marked ones, `metric` is the chosen metric.
+
+        With `group_names`, by run key, the runs are drawn in these groups, whose runs have equal slots.
+        """
+        self._group_names = group_names or {}
         self._runs, self._marks, self._highlighted, self.goals = runs, marks, highlighted, metrics
         if self.settings.x_axis is None and metrics:
             without_epochs = [run for run in runs if run.summary and "epoch" not in run.summary and run.finished]
@@ -121,12 +130,13 @@ class ChartPage(SeriesContainer):
 
     def run_display(self, display: Display | None = None) -> ResolvedDisplay:
         """Return the display of the runs with `auto` resolved; default: the chosen display."""
-        return resolve_display(display or self.settings.display, len(self._runs))
+        display = display or self.settings.display
+        return "groups" if display == "auto" and self._group_names else resolve_display(display, len(self._runs))
 
     def _find_slots(self) -> Mapping[str, int]:
         """Return the slots of the marks, or of the best groups; the highlighted run has slot 0 if it has no other."""
         metric = self._default_metric or self.chosen_metric
-        if self.run_display() != "groups" or metric is None or metric not in self.goals:
+        if self._group_names or self.run_display() != "groups" or metric is None or metric not in self.goals:
             return self._marks
         key = [(run.key, run.attempt, run.summary.get(metric)) for run in self._runs], self.goals[metric]
         if self._leaders[0] != key:
@@ -149,7 +159,7 @@ class ChartPage(SeriesContainer):
 
     def _build_lines(self, metric: str, axis: XAxis) -> None:
         """Build the lines of a metric from its cached series."""
-        self._lines[metric] = self.series_cache.lines(self._runs, self.slots, metric, axis)
+        self._lines[metric] = self.series_cache.lines(self._runs, self.slots, metric, axis, self._group_names)
 
     def draw(self) -> None:
         """Redraw the charts after a change of the settings."""
@@ -165,6 +175,7 @@ class ChartPage(SeriesContainer):
                 metric, self.goals[metric], is_steep=self.is_steep(metric), highlighted=self._highlighted, whole=whole
             )
             view = replace(view, crosshair=self.crosshair, glyphs=glyphs, box=self._box_on(chart), names=is_alone)
+            view = replace(view, display=self.run_display())
             lines = self._lines[metric]
             description = self.settings.describe(metric, view, self._describe_display(lines))
             chart.show(lines, view, metric=metric, description=description)
@@ -182,7 +193,7 @@ class ChartPage(SeriesContainer):
         groups = {line.group or line.label for line in lines}
         leaders = {line.group or line.label for line in lines if line.slot > 0}
         best = f"best {len(leaders)} of " if len(leaders) < len(groups) else ""
-        return f"{best}{len(groups)} groups, {self.settings.spread}"
+        return f"{_SPREAD_WORDS[self.settings.spread]} · {best}{text.format_count(len(groups), 'group')}"
 
     def shown_metrics(self) -> list[str]:
         """Return the metrics on the page, in order."""

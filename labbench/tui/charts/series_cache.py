@@ -103,8 +103,18 @@ class SeriesCache:
             if entry is not None and entry.whole is requested[key][1]:
                 entry.finer = series
 
-    def lines(self, runs: Sequence[RunRecord], slots: Mapping[str, int], metric: str, x_axis: XAxis) -> list[Line]:
-        """Return the cached series of these runs as lines of a chart."""
+    def lines(
+        self,
+        runs: Sequence[RunRecord],
+        slots: Mapping[str, int],
+        metric: str,
+        x_axis: XAxis,
+        group_names: Mapping[str, str],
+    ) -> list[Line]:
+        """Return the cached series of these runs as lines of a chart.
+
+        Runs without a group in `group_names` are grouped by their configuration.
+        """
         from labbench.charts.lines import Line
 
         names, groups = self._names_and_groups(runs)
@@ -115,7 +125,7 @@ class SeriesCache:
             if series is not None and len(series):
                 slot = slots.get(run.key, 0)
                 note = "by step: " if series.is_by_step else ""
-                label, group = note + names[run.key], note + groups[run.key]
+                label, group = note + names[run.key], note + group_names.get(run.key, groups[run.key])
                 last = run.summary[metric].last if metric in run.summary else None
                 lines.append(
                     Line(

@@ -112,8 +112,10 @@ def _metric_columns(metric: str, goal: Goal, context: ColumnContext) -> list[Run
     best.id, best.min_width = "metric:best", 0
     columns = [last, best]
     if context.group_keys:
-        spread = _mean_value(f"best({metric})", "spread")
-        columns.append(RunColumn("metric:spread", "±", None, group_value=spread, numbers=NumberFormat(), metric=metric))
+        half_width = _half_width(f"best({metric})")
+        columns.append(
+            RunColumn("metric:spread", "± 95 %", None, group_value=half_width, numbers=NumberFormat(), metric=metric)
+        )
     if context.baseline is not None:
         columns.append(_delta_column(metric, goal, context.baseline))
     columns.append(RunColumn("metric:step", "best step", None, _best_step_cell(metric, goal), metric=metric))
@@ -157,7 +159,7 @@ def _metric_column(heading: str, metric: str, goal: Goal, value: Callable[[RunRe
         heading,
         sort,
         value=value,
-        group_value=_mean_value(sort, "mean"),
+        group_value=_mean_value(sort),
         numbers=NumberFormat(),
         metric=metric,
         min_width=_heading_width(metric),
@@ -183,9 +185,14 @@ def _delta_column(metric: str, goal: Goal, baseline: RunRecord) -> RunColumn:
     return RunColumn("metric:delta", "Δ best", None, cell, metric=metric, numeric=False)
 
 
-def _mean_value(heading: str, part: str) -> Callable[[RunGroup], Any]:
-    """Return a function for the mean or spread of a group with all digits."""
-    return lambda group: getattr(group.means[heading], part) if heading in group.means else None
+def _mean_value(heading: str) -> Callable[[RunGroup], Any]:
+    """Return a function for the mean of a group with all digits."""
+    return lambda group: group.means[heading].mean if heading in group.means else None
+
+
+def _half_width(heading: str) -> Callable[[RunGroup], Any]:
+    """Return a function for half the width of the 95 % interval of a group's mean with all digits."""
+    return lambda group: group.means[heading].half_width if heading in group.means else None
 
 
 def _best_step_cell(metric: str, goal: Goal) -> Callable[[RunRecord], str]:

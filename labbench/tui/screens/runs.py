@@ -25,6 +25,7 @@ from labbench.tui.clipboard import TableRows
 from labbench.tui.columns.run_column import ColumnLayout, RunColumn
 from labbench.tui.columns.run_columns import ColumnContext, exported_rows, run_columns
 from labbench.tui.columns.short_names import fit_names
+from labbench.tui.drawn_runs import MAX_DRAWN_RUNS, DrawnRuns, choose_drawn_runs
 from labbench.tui.queries import DatabaseProgress, Query, Snapshot
 from labbench.tui.screens.run_table_screen import RunTableScreen
 from labbench.tui.session import Session
@@ -37,8 +38,6 @@ from labbench.tui.widgets.top_bar import describe_query
 
 _SPINNER_SECONDS = 0.5
 _INITIAL_ROWS = 100
-_MAX_DRAWN_RUNS = 1000
-"""Maximum number of marked runs drawn on the chart; more can be marked for edits."""
 
 
 class RunsScreen(RunTableScreen):
@@ -105,7 +104,7 @@ class RunsScreen(RunTableScreen):
     def prepare_read(self) -> Callable[[], Snapshot]:
         session = self.session
         current = [self.table.cursor, session.baseline]
-        self._requested_marks = [*islice(session.marks, _MAX_DRAWN_RUNS)]
+        self._requested_marks = [*islice(session.marks, MAX_DRAWN_RUNS)]
         record_keys = {*self._requested_marks, *self.table.keys_to_load(), *(key for key in current if key is not None)}
         query = session.query
         return lambda: queries.read_snapshot(session.path, query, record_keys=record_keys, rows=_INITIAL_ROWS)
@@ -126,7 +125,7 @@ class RunsScreen(RunTableScreen):
         else:
             self._spinner_timer.pause()
         table.sorted_by, table.stars, table.baseline = (query.sort, query.descending), answer.stars, session.baseline
-        table.drawn = {} if session.marks else self._drawn_slots()
+        table.drawn = self._table_slots()
         table.empty = _empty_message(query, self.progress, session.path)
         self.show_table()
 
@@ -159,22 +158,23 @@ class RunsScreen(RunTableScreen):
     def draw_curves(self) -> None:
         """Draw the curves of the marked and the highlighted runs, and read missing sparklines.
 
-        Without marks, the best run of each of the best configurations is drawn.
+        Without marks, the best run of each of the best configurations is drawn, or the groups of the table.
         """
         self.session.highlighted = self.table.cursor
         if self.snapshot is None:
             return
-        slots = self._drawn_slots()
-        keys = dict.fromkeys([*islice(slots, _MAX_DRAWN_RUNS), *self.table.runs_of_cursor()])
+        drawn = self._drawn_runs()
+        keys = dict.fromkeys([*islice(drawn.slots, MAX_DRAWN_RUNS), *self.table.runs_of_cursor()[:MAX_DRAWN_RUNS]])
         records = (self.table.record(key) for key in keys)
         runs = [run for run in records if run is not None]
         metric = self.snapshot.query.metric
         self._panel.page.show(
             runs,
-            marks=slots,
+            marks=drawn.slots,
             highlighted=self.table.cursor,
             metric=metric,
             metrics=self.snapshot.metrics,
+            group_names=drawn.group_names,
         )
         self._show_group_slots()
         if metric is not None and any(column.id == "metric:spark" for column in self.table.columns):
@@ -182,16 +182,21 @@ class RunsScreen(RunTableScreen):
             if missing:
                 self.read_sparklines(missing, metric)
 
-    def _drawn_slots(self) -> Mapping[str, int]:
-        """Return the colour slots of the runs to draw by key: the marked ones, else the leaders."""
-        if self.session.marks or self.snapshot is None:
-            return self.session.marks
-        return {key: slot for slot, key in enumerate(self.snapshot.leaders, start=1)}
+    def _drawn_runs(self) -> DrawnRuns:
+        """Return the runs to draw: the marked ones, else the leaders, in the groups of the table."""
+        groups, leaders = (self.snapshot.groups, self.snapshot.leaders) if self.snapshot is not None else ({}, ())
+        return choose_drawn_runs(groups, leaders, self.session.marks)
+
+    def _table_slots(self) -> Mapping[str, int]:
+        """Return the colour slots of the rows whose glyphs are not those of the marks, by run key or group id."""
+        drawn = self._drawn_runs()
+        return {} if self.session.marks and not drawn.group_slots else {**drawn.slots, **drawn.group_slots}
 
     def _show_group_slots(self) -> None:
         """Give the rows of very many marked runs the colours of their groups on the charts."""
         page = self._panel.page
-        if self.session.marks and page.run_display() == "groups" and self.table.drawn != page.slots:
+        is_grouped = self.snapshot is not None and self.snapshot.groups
+        if self.session.marks and not is_grouped and page.run_display() == "groups" and self.table.drawn != page.slots:
             changed = [key for key, slot in page.slots.items() if self.table.drawn.get(key) != slot]
             self.table.drawn = page.slots
             self.table.redraw(changed)
@@ -206,10 +211,9 @@ class RunsScreen(RunTableScreen):
 
     def _show_marks(self, keys: Sequence[str]) -> None:
         """Redraw runs whose marks have changed; read the records of marked runs that are missing."""
-        self.table.drawn = {} if self.session.marks else self._drawn_slots()
-        leaders = self.snapshot.leaders if self.snapshot is not None else ()
-        self.table.redraw([*keys, *leaders])
-        if all(self.table.record(key) for key in islice(self.session.marks, _MAX_DRAWN_RUNS)):
+        before, self.table.drawn = self.table.drawn, self._table_slots()
+        self.table.redraw([*keys, *before, *self.table.drawn, *self.table.groups])
+        if all(self.table.record(key) for key in islice(self.session.marks, MAX_DRAWN_RUNS)):
             self.draw_curves()
         else:
             self.read()

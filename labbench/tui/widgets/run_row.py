@@ -66,7 +66,7 @@ class RowLayout:
         """Return the layout for a table of `width` cells: the name has at most half of it, and the room left over."""
         if not columns:
             return cls(columns, 0)
-        needed, limit = columns[0].width + (2 if is_grouped else 0), max(12, width // 2)
+        needed, limit = columns[0].width + 2 * is_grouped, max(12, width * (4 if is_grouped else 3) // 6)
         # one cell more for the arrow behind the title of the last column
         ends = accumulate((GAP_CELLS + column.width for column in columns[1:]), initial=LEAD_CELLS + limit + 1)
         return cls(columns, min(needed, limit + width - max((end for end in ends if end <= width), default=width)))

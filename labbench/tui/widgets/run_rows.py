@@ -244,7 +244,7 @@ class RunRows(ScrollView, can_focus=True):
         state = RowState(
             highlighted,
             self.drawn.get(key, self.marks.get(key)),
-            key in self.marks,
+            any(run in self.marks for run in group.keys) if group is not None else key in self.marks,
             [metric for metric, row in self.stars if row == key],
             key == self.baseline,
             bool(self.groups),

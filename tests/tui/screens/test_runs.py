@@ -419,3 +419,16 @@ def test_a_database_of_archived_runs_says_how_to_see_them(database: Path) -> Non
         assert "12 runs   sorted" in await press(pilot, "enter")
 
     use(database, look)
+
+
+def test_the_chart_shows_the_groups_of_the_table_under_the_same_names(database: Path) -> None:
+    async def look(pilot: Pilot[None]) -> None:
+        await press(pilot, "b")
+        await type_in(pilot, "optimizer")
+        now = await press(pilot, "enter")
+        assert re.search(r"● . ▸ optimizer (adam|sgd) +6 ", now)
+        assert re.search(r"◆ . ▸ optimizer (adam|sgd) +6 ", now)
+        assert "± 95 % of the mean · 2 groups" in now
+        assert sorted(re.findall(r"optimizer (\w+) ×\d", now)) == ["adam", "sgd"]
+
+    use(database, look)
