@@ -148,9 +148,9 @@ def group_entries(groups: Sequence[LineGroup], lines: PreparedLines, view: Chart
     entries = []
     for row, (group, value) in enumerate(zip(groups, text.format_numbers(means), strict=True)):
         half = float(bands.high[row, 0]) / 2 - float(bands.low[row, 0]) / 2
-        spread = f"±{_format_half_width(half)}" if value and half > 1e-12 * abs(means[row] or 0.0) else ""
+        half_width = f"±{_format_half_width(half)}" if value and half > 1e-12 * abs(means[row] or 0.0) else ""
         label, rank = f"{group.label} ×{len(group.rows)}", _rank_of_value(means[row], view)
-        entries.append(LegendEntry(rank, group.glyph, group.slot, label, value or "–", spread))
+        entries.append(LegendEntry(rank, group.glyph, group.slot, label, value or "–", half_width))
     return sorted(entries, key=lambda entry: entry.rank)
 
 

@@ -44,7 +44,7 @@ def choose_drawn_runs(groups: Mapping[str, RunGroup], leaders: Sequence[str], ma
 
 
 def runs_of_first_groups(groups: Sequence[RunGroup]) -> list[str]:
-    """Return the keys of the runs that are drawn without marks: those of whole groups, in table order."""
+    """Return the keys of the runs drawn without marks: all runs of the first groups, in table order."""
     return list(islice(_runs_of_whole_groups(groups), _MAX_GROUPED_RUNS))
 
 

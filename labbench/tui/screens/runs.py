@@ -188,7 +188,7 @@ class RunsScreen(RunTableScreen):
         return choose_drawn_runs(groups, leaders, self.session.marks)
 
     def _table_slots(self) -> Mapping[str, int]:
-        """Return the colour slots of the rows whose glyphs are not those of the marks, by run key or group id."""
+        """Return the colour slots of rows with other glyphs than their marks, by run key or group id."""
         drawn = self._drawn_runs()
         return {} if self.session.marks and not drawn.group_slots else {**drawn.slots, **drawn.group_slots}
 
