@@ -8,13 +8,14 @@ from typing import Any
 
 from textual.binding import Binding
 
+from labbench import text
 from labbench.metrics import charted_metrics
 from labbench.tui.columns.run_column import ColumnLayout, RunColumn
 from labbench.tui.queries import Query, Snapshot
 from labbench.tui.session import Session
 from labbench.tui.widgets.columns_dialog import MAX_COLUMN_WIDTH, MIN_COLUMN_WIDTH, ColumnsDialog
 from labbench.tui.widgets.filter_bar import FilterBar
-from labbench.tui.widgets.picker import Picker
+from labbench.tui.widgets.picker import KeysPicker, Picker
 from labbench.tui.widgets.run_table import RunsTable
 from labbench.tui.widgets.top_bar import describe_sort
 
@@ -117,7 +118,8 @@ class QueryActions:
             choices.append((_BY_CONFIGURATION, "configurations: runs that differ only in their seed"))
         keys = [*grouped, *(key for key in differing if key not in grouped)]
         choices += [(f"by {key}", f"{'without ' if key in grouped else ''}{describe_sort(key)}") for key in keys]
-        self._table.app.push_screen(Picker("group by", choices), self._group_by)
+        title = f"group by   several keys: {keys[0]},{keys[1]}" if len(keys) > 1 else "group by"
+        self._table.app.push_screen(KeysPicker(text.clean(title), choices, keys=keys), self._group_by)
 
     def _group_by(self, choice: str | None) -> None:
         """Add a key to the group keys, or remove it."""
@@ -128,6 +130,8 @@ class QueryActions:
             grouped = ()
         elif choice == _BY_CONFIGURATION:
             grouped = tuple(key for key in (*grouped, *self.snapshot.config_keys.varying) if key != "seed")
+        elif not choice.startswith("by "):
+            grouped = tuple(choice.split(","))
         elif (key := choice.removeprefix("by ")) in grouped:
             grouped = tuple(other for other in grouped if other != key)
         else:

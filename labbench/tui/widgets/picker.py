@@ -106,6 +106,28 @@ class Picker(ListDialog[str]):
         super().__init__(title, [Choice(value, label) for value, label in choices], chosen=chosen)
 
 
+class KeysPicker(Picker):
+    """List dialog of config keys, of which several can be typed: `lr,dropout`."""
+
+    def __init__(self, title: str, choices: Sequence[tuple[str, str]], *, keys: Sequence[str]) -> None:
+        """Open a list of (value, label) choices; `keys` are those that can be typed together."""
+        super().__init__(title, choices)
+        self._keys = keys
+
+    def matching(self, words: str) -> list[Choice[str]]:
+        names = [word for word in re.split(r"[\s,]+", words.strip()) if word]
+        keys = [self._find_key(name) for name in names]
+        if len(names) > 1 and None not in keys:
+            joined = ",".join(filter(None, dict.fromkeys(keys)))
+            return [Choice(joined, f"by {text.clean(joined)}")]
+        return super().matching(words)
+
+    def _find_key(self, name: str) -> str | None:
+        """Return the key that a word names in full or begins alone."""
+        beginning = [key for key in self._keys if key.lower().startswith(name.lower())]
+        return name if name in self._keys else beginning[0] if len(beginning) == 1 else None
+
+
 @dataclass(frozen=True, slots=True)
 class PickedMetrics:
     """One metric, or a page of charts."""

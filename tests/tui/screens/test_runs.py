@@ -432,3 +432,15 @@ def test_the_chart_shows_the_groups_of_the_table_under_the_same_names(database: 
         assert sorted(re.findall(r"optimizer (\w+) ×\d", now)) == ["adam", "sgd"]
 
     use(database, look)
+
+
+def test_several_keys_to_group_by_can_be_typed_at_once(database: Path) -> None:
+    async def look(pilot: Pilot[None]) -> None:
+        now = await press(pilot, "b")
+        assert "several keys: optimizer,lr" in now
+        assert "by optimizer,lr" in await type_in(pilot, "opt,lr")
+        now = await press(pilot, "enter")
+        assert "▸ adam lr=0.01" in now
+        assert "6 groups" in now or "1–6 of 6" in now
+
+    use(database, look)
