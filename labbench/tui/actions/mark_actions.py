@@ -61,6 +61,9 @@ class MarkActions:
 
     def action_clear(self) -> None:
         marked = list(self._session.marks)
+        if not marked:
+            self._table.notify("nothing is marked: the curves are those of the best runs", markup=False)
+            return
         self._session.remember_marks(f"removal of {len(marked)} marks")
         self._session.marks.clear()
         self._show_marks(marked)

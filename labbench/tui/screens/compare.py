@@ -78,7 +78,7 @@ class CompareScreen(ChartScreen[ComparedRuns]):
 
     def prepare_read(self) -> Callable[[], ComparedRuns]:
         session = self.session
-        marked = list(session.compared or islice(session.marks, _MAX_COMPARED_RUNS)) or (
+        marked = list(session.compared or islice(session.marks or session.leaders, _MAX_COMPARED_RUNS)) or (
             [session.highlighted] if session.highlighted else []
         )
         keys = list(dict.fromkeys([*([session.baseline] if session.baseline else []), *marked]))
@@ -99,13 +99,15 @@ class CompareScreen(ChartScreen[ComparedRuns]):
         count = f"compare {len(runs)} run{'s' * (len(runs) != 1)}"
         if marked > len(runs):
             count = f"compare {len(runs)} of {marked} marked runs"
+        elif not marked and len(runs) > 1:
+            count = f"{count}, the best of their configurations (none is marked)"
         title = Content(f"{count}: all settings" if self._shows_all_settings else count)
         signs = Content(_describe_signs(self._compared) if len(runs) > 1 else "")
         set_titles(self._sheet, title=title, subtitle=signs)
         if runs:
             everything, compared = self._shows_all_settings or len(runs) == 1, self._compared
             rows = comparison_rows(runs, compared.metrics, compared.noise, everything=everything)
-            self._sheet.show(column_titles(runs, self.session.marks), rows)
+            self._sheet.show(column_titles(runs, self.session.marks or self.session.leaders), rows)
             self._sheet.styles.height = len(rows) + 3  # the chart takes the rest
         else:
             self._sheet.show([], [])
@@ -116,7 +118,7 @@ class CompareScreen(ChartScreen[ComparedRuns]):
         highlighted = self._current()
         self._panel.page.show(
             self._compared.runs,
-            marks=self.session.marks,
+            marks=self.session.marks or self.session.leaders,
             highlighted=highlighted.key if highlighted else None,
             metric=self._metric,
             metrics=self._compared.metrics,
@@ -153,6 +155,7 @@ class CompareScreen(ChartScreen[ComparedRuns]):
             self.read()
         elif run is not None:
             self.session.remember_marks("removal of a mark")
+            self.session.marks.add(() if self.session.marks else [other.key for other in self._compared.runs])
             self.session.marks.unmark([run.key])
             if self.session.baseline == run.key:
                 self.session.baseline = None

@@ -113,19 +113,19 @@ class RunsScreen(RunTableScreen):
         self.snapshot = self._query_actions.snapshot = self._mark_actions.snapshot = answer
         self.session.shown_metric = answer.query.metric
         query, session, table = answer.query, self.session, self.table
-        present = {record.key for record in answer.records}
-        session.marks.unmark([key for key in self._requested_marks if key not in present])  # deleted runs
+        gone = set(self._requested_marks) - {record.key for record in answer.records}
+        session.marks.unmark(gone)  # deleted runs
         self.query_one(ConstantLine).show(answer.config_keys.constant)
         total = self.progress.total
-        filter_bar = self.query_one(FilterBar)
-        filter_bar.show_summary(describe_query(query, len(answer.keys), total))
-        filter_bar.show_note(answer.name_note)
+        self.query_one(FilterBar).show_summary(describe_query(query, len(answer.keys), total))
+        self.query_one(FilterBar).show_note(answer.name_note)
         if self.progress.is_live:
             self._spinner_timer.resume()
         else:
             self._spinner_timer.pause()
         table.sorted_by, table.stars, table.baseline = (query.sort, query.descending), answer.stars, session.baseline
         table.drawn = self._table_slots()
+        session.leaders = {} if answer.groups else {key: slot for slot, key in enumerate(answer.leaders, start=1)}
         table.empty = _empty_message(query, self.progress, session.path)
         self.show_table()
 

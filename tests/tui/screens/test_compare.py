@@ -60,3 +60,14 @@ def test_comparing_without_marks_explains_what_to_do(tmp_path: Path) -> None:
         assert "no runs yet" in await press(pilot, "escape")
 
     use(tmp_path / "runs.db", look, size=SMALL)
+
+
+def test_without_marks_the_runs_on_the_charts_are_compared(database: Path) -> None:
+    async def look(pilot: Pilot[None]) -> None:
+        now = await press(pilot, "2")
+        assert re.search(r"compare [2-5] runs, the best of their configurations \(none is marked\)", now)
+        now = await press(pilot, "right", "space")
+        assert re.search(r"compare [1-4] runs ", now)
+        assert "none is marked" not in now
+
+    use(database, look)
