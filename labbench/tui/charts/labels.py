@@ -21,15 +21,16 @@ _OMITTED_VALUES = (False, 0, None, "")
 """Values that the run names of a grid omit."""
 
 
-def run_labels(runs: Sequence[RunRecord]) -> dict[str, str]:
+def run_labels(runs: Sequence[RunRecord], others: Sequence[RunRecord] = ()) -> dict[str, str]:
     """Return a short label per run, by key: its name without the words that all names share.
 
+    Shared words stay if a label without them would be the name of one of the `others`, which are not labelled.
     Differing config keys that the names do not mention are appended; runs that still have equal labels get their keys.
     """
     words = {run.key: text.clean(run.name).split() for run in runs}
     shared = set.intersection(*map(set, words.values())) if len(words) > 1 else set()
     short = {key: " ".join(word for word in name if word not in shared) for key, name in words.items()}
-    if not all(short.values()):
+    if not all(short.values()) or _is_name_of_other(runs, short, others):
         short = {key: " ".join(name) for key, name in words.items()}
     keys = distinguishing_keys([run.config for run in runs])
     unmentioned = [key for key in keys if not is_in_names(runs, key)][:_MAX_DETAILS]
@@ -45,11 +46,20 @@ def run_labels(runs: Sequence[RunRecord]) -> dict[str, str]:
     return {key: label if label and counts[label] == 1 else f"{label} {key}".strip() for key, label in short.items()}
 
 
+def _is_name_of_other(runs: Sequence[RunRecord], labels: Mapping[str, str], others: Sequence[RunRecord]) -> bool:
+    """Return True if a label, except for the seed, is the name of another run of another configuration."""
+    own = {configuration_of(run) for run in runs}
+    names = {_drop_seed(run, text.clean(run.name)) for run in others if configuration_of(run) not in own}
+    return not names.isdisjoint(_drop_seed(run, labels[run.key]) for run in runs)
+
+
+def _drop_seed(run: RunRecord, name: str) -> str:
+    return " ".join(word for word in name.split() if word not in _seed_words(run))
+
+
 def _without_seeds(runs: Sequence[RunRecord], labels: Mapping[str, str]) -> dict[str, str]:
     """Return the labels without words that name seeds, unless the runs differ only in their seed."""
-    shortened = {
-        run.key: " ".join(word for word in labels[run.key].split() if word not in _seed_words(run)) for run in runs
-    }
+    shortened = {run.key: _drop_seed(run, labels[run.key]) for run in runs}
     is_unique = all(shortened.values()) and len(set(shortened.values())) == len(shortened)
     return shortened if is_unique and len(runs) > 1 else dict(labels)
 

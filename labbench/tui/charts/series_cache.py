@@ -44,6 +44,8 @@ class SeriesCache:
         self.n_visible = 0
         """Number of series on the screen."""
         self._entries: dict[SeriesKey, _CacheEntry] = {}
+        self.other_runs: Sequence[RunRecord] = ()
+        """Runs of the table, whose names no line of another run may have."""
         self._names: tuple[object, dict[str, str], dict[str, str]] = (None, {}, {})
 
     def missing(self, runs: Sequence[RunRecord], metric: str, x_axis: XAxis, in_full: Collection[str]) -> SeriesRequest:
@@ -143,9 +145,9 @@ class SeriesCache:
 
     def _names_and_groups(self, runs: Sequence[RunRecord]) -> tuple[dict[str, str], dict[str, str]]:
         """Return the labels of runs and groups, cached because comparing thousands of names is slow."""
-        key = [(run.key, run.name) for run in runs]
+        key = [(run.key, run.name) for run in (*runs, *self.other_runs)], len(runs)
         if self._names[0] != key:
-            names = run_labels(runs)
+            names = run_labels(runs, self.other_runs)
             self._names = (key, names, group_labels(runs, names))
         return self._names[1], self._names[2]
 

@@ -165,15 +165,16 @@ class RunsScreen(RunTableScreen):
             return
         drawn = self._drawn_runs()
         keys = dict.fromkeys([*islice(drawn.slots, MAX_DRAWN_RUNS), *self.table.runs_of_cursor()[:MAX_DRAWN_RUNS]])
-        records = (self.table.record(key) for key in keys)
-        runs = [run for run in records if run is not None]
+        runs = list(filter(None, map(self.table.record, keys)))
         metric = self.snapshot.query.metric
-        self._panel.page.show(
+        page, metrics, highlighted = self._panel.page, self.snapshot.metrics, self.table.cursor
+        page.series_cache.other_runs = self.snapshot.records
+        page.show(
             runs,
             marks=drawn.slots,
-            highlighted=self.table.cursor,
+            highlighted=highlighted,
             metric=metric,
-            metrics=self.snapshot.metrics,
+            metrics=metrics,
             group_names=drawn.group_names,
         )
         self._show_group_slots()
@@ -195,8 +196,12 @@ class RunsScreen(RunTableScreen):
     def _show_group_slots(self) -> None:
         """Give the rows of very many marked runs the colours of their groups on the charts."""
         page = self._panel.page
-        is_grouped = self.snapshot is not None and self.snapshot.groups
-        if self.session.marks and not is_grouped and page.run_display() == "groups" and self.table.drawn != page.slots:
+        if (
+            self.session.marks
+            and not self.table.groups
+            and page.run_display() == "groups"
+            and self.table.drawn != page.slots
+        ):
             changed = [key for key, slot in page.slots.items() if self.table.drawn.get(key) != slot]
             self.table.drawn = page.slots
             self.table.redraw(changed)

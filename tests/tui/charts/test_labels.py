@@ -52,3 +52,16 @@ def test_different_groups_of_the_same_name_get_different_labels() -> None:
     runs = runs_of(("run", {"lr": 0.1}), ("run", {"lr": 0.2}))
     labels = group_labels(runs, {run.key: "run" for run in runs})
     assert len(set(labels.values())) == 2
+
+
+def test_a_short_label_is_not_the_name_of_a_run_that_is_not_drawn() -> None:
+    def run(key: str, name: str, **config: object) -> RunRecord:
+        return replace(RUN, key=key, name=name, config=config)
+
+    drawn = [
+        run("a", "bn sgd lr=0.3 s2", optimizer="sgd", lr=0.3, bn=True, seed=2),
+        run("b", "bn adam lr=0.03 s0", optimizer="adam", lr=0.03, bn=True, seed=0),
+    ]
+    plain = run("c", "sgd lr=0.3 s0", optimizer="sgd", lr=0.3, bn=False, seed=0)
+    assert run_labels(drawn) == {"a": "sgd lr=0.3", "b": "adam lr=0.03"}
+    assert run_labels(drawn, [*drawn, plain]) == {"a": "bn sgd lr=0.3", "b": "bn adam lr=0.03"}
