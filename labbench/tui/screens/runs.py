@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
@@ -167,16 +168,9 @@ class RunsScreen(RunTableScreen):
         keys = dict.fromkeys([*islice(drawn.slots, MAX_DRAWN_RUNS), *self.table.runs_of_cursor()[:MAX_DRAWN_RUNS]])
         runs = list(filter(None, map(self.table.record, keys)))
         metric = self.snapshot.query.metric
-        page, metrics, highlighted = self._panel.page, self.snapshot.metrics, self.table.cursor
-        page.series_cache.other_runs = self.snapshot.records
-        page.show(
-            runs,
-            marks=drawn.slots,
-            highlighted=highlighted,
-            metric=metric,
-            metrics=metrics,
-            group_names=drawn.group_names,
-        )
+        show = partial(self._panel.page.show, runs, metric=metric, metrics=self.snapshot.metrics)
+        self._panel.page.series_cache.other_runs = self.snapshot.records
+        show(marks=drawn.slots, highlighted=self.table.cursor, group_names=drawn.group_names)
         self._show_group_slots()
         if metric is not None and any(column.id == "metric:spark" for column in self.table.columns):
             missing = self.sparkline_cache.missing(self.table.records_on_screen(), metric)

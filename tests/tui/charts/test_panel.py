@@ -276,10 +276,10 @@ def test_either_axis_can_be_logarithmic(database: Path) -> None:
 def test_groups_over_seeds_have_a_mean_a_band_and_a_count(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         now = await press(pilot, "space", "j", "space", "j", "space", "j", "space", "B")
-        assert "groups, 95 %" in now
+        assert "± 95 % of the mean" in now
         assert re.search(r"lr=0\.01 ×2 +0\.\d+ ±[\d.e-]+", now)
-        assert "groups, std" in await press(pilot, "i")
-        assert "groups, range" in await press(pilot, "i")
+        assert "± standard deviation" in await press(pilot, "i")
+        assert "from lowest to highest" in await press(pilot, "i")
         assert "density of 4 runs" in await press(pilot, "B")
         assert "density" not in await press(pilot, "B")
 

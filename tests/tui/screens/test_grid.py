@@ -102,7 +102,7 @@ def test_failures_are_those_of_the_filter(database: Path) -> None:
         await press(pilot, "f")
         await type_in(pilot, "optimizer=adam")
         now = await press(pilot, "enter", "3")
-        assert "1 failed  0 running" in now
+        assert "1 diverged  0 running" in now
         assert "ValueError" not in now
 
     use(database, look)
