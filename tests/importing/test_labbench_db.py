@@ -135,7 +135,7 @@ def test_values_that_no_labbench_writes_are_refused_in_one_line(
     result = labbench("import", "labbench", other, "--db", path)
     assert result.exit_code == 2
     assert "has values that labbench does not write" in result.stderr
-    assert "`labbench doctor` lists them" in result.stderr
+    assert "the command `doctor` lists them" in result.stderr
 
 
 def fork(tmp_path: Path, *, has_ids: bool = True) -> tuple[Path, Path, str]:

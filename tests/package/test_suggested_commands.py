@@ -26,6 +26,7 @@ NO_SUGGESTIONS = {
     "scaffolding/command_grid.py": "names a statement of Python, `from labbench import wandb`",
     "scaffolding/skeletons.py": "imports from labbench in Python",
     "scaffolding/task_grid.py": "writes comments into a grid file, which serves any database",
+    "wandb/ignored.py": "explains how a sweep of W&B becomes a grid, which serves any database",
     "grid/read.py": "explains that `labbench stop` also ends commands, before any database is known",
 }
 """Modules whose messages name a command without suggesting it."""

@@ -177,7 +177,7 @@ def merge(
                 time.sleep(SLICE_PAUSE_SECONDS)  # SQLite's lock is not fair: a waiting process tries every 0.1 s
     except sqlite3.IntegrityError as error:
         raise InputError(
-            f"the imported database has values that labbench does not write ({error}); `labbench doctor` lists them"
+            f"the imported database has values that labbench does not write ({error}); the command `doctor` lists them"
         ) from error
     finally:
         for table in ("merged_runs", "merged_metrics", "merged_sources", "merged_experiments"):
