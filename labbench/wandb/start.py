@@ -27,8 +27,10 @@ _ID_CHARACTERS = string.ascii_lowercase + string.digits
 
 
 class Settings:
-    """Settings of `wandb.init`; labbench uses `mode`, `project`, `console` and those of the run: `run_name`, `run_id`,
-    `run_notes`, `run_group` and `run_job_type`."""
+    """Settings of `wandb.init`.
+
+    labbench uses `mode`, `project`, `console`, `run_name`, `run_id`, `run_notes`, `run_group` and `run_job_type`.
+    """
 
     def __init__(self, **values: Any) -> None:
         self.__dict__.update(values)
@@ -54,9 +56,8 @@ def init(
     """Start a run with the signature of `wandb.init`; a run that is still open is finished first.
 
     `config` may be the path of a YAML file. `project` becomes the experiment; `group` and `job_type` become keys of the
-    recorded config, unless it has keys of these names. What is printed is recorded, unless the console is "off" by
-    WANDB_CONSOLE or the settings. The variables WANDB_PROJECT, _NAME, _NOTES, _TAGS, _RUN_ID, _RUN_GROUP, _JOB_TYPE,
-    _RESUME and _MODE are the defaults of the arguments.
+    recorded config, unless it has them. Printed lines are recorded, unless the console is "off". The variables
+    WANDB_PROJECT, _NAME, _NOTES, _TAGS, _RUN_ID, _RUN_GROUP, _JOB_TYPE, _RESUME, _MODE and _CONSOLE are the defaults.
 
     Raises:
         InputError: If the database or the file of the configuration cannot be opened, or a run cannot be resumed.
@@ -64,9 +65,7 @@ def init(
     defaults = settings if isinstance(settings, Mapping) else vars(settings) if isinstance(settings, Settings) else {}
     id = id or defaults.get("run_id") or _variable("RUN_ID")
     resume = resume or _variable("RESUME")
-    if resume and id is None:
-        warn_once("wandb.init: resume has no effect without id")
-    _warn_of_ignored(others)
+    _warn_of_ignored(others, resumes_without_id=bool(resume) and id is None)
     finish()
     run_id = generate_id() if id is None else str(id)
     run = start(
@@ -80,9 +79,7 @@ def init(
         mode=mode or defaults.get("mode") or _variable("MODE"),
         capture_output=(defaults.get("console") or _variable("CONSOLE")) != "off",
     )
-    wandb_run = wrap(run, run_id)
-    wandb_run.config._add_hidden(_group_keys(others, defaults))
-    return wandb_run
+    return wrap(run, run_id, _group_keys(others, defaults))
 
 
 def _read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -124,7 +121,9 @@ def _variable(name: str) -> str | None:
     return os.environ.get(f"WANDB_{name}") or None
 
 
-def _warn_of_ignored(keywords: Mapping[str, Any]) -> None:
+def _warn_of_ignored(keywords: Mapping[str, Any], *, resumes_without_id: bool) -> None:
+    if resumes_without_id:
+        warn_once("wandb.init: resume has no effect without id")
     names = [key for key, value in keywords.items() if key not in {*_WITHOUT_EFFECT, "group", "job_type"} and value]
     if names:
         warn_once(f"wandb.init: {', '.join(sorted(names))} have no effect in labbench")

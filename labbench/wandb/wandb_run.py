@@ -192,11 +192,12 @@ def _is_unrecorded(value: Any) -> bool:
 _newest: WandbRun | None = None
 
 
-def wrap(run: Run, id: str | None = None) -> WandbRun:
-    """Return the `WandbRun` of a run; the same one for the run of the last call."""
+def wrap(run: Run, id: str | None = None, hidden: Mapping[str, Any] | None = None) -> WandbRun:
+    """Return the `WandbRun` of a run, the same one for the run of the last call; `hidden` are keys of its record."""
     global _newest
     if _newest is None or _newest.labbench_run is not run:
         _newest = WandbRun(run, id)
+        _newest.config._add_hidden(hidden or {})
     return _newest
 
 
