@@ -41,7 +41,10 @@ def serve(connection: Connection, device: str, output: Path) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, DRIVER_SIGNALS)
     multiprocessing.current_process().daemon = False  # a daemonic process must not start loader processes
     os.setpgid(0, 0)  # own group: Ctrl-C goes to the terminal's group, where only the driver handles it
-    redirect_output(output)
+    try:
+        redirect_output(output)
+    except FileNotFoundError:
+        return  # the driver has ended already
     end_with_driver(connection)
     try:
         connection.send(Ready())

@@ -13,7 +13,7 @@ import os
 import signal
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess, SpawnContext, SpawnProcess
@@ -248,8 +248,9 @@ class Worker:
         self.connection, theirs = self._context.Pipe()
         self._reader = MessageReader(self.connection)
         process = self._context.Process(target=serve, args=(theirs, self.device, self._output), daemon=True)
+        is_forked = isinstance(self._context, ForkServerContext)  # from a server that has the environment already
         try:
-            with _environment_of_workers():
+            with nullcontext() if is_forked else _environment_of_workers():
                 process.start()
         except (EOFError, OSError) as error:
             raise LabbenchError(
@@ -274,7 +275,6 @@ def start_forkserver() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["labbench.train.loop", "labbench.executors.worker_main"])
     keep_sockets_in_scratch_folder()
-    resource_tracker.ensure_running()  # first, because starting it unblocks signals
     with _environment_of_workers():
         forkserver.ensure_running()  # malloc reads the environment only at the start of a process
     return context
@@ -284,6 +284,7 @@ def start_forkserver() -> ForkServerContext:
 def _environment_of_workers() -> Iterator[None]:
     """Set what processes started in the block inherit: `WORKER_ENVIRONMENT`, and no signal until they are ready."""
     before = {name: os.environ.get(name) for name in (*WORKER_ENVIRONMENT, DRIVER_VARIABLE)}
+    resource_tracker.ensure_running()  # first, because starting it unblocks signals
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, DRIVER_SIGNALS)  # so no Ctrl-C while torch loads
     for name, value in WORKER_ENVIRONMENT.items():
         os.environ.setdefault(name, value)

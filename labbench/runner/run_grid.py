@@ -340,4 +340,4 @@ def open_executor(devices: Sequence[str], workers: int | None, stacks: int, grid
     if workers is None:
         workers = usable_cpu_count() if devices == ["cpu"] else len(worker_devices(devices, grid.resources.gpus))
     assigned = [devices[i % len(devices)] for i in range(min(workers, stacks))]
-    return WorkerExecutor(assigned, timeout=grid.resources.timeout, load_torch=grid.command is None)
+    return WorkerExecutor(assigned, timeout=grid.resources.timeout, load_torch=not grid.command)

@@ -13,7 +13,7 @@ from labbench.metrics import charted_metrics, default_goal, is_quality, quality_
 from labbench.records import MetricSummary, RunRecord
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer
-from labbench.tui.queries import Query, _fill_defaults
+from labbench.tui.queries import default_metric
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_the_cli_and_the_terminal_interface_choose_the_same_metric() -> None:
     goals = {name: default_goal(name) for name in names}
     summary = {name: MetricSummary(1, 0, None, 1.0, 1, 1.0, 1, 1.0, 1) for name in names}
     run = RunRecord(1, "k", "run", "trainer", "finished", {}, summary=summary)
-    assert _fill_defaults(Query(), goals).metric == "eval_loss"
+    assert default_metric(goals, {}) == "eval_loss"
     columns = [column.name for column in run_columns([run], goals)]
     assert [name for name in columns if name in goals] == ["eval_loss", "eval_accuracy"]
 

@@ -65,7 +65,7 @@ def test_a_run_without_epochs_is_drawn_by_step(runs: tuple[Path, list[RunRecord]
     assert by_step.x[-1] > N / 2
     cache = SeriesCache()
     cache.store(request, series, "epoch")
-    labels = [line.label for line in cache.lines([with_epochs, without], {}, "loss", "epoch")]
+    labels = [line.label for line in cache.lines([with_epochs, without], {}, "loss", "epoch", {})]
     assert [label.startswith("by step: ") for label in labels] == [False, True]
 
 
