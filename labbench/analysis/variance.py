@@ -113,7 +113,7 @@ class SetupVariances:
         return np.asarray((self.weights * self.moderated).sum(axis=0))
 
     def select(self, members: Ints) -> SetupVariances:
-        """Return the variances of some configurations."""
+        """Return the variances of some configurations, given their indices, shape (M,)."""
         return SetupVariances(
             unpooled=self.unpooled[members],
             unpooled_df=self.unpooled_df[members],

@@ -50,7 +50,7 @@ class _BarChart:
     """Canvas with one row per group: glyph, name, bar and value."""
 
     def __init__(self, lines: Sequence[Line], view: ChartView, canvas: Canvas, widths: tuple[int, int]) -> None:
-        """Create a chart; `widths` are those of the longest label and the longest value, in cells."""
+        """Create a chart; `widths` holds the widths of the longest label and the longest value in cells."""
         label_width, value_width = widths
         self.canvas, width = canvas, canvas.width
         self.highlighted = view.highlighted

@@ -12,7 +12,7 @@ import json
 import random
 import sys
 from collections import deque
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeAlias
@@ -159,18 +159,11 @@ class AttributeTracker:
 
     def changes(self) -> Attributes:
         """Return the attributes that differ from their initial values."""
-        trees: dict[str, Tree] = {}
-        tensors: dict[str, Tensor] = {}
-        lost = []
-        for path, tree, encoder in self._encode_attributes():
-            if encoder.digest(tree) == self._initial_digests.get(path):
-                continue
-            if encoder.opaque:
-                lost.append(path)
-            else:
-                trees[path] = tree
-                tensors |= encoder.tensors
-        return Attributes(trees, tensors, tuple(lost))
+        return _gather(
+            (path, tree, encoder)
+            for path, tree, encoder in self._encode_attributes()
+            if encoder.digest(tree) != self._initial_digests.get(path)
+        )
 
     def restore(self, attributes: Attributes) -> None:
         """Set the modules' attributes; paths that are not user state are ignored."""
@@ -208,23 +201,28 @@ class TaskTracker:
 
     def changes(self) -> Attributes:
         """Return the variables that differ from their initial values."""
-        trees: dict[str, Tree] = {}
-        tensors: dict[str, Tensor] = {}
-        lost = []
-        for path, value in self._variables.changed_since(self._before, self._fixed).items():
-            encoder = _Encoder(path, self._registered)
-            tree = encoder.encode(value)
-            if encoder.opaque:
-                lost.append(path)
-            else:
-                trees[path] = tree
-                tensors |= encoder.tensors
-        return Attributes(trees, tensors, tuple(lost))
+        changed = self._variables.changed_since(self._before, self._fixed)
+        encoders = {path: _Encoder(path, self._registered) for path in changed}
+        return _gather((path, encoders[path].encode(value), encoders[path]) for path, value in changed.items())
 
     def restore(self, attributes: Attributes) -> None:
         """Set the variables; paths of modules are ignored."""
         for path, tree in attributes.trees.items():
             self._variables.set(path, _decode(tree, attributes.tensors, self._variables.get(path)))
+
+
+def _gather(encoded: Iterable[tuple[str, Tree, _Encoder]]) -> Attributes:
+    """Return attributes given by path, tree and encoder; those that cannot be encoded are lost."""
+    trees: dict[str, Tree] = {}
+    tensors: dict[str, Tensor] = {}
+    lost = []
+    for path, tree, encoder in encoded:
+        if encoder.opaque:
+            lost.append(path)
+        else:
+            trees[path] = tree
+            tensors |= encoder.tensors
+    return Attributes(trees, tensors, tuple(lost))
 
 
 def _decode(tree: Tree, tensors: Mapping[str, Tensor], current: Any) -> Any:
