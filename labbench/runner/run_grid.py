@@ -198,6 +198,7 @@ class GridTraining:
     def train(self, writer: Writer, runs: list[RunRecord], plan: SearchPlan | None = None) -> Outcome:
         """Train the due runs among the grid's runs, or search among all of them, and record every event."""
         due = [run for run in runs if run.status in self.options.due_statuses]
+        remove_leftovers(self.db, [run.key for run in due if run.status == "lost"])
         jobs, held = self._attach(writer, runs) if plan is None else ([], [])
         without_driver = sum(run.without_driver for run in runs) - len(held)
         elsewhere = sum(run.status == "running" and not run.without_driver for run in runs)
@@ -209,7 +210,6 @@ class GridTraining:
             redirect_stdout(sys.stderr),  # output of a task in this process must not mix with the results
         ):
             self.listener.begin(self.expanded.grid, runs, [*due, *held])
-            remove_leftovers(self.db, [run.key for run in due if run.status == "lost"])
             recorder = EventRecorder(writer, [*due, *held], is_interrupted=lambda: interruption.is_requested)
             driver = self._make_driver(recorder, executor, interruption)
             search = None if plan is None else self._make_search(plan, recorder, runs)

@@ -19,6 +19,7 @@ import pytest
 from click.testing import Result
 
 from helpers.waiting import HANG_SECONDS, wait_for
+from labbench.executors.scratch import PREFIX
 from labbench.executors.worker_pool import WorkerExecutor
 from labbench.runner import run_grid
 from labbench.store.reader import Reader
@@ -89,6 +90,18 @@ def test_a_grid_is_trained_and_recorded_once(labbench: Labbench, tiny_grid: Path
     assert "nothing to do: 4 finished" in again.stderr
     assert points(Path("runs.db")) == before
     assert sorted(path.name for path in Path().iterdir()) == ["runs.db", "tiny.toml"]
+
+
+def test_temporary_folders_of_a_driver_killed_at_its_very_end_are_deleted(
+    labbench: Labbench, tiny_grid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert labbench("run", tiny_grid, "--workers", "0").exit_code == 0
+    abandoned = tmp_path / f"{PREFIX}abandoned"
+    abandoned.mkdir()
+    os.utime(abandoned, (0, 0))
+    assert "nothing to do: 4 finished" in labbench("run", tiny_grid).stderr
+    assert not abandoned.exists()
 
 
 def test_worker_processes_record_the_same_numbers_as_this_process(
