@@ -286,7 +286,11 @@ def migration(place: Place, _: Samples, rng: random.Random) -> Outcome:
     )
 
 
-ORDER = (script, import_labbench, driver, backup, script, doctor, worker, vacuum, script, migration, driver, interface)
+ORDER = (
+    *(script, import_labbench, driver, worker, backup, script, driver, worker, doctor),
+    *(script, driver, worker, vacuum, migration, script, driver, worker, interface),
+)
+"""Kinds of trials in turn: four trials of what writes points for each of the other kinds."""
 
 _SILENT = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 
