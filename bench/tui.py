@@ -143,8 +143,8 @@ def measure_paint(bench: Bench) -> Iterator[Row]:
 def mark_all(terminal: Terminal, *, charts: int = 1) -> float:
     """Mark every run with one or four charts on the page; return the seconds until all is drawn."""
     launch(terminal)
-    if charts == 4:
-        terminal.keys(">", ">")
+    if charts == 1:  # a screen of this size opens on four
+        terminal.keys("<", "<")
         terminal.settle()
     since = time.perf_counter()
     terminal.keys("*")
@@ -207,7 +207,7 @@ def measure_long_runs(bench: Bench) -> Iterator[Row]:
 def measure_keys(bench: Bench) -> Iterator[Row]:
     """Measure single keys with 100 marked runs, and the crosshair with 50."""
     with bench.labbench(100) as terminal:
-        mark_all(terminal)
+        mark_all(terminal)  # one chart: LEET toggles the axis of one
         answers = {title: terminal.median([key] * 9) for title, key in (("log toggle", "y"), ("smoothing step", "s"))}
         answers["zoom step"] = terminal.median(["+"] * 9)
     leet = None
