@@ -264,6 +264,9 @@ _SCRIPTS = {
         -- host that trains the run
         ALTER TABLE runs ADD COLUMN node TEXT;
     """,
+    "late chunks": """
+        -- nothing is added: the newest full chunk of a series in rollup may be missing, which older versions do not expect
+    """,
 }
 """SQL by migration, oldest first, append-only: a migration adds columns or tables and changes no existing ones."""
 

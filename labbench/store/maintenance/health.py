@@ -15,7 +15,7 @@ from labbench.store.queries.run_sql import IN_JSON_LIST, STATUS, as_json_list
 from labbench.store.recording.queue import RECOVERED, ensure_experiment, new_key
 from labbench.store.row_checks import COLUMNS, invalid_condition
 from labbench.store.scripts.spill import spill_files
-from labbench.store.series import overview
+from labbench.store.series import overview, rollup
 from labbench.store.series.points import rebuild_series
 from labbench.system.clock import now
 
@@ -227,9 +227,7 @@ def _outdated_series(connection: sqlite3.Connection, all_series: Sequence[Series
     for series in all_series:
         ids = series.run_id, series.metric_id
         rebuild_series(connection, *ids)
-        is_equal = all(
-            _rows(connection, f"main.{table}", series) == _rows(connection, table, series) for table in _DERIVED
-        )
+        is_equal = _is_equal(connection, "summary", series) and _has_current_rollup(connection, series)
         if not is_equal or (has_overviews and not overview.agrees_with_points(connection, *ids)):
             wrong.append(series)
         for table in _DERIVED:
@@ -237,6 +235,22 @@ def _outdated_series(connection: sqlite3.Connection, all_series: Sequence[Series
     for table in tables:
         connection.execute(f"DROP TABLE temp.{table}")
     return wrong
+
+
+def _has_current_rollup(connection: sqlite3.Connection, series: SeriesId) -> bool:
+    """Compare the stored chunks with all recomputed ones, or with all but the last if that may be written later."""
+    ids = series.run_id, series.metric_id
+    if _is_equal(connection, "rollup", series):
+        return True
+    [n] = connection.execute("SELECT n FROM summary WHERE run_id = ? AND metric_id = ?", ids).fetchone() or (0,)
+    if n < rollup.CHUNK or n % rollup.CHUNK >= rollup.MAX_DELAY:
+        return False
+    rollup.truncate_chunks(connection, *ids, from_step=rollup.first_step_after_chunks(connection, *ids) - 1)
+    return _is_equal(connection, "rollup", series)
+
+
+def _is_equal(connection: sqlite3.Connection, table: str, series: SeriesId) -> bool:
+    return _rows(connection, f"main.{table}", series) == _rows(connection, table, series)
 
 
 def _count_missing_overviews(connection: sqlite3.Connection) -> int:

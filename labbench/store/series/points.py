@@ -66,10 +66,9 @@ def add_points(
         rebuild_series(connection, run_id, metric_id, from_step=min(steps))
         return
     connection.execute(_MERGE, (run_id, metric_id, *_summarize(steps, values)))
-    chunks = n // rollup.CHUNK
-    if (n + len(steps)) // rollup.CHUNK > chunks:
+    if rollup.is_chunk_due(run_id, metric_id, n, n + len(steps)):
         new = rollup.PointColumns(steps, times, values)
-        rollup.append_chunks(connection, run_id, metric_id, new, chunks=chunks)
+        rollup.append_chunks(connection, run_id, metric_id, new, n_before=n)
     overview.append_points(connection, run_id, metric_id, (steps, times, values), n=n)
 
 

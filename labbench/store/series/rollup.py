@@ -4,6 +4,9 @@ A row holds a chunk of 64 buckets, which fills a page of the file. Only full chu
 while the series grows: the range after the last chunk of a level is covered by the level below, and the range after the
 last chunk of level 1 only by the points themselves. So a short series has no chunks, and the cost of an append does not
 depend on the length of the series.
+
+The series of a stack grow together and fill their chunks at the same moment. A full chunk is written some points later,
+a different number for each series, so that no transaction has to write the chunks of all of them.
 """
 
 from __future__ import annotations
@@ -22,6 +25,9 @@ BUCKETS = 64
 
 CHUNK = FACTOR * BUCKETS
 """Points per chunk of level 1."""
+
+MAX_DELAY = CHUNK // 4
+"""Number of points before which a full chunk is written."""
 
 _FIELDS = {
     "first_step": "q", "last_step": "q", "first_time": "q", "last_time": "q",
@@ -77,26 +83,28 @@ _VALUE = "coalesce(value, 9e999)"
 """The value, with infinity for NaN (stored as NULL): the rollup only counts non-finite values."""
 
 
+def is_chunk_due(run_id: int, metric_id: int, n_before: int, n: int) -> bool:
+    """Return True if a series that grows from `n_before` to `n` points has chunks to write."""
+    delay = (run_id * 97 + metric_id * 61) % MAX_DELAY  # factors without common divisor: delays are spread evenly
+    return (n - delay) // CHUNK > max(0, n_before - delay) // CHUNK
+
+
 def append_chunks(
-    connection: sqlite3.Connection,
-    run_id: int,
-    metric_id: int,
-    points: PointColumns,
-    *,
-    chunks: int,
+    connection: sqlite3.Connection, run_id: int, metric_id: int, points: PointColumns, *, n_before: int
 ) -> None:
-    """Add the chunks that newly appended points have filled.
+    """Add all full chunks of a series whose newest points are the appended ones.
 
     The caller holds a transaction. Like `extend_chunks`, but reads only the points before the appended ones.
 
     Args:
         points: The appended points.
-        chunks: Number of existing chunks of level 1.
+        n_before: Number of points of the series before them.
     """
-    start = first_step_after_chunks(connection, run_id, metric_id) if chunks else LEAST_STEP
+    start = first_step_after_chunks(connection, run_id, metric_id) if n_before >= CHUNK else LEAST_STEP
     steps, times, values = points
     query = f"SELECT step, time_ms, {_VALUE} FROM points WHERE {_SERIES} AND step >= ? AND step < ? ORDER BY step"
     rows = connection.execute(query, (run_id, metric_id, start, steps[0])).fetchall()
+    chunks = (n_before - len(rows)) // CHUNK
     tail = zip(*rows, strict=True) if rows else ((), (), ())
     no_nan = [math.inf if value != value else value for value in values]
     columns = [[*before, *new] for before, new in zip(tail, (steps, times, no_nan), strict=True)]

@@ -19,6 +19,7 @@ from helpers.store_samples import points, start
 from helpers.summaries import is_same_summary, summarize
 from labbench.errors import InputError
 from labbench.records import Boundary, Points
+from labbench.store.maintenance.health import diagnose
 from labbench.store.reader import Reader
 from labbench.store.series import points as points_module
 from labbench.store.series import rollup
@@ -38,6 +39,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Set chunks to two buckets of two points, so that a few dozen points fill several levels."""
     monkeypatch.setattr(rollup, "FACTOR", 2)
     monkeypatch.setattr(rollup, "CHUNK", 4)
+    monkeypatch.setattr(rollup, "MAX_DELAY", 3)
 
 
 def expected_chunks(series: dict[int, float]) -> dict[tuple[int, int], list[tuple[float, ...]]]:
@@ -77,7 +79,11 @@ def stored_chunks(path: Path) -> dict[tuple[int, int], list[rollup.Bucket]]:
 
 
 def assert_chunks_match(path: Path, series: dict[int, float]) -> None:
-    expected, actual = expected_chunks(series), stored_chunks(path)
+    """Assert that the chunks match the points; the last points may be in no chunk yet."""
+    actual = stored_chunks(path)
+    covered = rollup.CHUNK * sum(level == 1 for level, _ in actual)
+    assert covered > len(series) - rollup.CHUNK - rollup.MAX_DELAY
+    expected = expected_chunks(dict(sorted(series.items())[:covered]))
     assert actual.keys() == expected.keys()
     for chunk_key, chunk in expected.items():
         for expected_bucket, stored in zip(chunk, actual[chunk_key], strict=True):
@@ -188,8 +194,22 @@ def test_short_series_has_no_rollup(writer: Writer, path: Path) -> None:
     [run] = start(writer)
     writer.write([points(run, "loss", noisy_values(rollup.CHUNK - 1))])
     assert stored_chunks(path) == {}
-    writer.write([points(run, "loss", {rollup.CHUNK: 0.0})])
+    writer.write([points(run, "loss", dict.fromkeys(range(rollup.CHUNK, rollup.CHUNK + rollup.MAX_DELAY), 0.0))])
     assert len(stored_chunks(path)) == 1
+
+
+def test_runs_that_fill_chunks_together_write_them_in_different_transactions(writer: Writer, path: Path) -> None:
+    runs, batch = start(writer, 64), rollup.CHUNK // 20
+    written = []
+    for first in range(0, 2 * rollup.CHUNK + rollup.MAX_DELAY, batch):
+        values = dict.fromkeys(range(first, first + batch), 1.0)
+        writer.write([points(run, "loss", values) for run in runs])
+        with closing(sqlite3.connect(path)) as connection:
+            [n] = connection.execute("SELECT count(*) FROM rollup").fetchone()
+            written.append(n - sum(written))
+    assert sum(written) == 2 * len(runs)
+    assert max(written) <= len(runs) / 4
+    assert diagnose(path).is_sound
 
 
 def count_rows_read(monkeypatch: pytest.MonkeyPatch, read: Callable[[], object]) -> int:
