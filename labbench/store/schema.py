@@ -265,7 +265,7 @@ _SCRIPTS = {
         ALTER TABLE runs ADD COLUMN node TEXT;
     """,
     "late chunks": """
-        -- nothing is added: the newest full chunk of a series in rollup may be missing, which older versions do not expect
+        -- nothing is added: the newest full chunk of a series may be missing in rollup, unlike in older databases
     """,
 }
 """SQL by migration, oldest first, append-only: a migration adds columns or tables and changes no existing ones."""
