@@ -119,9 +119,13 @@ def openings(place: Place) -> Iterator[Outcome]:
     yield Outcome(f"{n} times opened and closed (figure: descriptors and threads)", fault, counts[-1])
 
 
+LIVE_SECONDS = 12.0 if SMALL else 600.0
+"""Seconds for which the interface watches a live database."""
+
+
 def interface(place: Place) -> Iterator[Outcome]:
-    """Watch a database that is written all the time; the memory of the interface must not grow with time."""
-    seconds = 12.0 if SMALL else 600.0
+    """Use the interface on a database that is written all the time; its memory must not grow with time."""
+    seconds = LIVE_SECONDS
     program = (
         SCRIPT.replace("import labbench, sys", "import labbench, sys, time").rstrip() + "\n        time.sleep(0.01)\n"
     )
@@ -139,6 +143,7 @@ async def watch():
         await pilot.press("space", "j", "space", "enter", "escape")
         sizes = []
         for _ in range(20):
+            await pilot.press("y", "s", "plus", "minus", "j", "k", "2", "3", "4", "1")
             await pilot.pause({seconds / 20})
             sizes.append(psutil.Process().memory_info().rss / 2**20)
         print(max(sizes[10:]) - max(sizes[:10]))
