@@ -145,4 +145,11 @@ def _read_slurm(source: GridSource, table: Any) -> SlurmOptions:
     if not isinstance(table, dict):
         raise source.error("slurm must be a table: [resources.slurm]", path)
     source.require_known(table, path, _SLURM)
-    return SlurmOptions(**{key: source.read(_SLURM[key], value, key, (*path, key)) for key, value in table.items()})
+    options = SlurmOptions(**{key: source.read(_SLURM[key], value, key, (*path, key)) for key, value in table.items()})
+    if options.grace >= options.time:
+        message = (
+            f"a job of {options.time:g} s has no time to train before it saves its runs {options.grace:g} s "
+            "before its end (`grace`); raise time, or lower grace"
+        )
+        raise source.error(message, (*path, "time" if "time" in table else "grace"))
+    return options

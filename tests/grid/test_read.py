@@ -63,6 +63,13 @@ def test_tables_that_do_not_change_configs_are_read_with_their_types(write: Any)
     assert "[resources]" in grid.text
 
 
+def test_jobs_have_time_to_train_before_they_save_their_runs(write: Any) -> None:
+    grid = 'task = "digits"\n[resources.slurm]\n'
+    assert read_grid(write(f'{grid}time = "5m"\ngrace = "4m"')).resources.slurm.time == 300
+    with pytest.raises(GridError, match=r"a job of 60 s has no time to train .* 90 s before its end"):
+        read_grid(write(f'{grid}time = "1m"'))
+
+
 def test_a_grid_is_named_after_its_file_and_has_defaults(write: Any) -> None:
     grid = read_grid(write('task = "digits"', "widths.toml"))
     assert (grid.name, grid.stop, grid.runtime, grid.resources) == ("widths", None, Runtime(), Resources())
