@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from labbench.executors.attempt import sub_stack
-from labbench.records import Event, Failed, FailureKind, Points, RunRecord, Stack
+from labbench.records import Boundary, Event, Failed, FailureKind, Finished, Points, RunRecord, Stack
 from labbench.train.active_runs import ActiveRuns
 
 
@@ -35,6 +35,10 @@ class TimeLimit:
             self._shares[run] += (now - self._last_charge) / len(runs)  # type: ignore[assignment]
         self._last_charge = now
 
+    def skip(self) -> None:
+        """Do not count the time since the last call of `charge`."""
+        self._last_charge = self._last_report = time.monotonic()
+
     def over(self, runs: Iterable[str]) -> list[str]:
         """Return the runs whose share exceeds the limit."""
         return [run for run in runs if self.seconds is not None and self._shares[run] > self.seconds]
@@ -53,10 +57,17 @@ class WatchedStack:
         self.stack = stack
         self.active = ActiveRuns(stack.runs)
         """Runs that have not ended."""
+        self.has_advanced = False
+        """True after a run has ended or has reached a new boundary, so that training the stack again is less work."""
         self._timeout = timeout
         self._time_limit = TimeLimit(timeout)
         self._measured: set[str] = set()
         """Runs with points."""
+
+    @property
+    def has_time_limit(self) -> bool:
+        """True if the runs have a time limit."""
+        return self._timeout is not None
 
     def report(self) -> None:
         """Note a sign of life of the process."""
@@ -66,6 +77,10 @@ class WatchedStack:
         """Count the time from now on."""
         self._time_limit = TimeLimit(self._timeout)
 
+    def skip_time(self) -> None:
+        """Do not count the time since the last look at the time limit: the stack waits for a node."""
+        self._time_limit.skip()
+
     def update(self, event: Event) -> None:
         """Apply an event."""
         if isinstance(event, Points) and event.run in self._measured:
@@ -73,6 +88,8 @@ class WatchedStack:
         self._time_limit.charge(self._measured_runs() or self.active.keys)
         if isinstance(event, Points):
             self._measured.add(event.run)
+        is_new_boundary = isinstance(event, Boundary) and event.step > self.active[event.run].boundary
+        self.has_advanced = self.has_advanced or is_new_boundary or isinstance(event, Failed | Finished)
         self.active.update(event)
 
     def overdue_runs(self) -> dict[str, str]:

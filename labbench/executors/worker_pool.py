@@ -73,6 +73,8 @@ class WorkerExecutor(Executor):
             Worker(context, device, output, timeout) for device, output in zip(devices, outputs, strict=True)
         ]
         self._interrupted = False
+        self._stopped: set[str] = set()
+        """Runs to stop, also if their stack waits to be trained again."""
 
     def capacity(self) -> int:
         return len(self._workers)
@@ -87,6 +89,7 @@ class WorkerExecutor(Executor):
                     continue
                 if (stack := retries.popleft() if retries else next(pending, None)) is not None:
                     worker.submit(stack)
+                    worker.request_stop(sorted(self._stopped.intersection(worker.active.keys)))
             busy = [worker for worker in self._workers if worker.busy]
             if not busy:
                 return
@@ -102,6 +105,7 @@ class WorkerExecutor(Executor):
                     retries.extend((yield from worker.handle_timeout(overdue)))
 
     def stop(self, run: str) -> None:
+        self._stopped.add(run)
         for worker in self._workers:
             if run in worker.active:
                 worker.request_stop([run])

@@ -6,9 +6,12 @@ import json
 from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from labbench.errors import LabbenchError
+from labbench.executors import watched_stack
 from labbench.executors.event_codec import encode_event
 from labbench.executors.slurm import executor as slurm_executor
 from labbench.executors.slurm import job as slurm_job
@@ -16,17 +19,34 @@ from labbench.executors.slurm import scheduler as slurm_scheduler
 from labbench.executors.slurm.event_log import EventFileWriter
 from labbench.executors.slurm.executor import JobSettings, SlurmExecutor
 from labbench.executors.slurm.job import SlurmJob
-from labbench.executors.slurm.job_folder import JobFolder
-from labbench.executors.slurm.scheduler import GONE, JobState, SlurmScheduler
+from labbench.executors.slurm.job_folder import JobFolder, Position
+from labbench.executors.slurm.job_main import TrainingJob
+from labbench.executors.slurm.scheduler import GONE, UNKNOWN_CLUSTER, JobState, LocalScheduler, SlurmScheduler
 from labbench.executors.watched_stack import WatchedStack
-from labbench.records import Event, Failed, Finished, Points, RunRecord, Runtime, SlurmOptions, Stack, Started
+from labbench.records import (
+    Boundary,
+    Event,
+    Failed,
+    Finished,
+    Points,
+    RunRecord,
+    Runtime,
+    SlurmOptions,
+    Stack,
+    Started,
+    Submitted,
+)
 from labbench.runner.planner import make_stack
+from labbench.store.liveness import HOST
 
 
 class StubScheduler:
     """Scheduler that answers every question with one state."""
 
     cluster = "stub"
+
+    def manages(self, cluster: str) -> bool:
+        return True
 
     def __init__(self, state: str, on_question: Callable[[], None] = lambda: None) -> None:
         self.state, self.on_question = state, on_question
@@ -177,3 +197,147 @@ def test_only_an_answer_of_the_scheduler_ends_a_job(
     monkeypatch.setattr(slurm_scheduler.shutil, "which", lambda name: f"/usr/bin/{name}")
     states = SlurmScheduler("stub").states(["7"])
     assert states == ({} if state is None else {"7": JobState(state)})
+
+
+def test_the_time_in_which_a_requeued_job_waits_does_not_count_for_the_timeout(
+    monkeypatch: pytest.MonkeyPatch, folder: JobFolder, stack: Stack
+) -> None:
+    clock = SimpleNamespace(now=100.0)
+    monkeypatch.setattr(watched_stack, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    job = SlurmJob(folder, "7", WatchedStack(stack, 60.0))
+    clock.now += 1000  # in the queue
+    assert job.overdue_runs() == {}
+    write_events(folder, training_events(stack, range(3))[:3])
+    list(job.receive())
+    job.note_state(JobState("PENDING"))
+    clock.now += 1000  # requeued after the failure of its node
+    assert job.overdue_runs() == {}
+    job.note_state(JobState("RUNNING"))
+    folder.mark_preempted()
+    clock.now += 1000  # it has requeued itself
+    assert job.overdue_runs() == {}
+    (folder.path / "preempted").unlink()
+    clock.now += 50
+    assert job.overdue_runs() == {}
+    clock.now += 20
+    assert job.overdue_runs().keys() == {"run0"}
+
+
+@pytest.mark.parametrize("state", ["TIMEOUT", "NODE_FAIL", "PREEMPTED"])
+def test_jobs_that_end_before_a_new_checkpoint_are_not_submitted_for_ever(
+    folder: JobFolder, stack: Stack, state: str
+) -> None:
+    write_events(folder, training_events(stack, range(3))[:3])
+    job = SlurmJob(folder, "7", WatchedStack(stack, None), fruitless=2)
+    list(job.receive())
+    ends, retries, _ = job.end(JobState(state))
+    assert not retries
+    assert [event.run for event in ends if isinstance(event, Failed)] == ["run0", "run1"]
+    assert all("before a new checkpoint" in event.message for event in ends if isinstance(event, Failed))
+    job.watched.update(Boundary("run0", 1, 8))
+    ends, [retried], fruitless = job.end(JobState(state))
+    assert not ends
+    assert [run.boundary for run in retried.runs] == [8, 0]
+    assert fruitless == 0
+
+
+def test_an_interruption_cancels_a_job_that_waits_for_its_next_start(
+    monkeypatch: pytest.MonkeyPatch, folder: JobFolder, stack: Stack
+) -> None:
+    write_events(folder, training_events(stack, range(3))[:3])
+    folder.mark_preempted()
+    scheduler = StubScheduler("PENDING")
+    monkeypatch.setattr(slurm_executor, "make_scheduler", lambda cluster: scheduler)
+    job, events = SlurmJob(folder, "7", WatchedStack(stack, None)), []
+    with closing(SlurmExecutor(JobSettings(SlurmOptions(), folder.path.parent), attached=[job])) as executor:
+        for event in executor.execute([]):
+            events += [event] if event is not None else []
+            if isinstance(event, Points):
+                executor.interrupt()
+    assert scheduler.cancelled[:1] == ["7"]
+    assert [event.status for event in events if isinstance(event, Finished)] == ["queued", "queued"]
+
+
+class StubSubmitter:
+    """Submitter whose scheduler refuses the first submissions."""
+
+    refusals = 2
+
+    def __init__(self, options: SlurmOptions, folder: Path) -> None:
+        self.left = self.refusals
+
+    def submit(self, folders: Sequence[JobFolder]) -> list[str]:
+        self.left -= 1
+        if self.left >= 0:
+            raise LabbenchError("the jobs could not be submitted: Socket timed out")
+        for folder in folders:
+            stack, _ = folder.read_stack()
+            write_events(folder, training_events(stack, range(3)))
+        return [str(8 + index) for index in range(len(folders))]
+
+    def run_debug_jobs(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def test_stacks_that_the_scheduler_refuses_are_submitted_again_while_other_jobs_train(
+    monkeypatch: pytest.MonkeyPatch, folder: JobFolder, stack: Stack, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(slurm_executor, "make_scheduler", lambda cluster: StubScheduler("RUNNING"))
+    monkeypatch.setattr(slurm_executor, "Submitter", StubSubmitter)
+    others = make_stack([RunRecord(2, "run2", "", "e", "running", {})], task="digits", stop=None, runtime=Runtime())
+    job, events = SlurmJob(folder, "7", WatchedStack(stack, None)), []
+    with closing(SlurmExecutor(JobSettings(SlurmOptions(), folder.path.parent), attached=[job])) as executor:
+        for event in executor.execute([others]):
+            events += [event] if event is not None else []
+            if isinstance(event, Finished):
+                write_events(folder, training_events(stack, range(3)))
+    assert {event.run for event in events if isinstance(event, Finished)} == {"run0", "run1", "run2"}
+    assert [event.job_id for event in events if isinstance(event, Submitted)] == ["8"]
+    assert capsys.readouterr().err.count("Socket timed out; trying again") == 1
+
+
+def test_stacks_that_the_scheduler_refuses_return_to_the_queue_after_an_interruption(
+    monkeypatch: pytest.MonkeyPatch, folder: JobFolder, stack: Stack
+) -> None:
+    scheduler = StubScheduler("RUNNING")
+    monkeypatch.setattr(slurm_executor, "make_scheduler", lambda cluster: scheduler)
+    monkeypatch.setattr(slurm_executor, "Submitter", StubSubmitter)
+    monkeypatch.setattr(StubSubmitter, "refusals", 10**9)
+    others = make_stack([RunRecord(2, "run2", "", "e", "running", {})], task="digits", stop=None, runtime=Runtime())
+    job, events = SlurmJob(folder, "7", WatchedStack(stack, None)), []
+    with closing(SlurmExecutor(JobSettings(SlurmOptions(), folder.path.parent), attached=[job])) as executor:
+        for event in executor.execute([others]):
+            events += [event] if event is not None else []
+            executor.interrupt()
+    assert {event.run: event.status for event in events if isinstance(event, Finished)} == {
+        "run0": "queued",
+        "run1": "queued",
+        "run2": "queued",
+    }
+
+
+def test_a_job_that_is_requeued_after_its_runs_have_left_it_trains_nothing(folder: JobFolder, stack: Stack) -> None:
+    pytest.importorskip("torch")
+    folder.mark_recorded()
+    folder.request_stop(run.key for run in stack.runs)
+    TrainingJob(str(folder.path), redirect=False)()
+    events = [event for event, _ in folder.read_events(Position())]
+    assert [(type(event), event.run) for event in events] == [(Finished, "run0"), (Finished, "run1")]
+
+
+def test_a_run_is_stopped_also_while_its_stack_waits_to_be_submitted_again(
+    monkeypatch: pytest.MonkeyPatch, folder: JobFolder, stack: Stack
+) -> None:
+    monkeypatch.setattr(slurm_executor, "make_scheduler", lambda cluster: StubScheduler("RUNNING"))
+    with closing(SlurmExecutor(JobSettings(SlurmOptions(), folder.path.parent))) as executor:
+        executor.stop("run1")
+        assert executor._make_folder(stack).stop_requests() == ["run1"]
+
+
+def test_a_scheduler_does_not_judge_the_jobs_of_another_cluster() -> None:
+    assert SlurmScheduler("one").manages("one")
+    assert not SlurmScheduler("one").manages("two")
+    assert SlurmScheduler(UNKNOWN_CLUSTER).manages("two")
+    assert LocalScheduler().manages(HOST)
+    assert not LocalScheduler().manages("another-host")

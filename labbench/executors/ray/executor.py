@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -33,8 +34,14 @@ POLL_SECONDS = 0.1
 CAPACITY_SECONDS = 5.0
 """Seconds between two looks at the nodes; one may join late or die."""
 
+NO_NODE = (
+    "no node of the cluster has what a stack requests ([resources]) any more; the stacks wait for one that joins, and "
+    "Ctrl-C stops them"
+)
+"""Warning for what Ray itself does not report."""
+
 MAX_FRUITLESS_STARTS = 3
-"""Number of tasks of a stack that may end with their node without any progress."""
+"""Number of tasks of a stack that may end with their node without a new boundary."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +65,13 @@ class RayTask:
     generator: Any
     watched: WatchedStack
     fruitless: int = 0
-    """Number of tasks of this stack that have ended before with their node, without progress."""
+    """Number of tasks of this stack that have ended before with their node, without a new boundary."""
     node: str | None = None
     """Id of the node that trains it; None while it waits."""
-    has_progressed: bool = False
+    is_ready: bool = False
+    """True after it has loaded torch; the time of the runs counts from then on."""
+    has_reported: bool = False
+    """True after an event of its training."""
     ended: bool = False
     remainder: list[tuple[Stack, int]] = field(default_factory=list)
     """Stacks to train in other tasks, each with the number of fruitless tasks before it."""
@@ -76,6 +86,7 @@ class RayExecutor(Executor):
 
     def __init__(self, settings: RaySettings) -> None:
         import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         self._ray, self._settings = ray, settings
         self._request = requested(settings.resources)
@@ -89,14 +100,19 @@ class RayExecutor(Executor):
         self._train = ray.remote(num_returns="streaming", max_retries=0, runtime_env=node_environment(), **options)(
             train_on_node
         )
-        self._stops = ray.remote(num_cpus=0, max_restarts=-1)(StopBoard).remote()
+        # on the driver's node, since the requests are lost with the node of the actor
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+        self._stops = ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=here)(StopBoard).remote()
         self._slots, self._counted, self._looked = 1, 0.0, 0.0
 
     def capacity(self) -> int:
         if time.monotonic() - self._counted > CAPACITY_SECONDS:
             self._counted = time.monotonic()
-            self._slots = max(1, count_slots(self._request, node_resources()))
-        return self._slots
+            slots = count_slots(self._request, node_resources())
+            if not slots and self._slots:
+                print(f"\nlabbench: {NO_NODE}", file=sys.stderr, flush=True)
+            self._slots = slots
+        return max(1, self._slots)
 
     def execute(self, stacks: Iterable[Stack]) -> Iterator[Event | None]:
         pending = iter(stacks)
@@ -121,7 +137,7 @@ class RayExecutor(Executor):
     def interrupt(self) -> None:
         self._interrupted = True
         for task in self._tasks:
-            if task.has_progressed:
+            if task.has_reported:
                 self._request_stop(task.watched.active.keys)
             else:
                 self._cancel(task)
@@ -171,9 +187,11 @@ class RayExecutor(Executor):
         if task.node is None:
             task.node = encoded[0].decode()
             return
-        if not task.has_progressed:
-            task.has_progressed = True
+        if not task.is_ready:
+            task.is_ready = True
             task.watched.restart_clock()
+            return
+        task.has_reported = True
         task.watched.report()
         store_files(self._settings.files, files)
         for data in encoded:
@@ -187,10 +205,11 @@ class RayExecutor(Executor):
         if self._interrupted:
             yield from (Finished(run.key, run.attempt, "queued", "interrupted") for run in runs)
         elif kind == "node":
-            fruitless = 0 if task.has_progressed else task.fruitless + 1
+            fruitless = 0 if task.watched.has_advanced else task.fruitless + 1
             if fruitless < MAX_FRUITLESS_STARTS:
                 task.remainder = [(sub_stack(task.watched.stack, runs), fruitless)]
             else:
+                message += f" ({MAX_FRUITLESS_STARTS} nodes in a row, before a new checkpoint)"
                 yield from (failure(run, kind, message, []) for run in runs)
         else:
             failures, retries = task.watched.end_dead(message, [], kind)
@@ -201,7 +220,7 @@ class RayExecutor(Executor):
         """Remove ended tasks, and end those whose node has died or whose runs have exceeded their time limit."""
         yield from self._end_tasks_of_dead_nodes()
         for task in [*self._tasks]:
-            overdue = task.watched.overdue_runs() if task.has_progressed and not task.ended else {}
+            overdue = task.watched.overdue_runs() if task.is_ready and not task.ended else {}
             if overdue:
                 self._cancel(task)
                 failures, retries = task.watched.end_overdue(overdue, [])

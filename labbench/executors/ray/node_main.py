@@ -36,7 +36,7 @@ Files: TypeAlias = Mapping[str, bytes]
 """Contents by path relative to the folder of the database's files."""
 
 Item: TypeAlias = tuple[list[bytes], Files]
-"""Events and files; the first item of a task names its node instead of events."""
+"""Events and files; the first item of a task names its node instead of events, the second one has none."""
 
 
 def place_task(task: str, modules: Files, folder: Path) -> str:
@@ -71,7 +71,9 @@ def describe_node(paths: Sequence[str], task: str, modules: Files) -> dict[str, 
 def train_on_node(
     document: str, modules: Files, files: Files, device: str, read_stops: Callable[[], Sequence[str]] | None
 ) -> Iterator[Item]:
-    """Train a stack, and yield its events with the files that its runs have written, after the id of this node.
+    """Train a stack, and yield its events with the files that its runs have written.
+
+    The first item is the id of this node, the second one comes when it has loaded torch.
 
     Args:
         document: Stack as JSON; its task file is relative to the folder of the modules.
@@ -83,6 +85,9 @@ def train_on_node(
     import ray
 
     yield [ray.get_runtime_context().get_node_id().encode()], {}
+    import labbench.train.loop  # noqa: F401 (seconds, which do not count for the time limit of the runs)
+
+    yield [], {}
     with tempfile.TemporaryDirectory(prefix="labbench-node-") as temporary, captured_output(Path(temporary)) as output:
         folder, stack = Path(temporary, "runs.db.files"), decode_stack(document)
         write_files(folder, files)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -58,7 +59,12 @@ class SlurmExecutor(Executor):
         self._scheduler = make_scheduler(settings.options.cluster)
         self._submitter = Submitter(settings.options, settings.folder)
         self._jobs = list(attached)
-        self._resubmissions: list[tuple[Stack, int]] = []
+        self._waiting: list[tuple[Stack, int]] = []
+        """Stacks to submit before new ones, each with the number of fruitless jobs before it."""
+        self._next_submission = 0.0
+        """Time before which none is submitted, after the scheduler has refused one."""
+        self._stopped: set[str] = set()
+        """Runs to stop, wherever they are."""
         self._interrupted = False
         self._next_query = time.monotonic() + QUERY_SECONDS
         self._done: list[JobFolder] = []
@@ -71,7 +77,7 @@ class SlurmExecutor(Executor):
         pending = iter(stacks)
         while True:
             yield from self._submit(self._take(pending))
-            if not self._jobs:
+            if not self._jobs and not self._waiting:
                 return
             self._submitter.run_debug_jobs()
             is_idle = True
@@ -87,6 +93,7 @@ class SlurmExecutor(Executor):
                 time.sleep(POLL_SECONDS)
 
     def stop(self, run: str) -> None:
+        self._stopped.add(run)
         for job in self._jobs:
             if run in job.watched.active:
                 job.folder.request_stop([run])
@@ -96,7 +103,7 @@ class SlurmExecutor(Executor):
         for job in self._jobs:
             job.folder.request_stop(job.watched.active.keys)
         # a job that starts after its request was written trains nothing
-        self._scheduler.cancel([job.job_id for job in self._jobs if not job.folder.has_started()])
+        self._scheduler.cancel([job.job_id for job in self._jobs if job.waits_for_node])
         self._next_query = 0.0
 
     def acknowledge(self, events: Sequence[Event]) -> None:
@@ -115,24 +122,35 @@ class SlurmExecutor(Executor):
 
     def _take(self, pending: Iterator[Stack]) -> list[tuple[Stack, int]]:
         """Return the stacks to submit now, each with the number of fruitless jobs before it."""
-        if self._interrupted:
+        if self._interrupted or time.monotonic() < self._next_submission:
             return []
-        taken, self._resubmissions = self._resubmissions, []
+        taken, self._waiting = self._waiting, []
         most = 1 if self._settings.options.cluster == "debug" else MAX_ARRAY
         while len(self._jobs) + len(taken) < most and (stack := next(pending, None)) is not None:
             taken.append((stack, 0))
         return taken
 
     def _submit(self, stacks: Sequence[tuple[Stack, int]]) -> Iterator[Event]:
-        """Submit the stacks as one array, and yield `Submitted` for each run; a job trains once that is recorded."""
+        """Submit the stacks as one array, and yield `Submitted` for each run; a job trains once that is recorded.
+
+        If the scheduler refuses them while other jobs train, they are submitted later.
+        """
         if not stacks:
             return
         settings = self._settings
-        folders = [
-            JobFolder.create(settings.folder / f"{stack.runs[0].key}-{os.urandom(4).hex()}", stack, settings.device)
-            for stack, _ in stacks
-        ]
-        ids = self._submitter.submit(folders)
+        folders = [self._make_folder(stack) for stack, _ in stacks]
+        try:
+            ids = self._submitter.submit(folders)
+        except LabbenchError as error:
+            for folder in folders:
+                shutil.rmtree(folder.path, ignore_errors=True)
+            if not self._jobs:
+                raise
+            if not self._next_submission:
+                print(f"\nlabbench: {error}; trying again while other jobs train", file=sys.stderr, flush=True)
+            self._waiting, self._next_submission = [*stacks, *self._waiting], time.monotonic() + QUERY_SECONDS
+            return
+        self._next_submission = 0.0
         jobs = [
             SlurmJob(folder, job_id, WatchedStack(stack, settings.timeout), fruitless=fruitless)
             for folder, job_id, (stack, fruitless) in zip(folders, ids, stacks, strict=True)
@@ -142,6 +160,14 @@ class SlurmExecutor(Executor):
             job.folder.write_job(SubmittedJob(job.job_id, self._scheduler.cluster, settings.options.cluster))
             for run in job.watched.active:
                 yield Submitted(run.key, run.attempt, "slurm", self._scheduler.cluster, job.job_id)
+
+    def _make_folder(self, stack: Stack) -> JobFolder:
+        settings = self._settings
+        path = settings.folder / f"{stack.runs[0].key}-{os.urandom(4).hex()}"
+        folder = JobFolder.create(path, stack, settings.device)
+        if stopped := self._stopped.intersection(run.key for run in stack.runs):
+            folder.request_stop(stopped)
+        return folder
 
     def _receive(self, job: SlurmJob) -> Iterator[Event]:
         """Yield what a job has reported, as one batch."""
@@ -159,6 +185,10 @@ class SlurmExecutor(Executor):
     def _end_jobs(self) -> Iterator[Event | None]:
         """End the jobs whose runs have ended, that the scheduler has ended, or whose runs are overdue."""
         self._query()
+        if self._interrupted:
+            waiting, self._waiting = self._waiting, []
+            for run in (run for stack, _ in waiting for run in stack.runs):
+                yield Finished(run.key, run.attempt, "queued", "interrupted")
         for job in [*self._jobs]:
             if not job.watched.active.keys:
                 self._jobs.remove(job)
@@ -167,8 +197,8 @@ class SlurmExecutor(Executor):
                 yield from self._end_overdue(job, overdue)
             elif job.final_state is not None and job.is_settled:
                 ends, retries, fruitless = job.end(job.final_state)
-                self._jobs.remove(job)
-                yield from self._finish(job, ends, [(stack, fruitless) for stack in retries])
+                self._leave(job, [(stack, fruitless) for stack in retries])
+                yield from ends
 
     def _end_overdue(self, job: SlurmJob, overdue: dict[str, str]) -> Iterator[Event | None]:
         self._scheduler.cancel([job.job_id])
@@ -178,17 +208,14 @@ class SlurmExecutor(Executor):
             yield from self._receive(job)
             yield None  # between two batches
         failures, retries = job.watched.end_overdue(overdue, job.last_lines())
-        self._jobs.remove(job)
-        yield from self._finish(job, failures, [(stack, 0) for stack in retries])
+        self._leave(job, [(stack, 0) for stack in retries])
+        yield from failures
 
-    def _finish(self, job: SlurmJob, ends: Sequence[Event], retries: Sequence[tuple[Stack, int]]) -> Iterator[Event]:
-        """Yield the ends of runs; the retries are submitted next, or return to the queue after an interruption."""
-        yield from ends
-        if not self._interrupted:
-            self._resubmissions += retries
-            return
-        for stack, _ in retries:
-            yield from (Finished(run.key, run.attempt, "queued", "interrupted") for run in stack.runs)
+    def _leave(self, job: SlurmJob, retries: Sequence[tuple[Stack, int]]) -> None:
+        """Train the rest of a job in other ones; if it is requeued, it trains nothing."""
+        job.folder.request_stop(run.key for run in job.watched.stack.runs)
+        self._jobs.remove(job)
+        self._waiting += retries
 
     def _query(self) -> None:
         """Ask the scheduler for the states of the quiet jobs, unless it was asked a moment ago."""

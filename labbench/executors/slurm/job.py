@@ -18,6 +18,12 @@ from labbench.records import Event, Failed, Finished, Received, Stack
 SETTLE_SECONDS = 2.0
 """Seconds without an event after the end of a job, in which the last ones may still arrive."""
 
+NO_NEW_CHECKPOINT = (
+    f"; {MAX_FRUITLESS_STARTS} jobs in a row have ended before a new checkpoint: raise [resources.slurm] time, or "
+    "lower [runtime] snapshot_every"
+)
+"""Part of the message of a failure."""
+
 MAX_BATCH = 10_000
 """Maximum number of events that are recorded in one transaction."""
 
@@ -34,9 +40,9 @@ class SlurmJob:
     recorded: Mapping[str, Position] = field(default_factory=dict)
     """Position by run up to which the database holds its events; for a job that another driver submitted."""
     fruitless: int = 0
-    """Number of jobs of this stack that have ended before, without progress and without their fault."""
-    has_progressed: bool = False
-    """True after an event of its training."""
+    """Number of jobs of this stack that have ended before, without a new boundary and without their fault."""
+    is_pending: bool = False
+    """True if the scheduler has said that the job waits for a node, and nothing has arrived since."""
     final_state: JobState | None = None
     """State of the ended job; None while the scheduler may still run it."""
     _quiet_since: float | None = None
@@ -51,9 +57,7 @@ class SlurmJob:
         positions: dict[str, Received] = {}
         before = self.position
         for event, position in islice(self.folder.read_events(before), MAX_BATCH):
-            if not self.has_progressed:  # the time in the queue does not count
-                self.watched.restart_clock()
-            self.position, self.has_progressed = position, True
+            self.position = position
             self.watched.report()
             if event.run not in self.watched.active:
                 continue
@@ -63,7 +67,7 @@ class SlurmJob:
                 positions[event.run] = Received(event.run, event.attempt, str(position))
         yield from (received for run, received in positions.items() if run in self.watched.active)
         if self.position != before:
-            self._quiet_since = self.final_state = None
+            self._quiet_since, self.final_state, self.is_pending = None, None, False
         elif self._quiet_since is None:
             self._quiet_since = time.monotonic()
 
@@ -86,14 +90,25 @@ class SlurmJob:
 
     def note_state(self, state: JobState) -> None:
         """Note an answer of the scheduler; the last events of an ended job may arrive after it."""
+        self.is_pending = state.is_waiting
         if state.is_active:
             self.final_state = None
         elif self.final_state is None:
             self.final_state, self._quiet_since = state, None
 
+    @property
+    def waits_for_node(self) -> bool:
+        """True if the job has not started yet, or waits for its next start."""
+        return self.is_pending or not self.folder.has_started() or self.folder.is_preempted()
+
     def overdue_runs(self) -> dict[str, str]:
-        """Return the runs that have exceeded `[resources] timeout`; none while the job waits for a node."""
-        return self.watched.overdue_runs() if self.has_progressed else {}
+        """Return the runs that have exceeded `[resources] timeout`; the time in which the job waits does not count."""
+        if not self.watched.has_time_limit:
+            return {}
+        if self.waits_for_node:
+            self.watched.skip_time()
+            return {}
+        return self.watched.overdue_runs()
 
     def end(self, state: JobState) -> tuple[list[Finished | Failed], list[Stack], int]:
         """Return what the final state of the job means for the runs that have not ended.
@@ -106,9 +121,10 @@ class SlurmJob:
         kind, message = cause_of_end(state.name, self.job_id)
         lines = self.last_lines()
         if continues_in_another_job(state.name, is_preempted=self.folder.is_preempted()):
-            fruitless = 0 if self.has_progressed else self.fruitless + 1
+            fruitless = 0 if self.watched.has_advanced else self.fruitless + 1
             if fruitless < MAX_FRUITLESS_STARTS:
                 return [], [sub_stack(self.watched.stack, runs)], fruitless
+            message += NO_NEW_CHECKPOINT
             return [failure(run, kind, message, lines) for run in runs], [], 0
         if not self.folder.has_started():
             message += self._no_start_hint()

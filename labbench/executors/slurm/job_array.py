@@ -104,8 +104,8 @@ class Submitter:
         return {name: value for name, value in parameters.items() if value is not None}
 
 
-def probe_shared_folder(options: SlurmOptions, folder: Path, data: Sequence[str]) -> None:
-    """Check with a short job that the nodes see `folder` and the data; a cluster without a free node is not waited for.
+def probe_shared_folder(options: SlurmOptions, folder: Path, paths: Sequence[str]) -> None:
+    """Check with a short job that the nodes see `folder` and `paths`; a cluster without a free node is not waited for.
 
     Raises:
         InputError: The nodes do not see one of them.
@@ -121,7 +121,7 @@ def probe_shared_folder(options: SlurmOptions, folder: Path, data: Sequence[str]
     words = ["srun", "--quiet", "--ntasks=1", "--time=1", f"--immediate={PROBE_SECONDS}", *partition, *account]
     try:
         result = subprocess.run(
-            [*words, "/bin/sh", "-c", script, "sh", str(probe), *data],
+            [*words, "/bin/sh", "-c", script, "sh", str(probe), *paths],
             capture_output=True,
             text=True,
             timeout=2 * PROBE_SECONDS,

@@ -11,6 +11,7 @@ import json
 import os
 import stat
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -116,8 +117,9 @@ class JobFolder:
         self._write(_RECORDED, "")
 
     def request_stop(self, runs: Iterable[str]) -> None:
-        """Ask the job to stop these runs at their next boundary."""
-        self._write(_STOP, json.dumps(sorted({*self.stop_requests(), *runs})))
+        """Ask the job to stop these runs at their next boundary; no-op if the folder has been deleted."""
+        with suppress(FileNotFoundError):
+            self._write(_STOP, json.dumps(sorted({*self.stop_requests(), *runs})))
 
     def read_events(self, position: Position) -> Iterator[tuple[Event, Position]]:
         """Yield the events after a position that have arrived, each with the position after it.

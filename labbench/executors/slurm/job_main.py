@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from labbench.errors import DeviceLost, LabbenchError
-from labbench.executors.attempt import run_stack
+from labbench.executors.attempt import run_stack, sub_stack
 from labbench.executors.captured_output import CapturedFile
 from labbench.executors.event_codec import encode_event
 from labbench.executors.preempt_signals import PREEMPT_SIGNALS
@@ -43,6 +44,8 @@ class TrainingJob:
         folder = JobFolder(Path(self.folder))
         folder.require_private()
         wait_until_recorded(folder)
+        import labbench.train.loop  # noqa: F401 (seconds, which do not count for the time limit of the runs)
+
         stack, device, writer = folder.begin()
         if stack is None:
             writer.close()
@@ -61,8 +64,11 @@ class TrainingJob:
                 writer.close()
             preemption.leave(folder)
 
-    def checkpoint(self) -> None:
-        """Keep submitit from ending the job: `Preemption` handles the signals."""
+    def checkpoint(self) -> Any:
+        """Return what submitit requeues after a signal before the training; `Preemption` handles later ones."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
 
 
 def wait_until_recorded(folder: JobFolder) -> None:
@@ -74,6 +80,7 @@ def wait_until_recorded(folder: JobFolder) -> None:
     deadline = time.monotonic() + RECORDED_SECONDS
     while not folder.is_recorded():
         if time.monotonic() > deadline:
+            folder.mark_preempted()  # for a driver that has recorded it but has not told so
             raise LabbenchError("the driver died before it recorded this job; its runs are trained by other jobs")
         time.sleep(POLL_SECONDS)
 
@@ -81,8 +88,15 @@ def wait_until_recorded(folder: JobFolder) -> None:
 def train_and_listen(stack: Stack, device: str, folder: JobFolder, preemption: Preemption) -> Iterator[Event]:
     """Yield the events of the stack and the output of the process.
 
-    The ends of runs that a signal has interrupted are left out: they continue at the next start.
+    Runs whose stop was requested before the start end at once. The ends of runs that a signal has interrupted are left
+    out: they continue at the next start.
     """
+    stopped = set(folder.stop_requests())
+    for run in [run for run in stack.runs if run.key in stopped]:
+        yield Finished(run.key, run.attempt, "queued", "interrupted")
+    stack = sub_stack(stack, [run for run in stack.runs if run.key not in stopped])
+    if not stack.runs:
+        return
     active, printed = ActiveRuns(stack.runs), CapturedFile(folder.output, n_runs=len(stack.runs))
     printed.end = folder.output.stat().st_size
     looked = 0.0

@@ -25,6 +25,14 @@ _FINAL_STATES = {
 }  # fmt: skip
 """Job states of squeue(1) in which a job has ended; in any other, also an unknown one, it may still train."""
 
+_WAITING_STATES = {
+    "CONFIGURING", "PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT", "STOPPED", "SUSPENDED",
+}  # fmt: skip
+"""Job states of squeue(1) in which a job does not run but will."""
+
+UNKNOWN_CLUSTER = "slurm"
+"""Name of a cluster of SLURM that does not tell its name."""
+
 
 @dataclass(frozen=True, slots=True)
 class JobState:
@@ -38,12 +46,20 @@ class JobState:
         """True if the job may still train."""
         return self.name not in _FINAL_STATES
 
+    @property
+    def is_waiting(self) -> bool:
+        """True if the job does not run but will."""
+        return self.name in _WAITING_STATES
+
 
 class Scheduler(Protocol):
     """Interface of a scheduler."""
 
     cluster: str
     """Name of the cluster."""
+
+    def manages(self, cluster: str) -> bool:
+        """Return True if the jobs of a cluster can be asked for; unknown ones of another cluster have not ended."""
 
     def states(self, jobs: Collection[str]) -> dict[str, JobState]:
         """Return the states of jobs by id, without jobs whose state cannot be found out."""
@@ -57,6 +73,9 @@ class SlurmScheduler:
 
     def __init__(self, cluster: str | None = None) -> None:
         self.cluster = cluster or _cluster_name()
+
+    def manages(self, cluster: str) -> bool:
+        return cluster == self.cluster or UNKNOWN_CLUSTER in (cluster, self.cluster)
 
     def states(self, jobs: Collection[str]) -> dict[str, JobState]:
         if not jobs:
@@ -92,6 +111,9 @@ class LocalScheduler:
     """Processes of this machine that submitit's local executor has started."""
 
     cluster = HOST
+
+    def manages(self, cluster: str) -> bool:
+        return cluster == HOST
 
     def states(self, jobs: Collection[str]) -> dict[str, JobState]:
         return {job: JobState("RUNNING" if _find_process(job) is not None else GONE) for job in jobs}
@@ -131,6 +153,6 @@ def _cluster_name() -> str:
             ["scontrol", "show", "config"], capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False
         )
     except (OSError, subprocess.SubprocessError):
-        return "slurm"
+        return UNKNOWN_CLUSTER
     names = [line.partition("=")[2].strip() for line in result.stdout.splitlines() if line.startswith("ClusterName")]
-    return names[0] if names else "slurm"
+    return names[0] if names else UNKNOWN_CLUSTER
