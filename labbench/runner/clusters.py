@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from math import ceil
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 ExecutorName: TypeAlias = Literal["local", "slurm", "ray"]
 
 
-def require_cluster(expanded: ExpandedGrid, executor: ExecutorName) -> None:
-    """Check that a grid can be trained on a cluster, and that the packages for it are installed.
+def require_cluster(expanded: ExpandedGrid, executor: ExecutorName, device: str, workers: int | None) -> None:
+    """Check that a grid can be trained on a cluster with these options, and that the packages for it are installed.
 
     Raises:
         InputError: It cannot.
@@ -33,6 +34,13 @@ def require_cluster(expanded: ExpandedGrid, executor: ExecutorName) -> None:
             f"--executor {executor} trains tasks, and {expanded.grid.path} has a `command`: its scripts would write to "
             "the database from several machines; train it without --executor, in a job of your own"
         )
+    if workers is not None:
+        wanted = "[resources.slurm] array" if executor == "slurm" else "cpus, gpus and memory of [resources]"
+        raise InputError(
+            f"--workers is the number of processes on this machine; with --executor {executor}, set {wanted}"
+        )
+    if device not in ("auto", "cpu", "cuda"):
+        raise InputError(f"--device {device}: the cluster chooses the GPU of a node; use auto, cpu or cuda")
     require_torch()
     if executor == "slurm":
         from labbench.executors.slurm.job_array import require_slurm
@@ -57,11 +65,13 @@ def cluster_cpu_count(resources: Resources, executor: ExecutorName) -> int:
 
 def cluster_capacity(resources: Resources, executor: ExecutorName) -> int:
     """Return the number of stacks that are planned to train at the same time."""
-    return resources.slurm.array if executor == "slurm" else usable_cpu_count()
+    if executor == "slurm":
+        return resources.slurm.array
+    return max(1, int(usable_cpu_count() / (resources.cpus or 1)))
 
 
 def shipped_files(expanded: ExpandedGrid) -> list[Path]:
-    """Return the local files that are sent to the nodes: the task's file and the modules that its code version has."""
+    """Return the local files that the nodes need: the task's file and the modules that its code version has."""
     file, _, _ = expanded.grid.task.rpartition(":")
     return [Path(file).parent / name for name in expanded.code.files] if file else []
 
@@ -90,7 +100,7 @@ def open_slurm_executor(expanded: ExpandedGrid, db: Path, device: str, attached:
     """Return the executor of SLURM, attached to jobs of an earlier driver.
 
     Raises:
-        InputError: The nodes do not see the folder of the database.
+        InputError: The nodes do not see the folder of the database, the data, Python, labbench or the code of the task.
     """
     from labbench.executors.slurm.executor import JobSettings, SlurmExecutor
     from labbench.executors.slurm.job_array import probe_shared_folder
@@ -98,7 +108,8 @@ def open_slurm_executor(expanded: ExpandedGrid, db: Path, device: str, attached:
     resources = expanded.grid.resources
     folder = files_folder(db) / JOBS_FOLDER
     options = slurm_options(resources)
-    probe_shared_folder(options, folder, data_paths(expanded))
+    programs = [sys.executable, str(Path(__file__).parents[1])]
+    probe_shared_folder(options, folder, [*programs, *map(str, shipped_files(expanded)), *data_paths(expanded)])
     return SlurmExecutor(JobSettings(options, folder, device, resources.timeout), attached=attached)
 
 
@@ -118,8 +129,10 @@ def open_ray_executor(expanded: ExpandedGrid, db: Path, device: str, address: st
         require_slots(resources)
         modules = read_modules(shipped_files(expanded))
         require_equal_nodes(data_paths(expanded), expanded.grid.task, modules)
-        settings = RaySettings(head, resources, files_folder(db), modules, device)
-        return RayExecutor(settings)
+        node_device = (
+            "cpu" if device == "auto" and not resources.gpus else device
+        )  # GPUs are for tasks that request one
+        return RayExecutor(RaySettings(head, resources, files_folder(db), modules, node_device))
     except BaseException:
         disconnect()
         raise

@@ -284,7 +284,7 @@ def choose_devices(expanded: ExpandedGrid, options: TrainingOptions) -> list[str
     """
     device, workers = options.device, options.workers
     if options.executor != "local":
-        require_cluster(expanded, options.executor)
+        require_cluster(expanded, options.executor, device, workers)
         return [cluster_device(expanded.grid.resources, options.executor)]
     if not expanded.grid.command:
         require_torch()

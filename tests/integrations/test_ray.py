@@ -10,12 +10,13 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from helpers.executor_contract import (
@@ -77,9 +78,7 @@ def cluster() -> Iterator[Any]:
         import ray
         from ray.cluster_utils import Cluster
 
-        cluster = Cluster(
-            initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 1, "include_dashboard": False}
-        )
+        cluster = Cluster(initialize_head=True, head_node_args=HEAD)
         for _ in range(2):
             cluster.add_node(num_cpus=1)
         yield cluster
@@ -150,6 +149,47 @@ def test_a_task_that_a_node_cannot_import_is_found_before_submission(connected: 
     with pytest.raises(InputError, match=r": cannot import task.py:2: .*only_here'; install what the task imports"):
         require_equal_nodes([], f"{tmp_path}/task.py:Task", modules)
     assert sorted(modules) == ["helper.py", "task.py"]
+
+
+def test_a_cluster_listens_on_the_loopback_interface_alone_and_sends_no_statistics(connected: str) -> None:
+    listeners, sends_statistics = set(), set()
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            connections = process.net_connections(kind="inet")
+            listeners |= {each.laddr.ip for each in connections if each.status == psutil.CONN_LISTEN}
+            sends_statistics.add(process.environ().get("RAY_USAGE_STATS_ENABLED"))
+    assert listeners
+    assert listeners <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+    assert sends_statistics == {"0"}
+
+
+def test_requests_to_stop_are_kept_on_the_node_of_the_driver(make_ray: MakeExecutor) -> None:
+    import ray
+    from ray._private.state import actors
+
+    with closing(make_ray()) as executor:
+        executor.stop("run0")
+        assert ray.get(executor._stops.read.remote()) == ["run0"]
+        actor = actors(executor._stops._actor_id.hex())
+    assert actor["Address"]["NodeID"] == ray.get_runtime_context().get_node_id()
+
+
+def test_a_cluster_that_has_lost_all_nodes_for_a_stack_is_reported_once(
+    make_ray: MakeExecutor, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ray_executor, "CAPACITY_SECONDS", 0.0)
+    with closing(make_ray()) as executor:
+        assert executor.capacity() == 3
+        monkeypatch.setattr(ray_executor, "node_resources", lambda: [{"memory": 1e9}])
+        assert [executor.capacity() for _ in range(3)] == [1, 1, 1]
+    assert capsys.readouterr().err.count("no node of the cluster has what a stack requests") == 1
+
+
+def test_signals_to_the_group_of_the_driver_do_not_reach_the_processes_of_a_local_cluster() -> None:
+    with ray_cluster.blocked_signals():
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [])  # processes inherit them
+    assert blocked >= {signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2}
+    assert signal.SIGHUP not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
 def test_a_worker_that_is_killed_from_outside_loses_no_run(make_ray: MakeExecutor, tmp_path: Path) -> None:
@@ -228,6 +268,8 @@ def test_a_wrong_address_or_token_is_reported_without_a_traceback(cluster: Any, 
     (tmp_path / "grid.toml").write_text('task = "digits"\n[params]\nepochs = 1\n')
     require_refused(tmp_path, "give HOST:PORT", "--address", "nowhere")
     require_refused(tmp_path, "no Ray cluster answers there", "--address", "127.0.0.1:1")
+    with pytest.raises(InputError, match="no Ray cluster answers there"):
+        ray_cluster._require_listener("no..host:6379")
     require_refused(
         tmp_path, "the cluster refuses the token", "--address", cluster.address, RAY_AUTH_TOKEN=secrets.token_hex(32)
     )

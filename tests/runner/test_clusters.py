@@ -79,6 +79,22 @@ def test_a_grid_of_commands_is_refused_with_the_reason(labbench: Labbench, tmp_p
     assert "its scripts would write to the database from several machines" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--workers", "2"), "--workers is the number of processes on this machine"),
+        (("--device", "cuda:1"), "--device cuda:1: the cluster chooses the GPU of a node"),
+        (("--device", "warp"), "use auto, cpu or cuda"),
+    ],
+)
+def test_options_of_this_machine_are_refused_on_a_cluster(
+    labbench: Labbench, grid: Path, words: tuple[str, str], message: str
+) -> None:
+    result = labbench("run", grid, "--executor", "slurm", *words)
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
 def test_a_dry_run_lists_exactly_the_files_that_are_sent(
     labbench: Labbench, grid: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -97,6 +113,10 @@ def test_a_dry_run_lists_exactly_the_files_that_are_sent(
     [
         ("Version mismatch: The cluster was started with: Ray: 2.1", "has other versions of Python or Ray than this"),
         ("Failed to connect to Ray cluster", "no Ray cluster answers there: Failed to connect"),
+        (
+            "No node info found matching attributes: '' when trying to resolve node to connect to.",
+            "this machine is not a node .* ray start --address .* --num-cpus 0",
+        ),
     ],
 )
 def test_a_cluster_that_refuses_this_process_is_named_with_the_reason(

@@ -5,14 +5,17 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import signal
 import socket
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from labbench.errors import InputError
+from labbench.executors.preempt_signals import PREEMPT_SIGNALS
 from labbench.executors.ray.node_main import captured_output, describe_node
 from labbench.executors.worker_pool import WORKER_ENVIRONMENT
 from labbench.records import Resources
@@ -69,13 +72,31 @@ def connect(address: str | None) -> str:
     else:
         options |= {"address": address}
     # Ray writes the reason of a refused connection to stderr alone
-    with tempfile.TemporaryDirectory(prefix="labbench-ray-") as folder, captured_output(Path(folder)) as output:
+    with (
+        tempfile.TemporaryDirectory(prefix="labbench-ray-") as folder,
+        captured_output(Path(folder)) as output,
+        blocked_signals(),
+    ):
         try:
             if not ray.is_initialized():
                 ray.init(**options)
         except Exception as error:  # Ray raises exceptions of many classes, also Exception itself
             raise InputError(_connection_message(address, error, output.read_text(errors="replace"))) from error
     return str(ray.get_runtime_context().gcs_address)
+
+
+@contextmanager
+def blocked_signals() -> Iterator[None]:
+    """Block the signals of a closed terminal and of schedulers in the block.
+
+    The processes of a local cluster inherit this: signals to their process group are for the driver alone, which stops
+    the runs at their boundaries. Ray itself blocks SIGINT in them.
+    """
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP, *PREEMPT_SIGNALS))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _connection_message(address: str | None, error: BaseException, log: str) -> str:
@@ -88,6 +109,11 @@ def _connection_message(address: str | None, error: BaseException, log: str) -> 
         )
     if address is None:
         return f"a local Ray cluster cannot be started: {reason}"
+    if "node to connect to" in reason:
+        return (
+            f"--address {address}: this machine is not a node of the cluster; run the command on a node, or make this "
+            f"one a node: ray start --address {address} --num-cpus 0"
+        )
     if "ersion" in reason:
         return f"--address {address}: the cluster has other versions of Python or Ray than this process: {reason}"
     return f"--address {address}: no Ray cluster answers there: {reason}"
@@ -102,7 +128,7 @@ def _require_listener(address: str) -> None:
         )
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # UnicodeError: a name that no host can have
         raise InputError(f"--address {address}: no Ray cluster answers there: {error}") from error
 
 
