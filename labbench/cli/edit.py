@@ -250,11 +250,13 @@ def rm(db: Path, selection: RunSelection) -> None:
     from labbench.files import database_command
 
     records = find_runs(db, selection)
-    if running := [record.key for record in records if record.status == "running" and record.source is None]:
-        command = f"{database_command(db)} stop {' '.join(running)}"
+    running = [record for record in records if record.status == "running" and record.source is None]
+    if driven := [record.key for record in running if not record.without_driver]:
+        command = f"{database_command(db)} stop {' '.join(driven)}"
         raise InputError(f"running runs cannot be deleted: stop them first with {command}")
 
     def change(writer: Writer, keys: list[str]) -> str:
+        _stop_jobs(db, running)
         writer.remove(keys)
         return f"deleted {format_count(len(keys), 'run')}"
 
@@ -274,18 +276,29 @@ def stop(db: Path, selection: RunSelection) -> None:
     records = find_runs(db, selection)
     n_running = sum(record.status == "running" for record in records)
     n_waiting = sum(record.status in ("queued", "lost") for record in records)
+    held = [record for record in records if record.without_driver]
 
     def change(writer: Writer, keys: list[str]) -> str:
         for key in keys:
             writer.request(key, "stop")
+        _stop_jobs(db, held)
+        note = " (running their grid records the end of those without a driver)" if held else ""
         counts = (
-            (n_running, "running run", " asked to stop"),
+            (n_running, "running run", f" asked to stop{note}"),
             (n_waiting, "queued or lost run", " stopped"),
             (len(keys) - n_running - n_waiting, "run", " ended already"),
         )
         return ", ".join(format_count(count, noun) + end for count, noun, end in counts if count)
 
     edit(db, selection, "stop {}", change, records)
+
+
+def _stop_jobs(db: Path, records: Sequence[RunRecord]) -> None:
+    """Ask the jobs that train these runs without a driver to stop them at the end of their epoch."""
+    if keys := {record.key for record in records if record.without_driver}:
+        from labbench.runner.held_runs import request_stop_of_jobs
+
+        request_stop_of_jobs(db, keys)
 
 
 @click.command(

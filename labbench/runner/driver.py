@@ -127,6 +127,7 @@ class Driver:
     def _train_stage(self, stage: Stage) -> None:
         """Train the due runs, then retry failed ones, until no retry is left or a signal interrupts."""
         self._active.add(stage.held)
+        self._answer_requests()  # before the jobs report that they have followed them
         while (stage.due or stage.held) and not self.interruption.is_requested:
             self._to_retry = []
             stacks = StackQueue(self.plan(stage.due), self._times)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +12,13 @@ from labbench.executors.attempt import sub_stack
 from labbench.executors.slurm.executor import make_scheduler
 from labbench.executors.slurm.job import SlurmJob
 from labbench.executors.slurm.job_folder import JobFolder, Position, SubmittedJob
+from labbench.executors.slurm.scheduler import JobState
 from labbench.executors.watched_stack import WatchedStack
-from labbench.files import JOBS_FOLDER
+from labbench.files import JOBS_FOLDER, files_folder
+from labbench.filters.parser import parse
 from labbench.records import RunRecord, Stack
+from labbench.store.liveness import HOST
+from labbench.store.reader import Reader
 from labbench.store.writer import Writer
 
 
@@ -21,18 +26,42 @@ from labbench.store.writer import Writer
 class HeldJob:
     """Job that trains runs without a driver."""
 
-    folder: JobFolder
     job: SubmittedJob
-    stack: Stack
     runs: Sequence[RunRecord]
-    """Runs of the stack that are held, as in the database."""
+    """Runs of the job that are held, as in the database."""
+    folder: JobFolder | None = None
+    """None if it is lost, so that nothing of the job can be recorded."""
+    stack: Stack | None = None
+    """Stack of the job; None if the folder is lost."""
 
 
-def find_held_jobs(files: Path, runs: Sequence[RunRecord]) -> list[HeldJob]:
-    """Return the jobs of the runs that have no driver; `files` is the folder of the database's files."""
-    held = {run.key: run for run in runs if run.without_driver}
+def sort_held_jobs(db: Path, keys: Collection[str], cluster: str | None) -> tuple[list[HeldJob], list[HeldJob]]:
+    """Return the held jobs of a database that train some of these runs and can be attached to, and the other ones.
+
+    `cluster` is the value of `[resources.slurm] cluster` of the executor; None if it is not that of SLURM.
+    """
+    jobs = find_held_jobs(db)
+    scheduler = None if cluster is None or not jobs else make_scheduler(cluster)
+    attachable, others = [], []
+    for held in jobs:
+        is_attachable = (
+            scheduler is not None
+            and held.stack is not None
+            and held.job.scheduler == cluster
+            and scheduler.manages(held.job.cluster)
+            and any(run.key in keys for run in held.runs)
+        )
+        (attachable if is_attachable else others).append(held)
+    return attachable, others
+
+
+def find_held_jobs(db: Path) -> list[HeldJob]:
+    """Return the jobs of all runs of a database that have no driver."""
+    with Reader(db) as reader:
+        running = reader.runs(parse("status=running archived=true,false"), summaries=False)
+    held = {run.key: run for run in running if run.without_driver}
     jobs = []
-    for path in sorted((files / JOBS_FOLDER).glob("*/")) if held else ():
+    for path in sorted((files_folder(db) / JOBS_FOLDER).glob("*/")) if held else ():
         folder = JobFolder(path)
         job = folder.read_job()
         if job is None:
@@ -44,8 +73,15 @@ def find_held_jobs(files: Path, runs: Sequence[RunRecord]) -> list[HeldJob]:
             continue
         own = [held[run.key] for run in stack.runs if run.key in held and held[run.key].attempt == run.attempt]
         if own := [run for run in own if run.job_id == job.job_id]:
-            jobs.append(HeldJob(folder, job, stack, own))
-    return jobs
+            jobs.append(HeldJob(job, own, folder, stack))
+            for run in own:
+                del held[run.key]
+    return jobs + [_job_without_folder(run) for run in held.values()]
+
+
+def _job_without_folder(run: RunRecord) -> HeldJob:
+    cluster = run.cluster or HOST
+    return HeldJob(SubmittedJob(run.job_id or "", cluster, "local" if cluster == HOST else "slurm"), [run])
 
 
 def attach_to_jobs(
@@ -56,30 +92,52 @@ def attach_to_jobs(
     for held in jobs:
         positions = writer.adopt([run.key for run in held.runs])
         runs = [run for run in held.runs if run.key in positions]
-        if not runs:
+        adopted += runs
+        if not runs or held.folder is None or held.stack is None:
             continue
         submitted = {run.key: run for run in held.stack.runs}
         watched = WatchedStack(sub_stack(held.stack, [submitted[run.key] for run in runs]), timeout)
         recorded = {key: Position.parse(text) for key, text in positions.items()}
         attached.append(SlurmJob(held.folder, held.job.job_id, watched, recorded=recorded))
-        adopted += runs
         held.folder.mark_recorded()  # its driver may have died before
     return attached, adopted
 
 
-def release_ended_jobs(writer: Writer, files: Path, runs: Sequence[RunRecord]) -> bool:
-    """Record the last events of ended jobs without a driver, and return their unfinished runs to the queue.
+def release_ended_jobs(writer: Writer, jobs: Sequence[HeldJob]) -> bool:
+    """Record the last events of those jobs that have ended, and return their unfinished runs to the queue.
 
-    A job whose scheduler cannot be asked counts as running. Returns True if the status of a run has changed.
+    A job whose scheduler cannot be asked counts as running. Runs that a user has asked to stop are stopped. Returns
+    True if the status of a run has changed.
     """
-    ended = []
-    for held in find_held_jobs(files, runs):
-        state = make_scheduler(held.job.scheduler).states([held.job.job_id]).get(held.job.job_id)
-        if state is not None and not state.is_active:
-            ended.append(held)
-    jobs, adopted = attach_to_jobs(writer, ended, None)
-    for job in jobs:
-        for events in job.receive_all():
-            writer.write(events)
-    writer.requeue([run.key for run in adopted])
+    states = _ask_for_states([held.job for held in jobs])
+    ended = [held for held in jobs if held.job in states and not states[held.job].is_active]
+    attached, adopted = attach_to_jobs(writer, ended, None)
+    keys = [run.key for run in adopted]
+    stopped = [key for key, action in writer.pop_requests(keys) if action == "stop"]
+    for job in attached:
+        with suppress(LabbenchError):  # a damaged file: what comes before the damage counts
+            for events in job.receive_all():
+                writer.write(events)
+        job.folder.request_stop(run.key for run in job.watched.stack.runs)  # if it is requeued, it trains nothing
+    writer.requeue(keys)
+    for key in stopped:
+        writer.request(key, "stop")
     return bool(adopted)
+
+
+def _ask_for_states(jobs: Collection[SubmittedJob]) -> dict[SubmittedJob, JobState]:
+    """Return the states of jobs, without jobs whose state cannot be found out."""
+    answers = {}
+    for kind in {job.scheduler for job in jobs}:
+        scheduler = make_scheduler(kind)
+        asked = {job.job_id: job for job in jobs if job.scheduler == kind and scheduler.manages(job.cluster)}
+        answers |= {asked[job_id]: state for job_id, state in scheduler.states(asked).items()}
+    return answers
+
+
+def request_stop_of_jobs(db: Path, keys: Collection[str]) -> None:
+    """Ask the jobs of runs without a driver to stop these runs at their next boundary."""
+    for held in find_held_jobs(db):
+        own = [run.key for run in held.runs if run.key in keys]
+        if own and held.folder is not None:
+            held.folder.request_stop(own)

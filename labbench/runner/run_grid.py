@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, redirect_stdout
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 from labbench.errors import InputError
@@ -38,7 +39,7 @@ from labbench.runner.code_changes import CodeChange, RecordedRuns, sort_by_code
 from labbench.runner.continuation import ContinuationPlan
 from labbench.runner.driver import Driver, ProgressListener, Stage
 from labbench.runner.expanded_grid import ExpandedGrid, require_torch
-from labbench.runner.held_runs import attach_to_jobs, find_held_jobs, release_ended_jobs
+from labbench.runner.held_runs import HeldJob, attach_to_jobs, release_ended_jobs, sort_held_jobs
 from labbench.runner.interruption import Interruption
 from labbench.runner.planner import StackSettings, plan_stacks
 from labbench.runner.search.grid_search import GridSearch, SearchResult
@@ -165,12 +166,14 @@ def run_grid(
         queued = expanded if search is None else replace(expanded, runs=search.runs)
         plan = continuations or ContinuationPlan()
         runs = queue_runs(writer, queued, change, source, plan, rerun=options.rerun)
-        attaches = options.executor == "slurm" and search is None
-        if not attaches and release_ended_jobs(writer, files_folder(db), runs):
+        cluster = expanded.grid.resources.slurm.cluster if options.executor == "slurm" else None
+        attachable, others = sort_held_jobs(db, {run.key for run in runs}, cluster)
+        if release_ended_jobs(writer, others):
             runs = queue_runs(writer, queued, change, source, plan, rerun=False)
         if options.executor != "local":
             expanded = with_cluster_loaders(expanded, options.executor)
-        outcome = GridTraining(expanded, db, devices, options, source, listener).train(writer, runs, search)
+        training = GridTraining(expanded, db, devices, options, source, listener)
+        outcome = training.train(writer, runs, attachable, search)
         return replace(outcome, seconds=time.monotonic() - start)
 
 
@@ -195,12 +198,17 @@ class GridTraining:
     source: Provenance
     listener: ProgressListener
 
-    def train(self, writer: Writer, runs: list[RunRecord], plan: SearchPlan | None = None) -> Outcome:
-        """Train the due runs among the grid's runs, or search among all of them, and record every event."""
+    def train(
+        self, writer: Writer, runs: list[RunRecord], attachable: Sequence[HeldJob], plan: SearchPlan | None
+    ) -> Outcome:
+        """Train the due runs among the grid's runs, or search among all of them, and record every event.
+
+        The runs of the `attachable` jobs of earlier drivers are driven by this process from now on.
+        """
         due = [run for run in runs if run.status in self.options.due_statuses]
         remove_leftovers(self.db, [run.key for run in due if run.status == "lost"])
-        jobs, held = self._attach(writer, runs) if plan is None else ([], [])
-        without_driver = sum(run.without_driver for run in runs) - len(held)
+        jobs, held = self._attach(writer, runs, attachable)
+        without_driver = sum(run.without_driver and run.key not in {other.key for other in held} for run in runs)
         elsewhere = sum(run.status == "running" and not run.without_driver for run in runs)
         if not due and not held and plan is None:
             return Outcome(runs, 0, {}, elsewhere, interrupted=False, without_driver=without_driver)
@@ -214,8 +222,8 @@ class GridTraining:
             driver = self._make_driver(recorder, executor, interruption)
             search = None if plan is None else self._make_search(plan, recorder, runs)
             try:
-                stages = [Stage(due, self.options.due_statuses, held=held)]
-                driver.train(stages if search is None else search.stages())
+                stage = Stage([] if search else due, self.options.due_statuses, held=held)
+                driver.train([stage] if search is None else chain([stage], search.stages()))
             finally:
                 self.listener.end()
         ended, result = driver.ended, None
@@ -236,14 +244,13 @@ class GridTraining:
         search.add_records([candidate for population in plan.populations for candidate in population], runs)
         return search
 
-    def _attach(self, writer: Writer, runs: Sequence[RunRecord]) -> tuple[list[SlurmJob], list[RunRecord]]:
-        """Return the jobs of earlier drivers, and the runs that they train, which this process drives from now on."""
-        if self.options.executor != "slurm":
-            return [], []
-        jobs = find_held_jobs(files_folder(self.db), runs)
+    def _attach(
+        self, writer: Writer, runs: Sequence[RunRecord], jobs: Sequence[HeldJob]
+    ) -> tuple[list[SlurmJob], list[RunRecord]]:
+        """Return the jobs and their runs, also runs of other grids, which this process drives from now on."""
         attached, adopted = attach_to_jobs(writer, jobs, self.expanded.grid.resources.timeout)
         configs = {run.key: run.config for run in runs}
-        return attached, [replace(run, config=configs[run.key]) for run in adopted]
+        return attached, [replace(run, config=configs.get(run.key, run.config)) for run in adopted]
 
     def _open_executor(self, stacks: int, jobs: Sequence[SlurmJob]) -> Executor:
         if self.options.executor == "slurm":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -108,6 +110,12 @@ class Cluster:
         return subprocess.run(self._command(*words), cwd=self.folder, env=self.environment, text=True,
                               capture_output=True, timeout=WAIT_SECONDS, check=False)  # fmt: skip
 
+    def labbench(self, *words: str) -> str:
+        """Return the output of another command of labbench."""
+        command = [sys.executable, "-P", "-m", "labbench", *words]
+        return subprocess.run(command, cwd=self.folder, env=self.environment, text=True, stdout=subprocess.PIPE,
+                              timeout=WAIT_SECONDS, check=True).stdout  # fmt: skip
+
     def start(self, *words: str) -> subprocess.Popen[str]:
         driver = subprocess.Popen(self._command(*words), cwd=self.folder, env=self.environment, text=True,
                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
@@ -188,11 +196,53 @@ def test_a_killed_driver_leaves_its_jobs_and_no_other_trains_their_runs(cluster:
     assert cluster.run("--workers", "1").returncode == 0
     assert {run.shown_status for run in cluster.runs()} == {"running (no driver)"}
     (cluster.state / "down").unlink()
+    rename_cluster(cluster, "fake", "another")  # whose jobs this machine does not know
+    assert cluster.run("--workers", "1").returncode == 0
+    assert {run.shown_status for run in cluster.runs()} == {"running (no driver)"}
+    rename_cluster(cluster, "another", "fake")
     cluster.go()
     again = cluster.run("--executor", "slurm")
     assert again.returncode == 0, again.stderr
     assert {(run.status, run.attempt) for run in cluster.runs()} == {("finished", 1)}
     assert set(map(tuple, cluster.steps("train/loss").values())) == {tuple(range(60))}
+
+
+def job_folders(cluster: Cluster) -> dict[str, Path]:
+    """Return the folders of the jobs by the id of the job."""
+    files = (cluster.folder / "runs.db.files" / "slurm-jobs").glob("*/job.json")
+    return {json.loads(file.read_text())["job_id"]: file.parent for file in files}
+
+
+def rename_cluster(cluster: Cluster, old: str, new: str) -> None:
+    for folder in job_folders(cluster).values():
+        text = (folder / "job.json").read_text()
+        (folder / "job.json").write_text(text.replace(f'"{old}"', f'"{new}"'))
+
+
+def test_held_runs_are_released_that_were_stopped_have_left_the_grid_or_have_lost_their_folder(
+    cluster: Cluster,
+) -> None:
+    driver = cluster.start("--executor", "slurm")
+    runs = cluster.wait(lambda runs: len(runs) == 4 and all(run.boundary for run in runs))
+    driver.kill()
+    driver.communicate()
+    jobs: dict[str, list[RunRecord]] = {}
+    for run in runs:
+        jobs.setdefault(str(run.job_id), []).append(run)
+    (lost, with_lost_folder), (_, released) = jobs.items()
+    stopped, other = sorted(released, key=lambda run: run.config["seed"])
+    assert "1 running run asked to stop" in cluster.labbench("stop", stopped.key)
+    assert "deleted 1 run" in cluster.labbench("rm", other.key, "--yes")
+    cluster.go()
+    cluster.wait(lambda _: {path.read_text() for path in cluster.state.glob("*.state")} == {"COMPLETED"})
+    shutil.rmtree(job_folders(cluster)[lost])
+    (cluster.folder / "grid.toml").write_text(GRID.format(task="task.py", epochs=60).replace("[0, 1]", "[0]"))
+    local = cluster.run("--workers", "1")
+    assert local.returncode == 0, local.stderr
+    again = {run.key: (run.status, run.attempt) for run in cluster.runs()}
+    assert again == {stopped.key: ("stopped", 1)} | {
+        run.key: ("queued", 1) if run.config["seed"] else ("finished", 2) for run in with_lost_folder
+    } | {run.key: ("finished", 1) for run in cluster.runs() if run.key not in {old.key for old in runs}}
 
 
 def test_optimizers_with_a_preempted_and_a_killed_job_equal_worker_processes(cluster: Cluster) -> None:
