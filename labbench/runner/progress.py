@@ -37,7 +37,7 @@ class GridProgress:
 
     def __init__(self, grid: Grid, runs: Sequence[RunRecord], due: Sequence[RunRecord]) -> None:
         self.total = len(due)
-        self.before = len(runs) - len(due)
+        self.before = len({run.key for run in runs}.difference(run.key for run in due))
         """Number of runs that need no training in this call."""
         self.running: set[str] = set()
         self.places: dict[str, str] = {}
