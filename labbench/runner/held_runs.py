@@ -42,7 +42,8 @@ def sort_held_jobs(db: Path, keys: Collection[str], cluster: str | None) -> tupl
     """
     jobs = find_held_jobs(db)
     scheduler = None if cluster is None or not jobs else make_scheduler(cluster)
-    attachable, others = [], []
+    attachable: list[HeldJob] = []
+    others: list[HeldJob] = []
     for held in jobs:
         is_attachable = (
             scheduler is not None
@@ -127,7 +128,7 @@ def release_ended_jobs(writer: Writer, jobs: Sequence[HeldJob]) -> bool:
 
 def _ask_for_states(jobs: Collection[SubmittedJob]) -> dict[SubmittedJob, JobState]:
     """Return the states of jobs, without jobs whose state cannot be found out."""
-    answers = {}
+    answers: dict[SubmittedJob, JobState] = {}
     for kind in {job.scheduler for job in jobs}:
         scheduler = make_scheduler(kind)
         asked = {job.job_id: job for job in jobs if job.scheduler == kind and scheduler.manages(job.cluster)}
