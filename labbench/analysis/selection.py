@@ -134,11 +134,8 @@ def select_runs(
         other_code=len(same_task) - n_of_same_code,
         continued=n_of_same_code - len(same_code),
         other_ranks=len(judged) - len(selected),
-        pruned=sum(run.status == PRUNED for run in same_code),
-        choosing=sum(NEW_SEED_TAG not in run.tags for run in same_code) if judged is not same_code else 0,
-        new_seeds=_count_new_seeds(judged),
     )
-    return Selection(_with_configs(selected, split), scope)
+    return Selection(_with_configs(selected, split), _with_search_counts(scope, same_code, judged))
 
 
 def _scope(selected: Sequence[RunRecord], split: _SplitConfigs, keys: KeyOptions, at: At) -> Scope:
@@ -151,6 +148,16 @@ def _scope(selected: Sequence[RunRecord], split: _SplitConfigs, keys: KeyOptions
         run_keys=split.run_keys,
         ignored=tuple(dict.fromkeys(keys.ignored)),
         not_set=_count_not_set(split.settings),
+    )
+
+
+def _with_search_counts(scope: Scope, runs: Sequence[RunRecord], judged: Sequence[RunRecord]) -> Scope:
+    """Return the scope with the numbers of runs that a search stopped, chose by, and trained with new seeds."""
+    return replace(
+        scope,
+        pruned=sum(run.status == PRUNED for run in runs),
+        choosing=sum(NEW_SEED_TAG not in run.tags for run in runs) if judged is not runs else 0,
+        new_seeds=_count_new_seeds(judged),
     )
 
 
