@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import lru_cache
+from importlib import import_module
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -18,7 +19,15 @@ from typing import TYPE_CHECKING, Any, TextIO
 from labbench.errors import InputError
 from labbench.filters.parser import RunFilter
 from labbench.json_documents import run_document, to_json_value
-from labbench.store.queries.export_tables import LONG_COLUMNS, TableShape, differing_settings, make_table, with_settings
+from labbench.store.queries.export_tables import (
+    LONG_COLUMNS,
+    RunSettings,
+    Table,
+    TableShape,
+    differing_settings,
+    make_table,
+    with_settings,
+)
 from labbench.store.queries.stream import SeriesBatch, StepRow
 from labbench.store.reader import Reader
 
@@ -158,18 +167,34 @@ def write_parquet(
         InputError: If pyarrow (the extra `parquet`) is not installed, or the filter or a metric is unknown.
     """
     try:
-        import pyarrow  # a large package that only this function needs
-        from pyarrow import parquet
+        import_module("pyarrow")  # a large package that only Parquet files need
     except ImportError:
         raise InputError('Parquet needs pyarrow: pip install -e ".[parquet]" in labbench\'s checkout') from None
-    headings, rows = make_table(reader, filter, shape, metrics)
+    table = make_table(reader, filter, shape, metrics)
     if shape == "summary":
-        columns = list(zip(*rows, strict=True)) or [()] * len(headings)
-        arrays = [_infer_column(column) for column in columns]
-        table = pyarrow.Table.from_arrays(arrays, names=headings)
-        parquet.write_table(table, path)
-        return int(table.num_rows)
-    keys, values = differing_settings(reader, filter) if with_config else ([], {})
+        return _write_parquet_runs(table, path)
+    return _write_parquet_series(table, differing_settings(reader, filter) if with_config else ([], {}), path)
+
+
+def _write_parquet_runs(table: Table, path: Path) -> int:
+    """Write a table with a row per run, with types inferred from all rows; return the number of rows."""
+    import pyarrow
+    from pyarrow import parquet
+
+    headings, rows = table
+    columns = list(zip(*rows, strict=True)) or [()] * len(headings)
+    arrays = [_infer_column(column) for column in columns]
+    parquet.write_table(pyarrow.Table.from_arrays(arrays, names=headings), path)
+    return len(columns[0])
+
+
+def _write_parquet_series(table: Table, run_settings: RunSettings, path: Path) -> int:
+    """Write a table with a row per point or step, in chunks, with the runs' settings; return the number of rows."""
+    import pyarrow
+    from pyarrow import parquet
+
+    headings, rows = table
+    keys, values = run_settings
     settings = [_infer_column(column) for column in zip(*values.values(), strict=True)]
     positions = {run: position for position, run in enumerate(values)}
     kinds = {"step": pyarrow.int64(), **dict.fromkeys(("run", "name", "experiment", "metric"), pyarrow.string())}

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from labbench.filters.parser import RunFilter
 
 TableShape: TypeAlias = Literal["long", "wide", "summary"]
+Table: TypeAlias = tuple[list[str], Iterator[Sequence[Any]]]
+"""Headings and rows of a table."""
+RunSettings: TypeAlias = tuple[list[str], dict[str, list[Any]]]
+"""Configuration keys, and their values by key of a run."""
 
 LONG_COLUMNS = PointRow._fields
 _WIDE_COLUMNS = StepRow._fields[:-1]
@@ -40,9 +44,7 @@ class TableSource(Protocol):
     def steps(self, filter: RunFilter, metrics: Collection[str] | None) -> Iterator[StepRow]: ...
 
 
-def make_table(
-    reader: TableSource, filter: RunFilter, shape: TableShape, metrics: Collection[str] | None
-) -> tuple[list[str], Iterator[Sequence[Any]]]:
+def make_table(reader: TableSource, filter: RunFilter, shape: TableShape, metrics: Collection[str] | None) -> Table:
     """Return headings and rows of a table.
 
     Rows are streamed, and a missing value is None.
@@ -65,7 +67,7 @@ def make_table(
     return headings, (_summary_row(run, keys, names) for run in runs)
 
 
-def differing_settings(reader: TableSource, filter: RunFilter) -> tuple[list[str], dict[str, list[Any]]]:
+def differing_settings(reader: TableSource, filter: RunFilter) -> RunSettings:
     """Return the configuration keys that differ between the runs, and their values by key of a run.
 
     A key that a run does not have is None.
@@ -74,9 +76,7 @@ def differing_settings(reader: TableSource, filter: RunFilter) -> tuple[list[str
     return keys, {run.key: [run.config.get(key) for key in keys] for run in reader.each_run(filter, ())}
 
 
-def with_settings(
-    table: tuple[list[str], Iterator[Sequence[Any]]], settings: tuple[list[str], dict[str, list[Any]]]
-) -> tuple[list[str], Iterator[Sequence[Any]]]:
+def with_settings(table: Table, settings: RunSettings) -> Table:
     """Append the result of `differing_settings` to the headings and rows of a table whose first column is the run."""
     headings, rows = table
     keys, values = settings
