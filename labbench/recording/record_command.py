@@ -70,16 +70,7 @@ def record_command(words: Sequence[str], options: RecordingOptions) -> tuple[int
         os.environ.pop(name, None)
     if os.environ.get("LABBENCH_MODE") == "disabled":
         os.execv(program, [*words])
-    masked = shlex.join(mask_secrets(words))
-    run = start_command_run(
-        options.name,
-        options.experiment or script_name(words),
-        read_config(words),
-        options.database,
-        tags=options.tags,
-        script=script_file(words, Path.cwd()),
-        command=f"cd {shlex.quote(str(Path.cwd()))} && {masked}",
-    )
+    run = _start_run(words, options)
     recorder = _Recorder(run, printed, options)
     try:
         script = ScriptProcess(
@@ -95,6 +86,20 @@ def record_command(words: Sequence[str], options: RecordingOptions) -> tuple[int
     status, last_signal = _watch(script, recorder)
     run._end(_exit_info(words[0], status, last_signal, "\n".join(script.output.last_lines())))
     return (128 - status if status < 0 else status), recorder.summary()
+
+
+def _start_run(words: Sequence[str], options: RecordingOptions) -> Run:
+    """Start the run of a command, with its options as the configuration."""
+    masked = shlex.join(mask_secrets(words))
+    return start_command_run(
+        options.name,
+        options.experiment or script_name(words),
+        read_config(words),
+        options.database,
+        tags=options.tags,
+        script=script_file(words, Path.cwd()),
+        command=f"cd {shlex.quote(str(Path.cwd()))} && {masked}",
+    )
 
 
 def _environment(run: Run) -> dict[str, str]:
