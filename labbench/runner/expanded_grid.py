@@ -10,7 +10,7 @@ from typing import Any
 
 from labbench.errors import InputError, did_you_mean
 from labbench.files import files_folder
-from labbench.filters.parser import matches_config, parse, require_config_keys
+from labbench.filters.parser import Filter, matches_config, parse, require_config_keys
 from labbench.grid import Code, Grid, expand, grid_code, new_runs, path_warnings, read_grid
 from labbench.params.builtin import BUILTIN, EPOCH_METRICS, takes_weights
 from labbench.params.param import TRAINING, Params, all_params, own_key_notes
@@ -74,17 +74,22 @@ def load_grid(
     runs = new_runs(grid, configs, params, files=None if db is None else files_folder(db), code=code)
     if condition is not None:
         require_config_keys(condition, only, expansion.configs[0].keys())
-        runs = [run for run in runs if matches_config(condition, run.config)]
-        if not runs:
-            raise InputError(
-                f"--only matches none of the {len(expansion.configs)} runs of {path}; "
-                "to list them, use --dry-run without --only"
-            )
+        runs = _matching_runs(runs, condition, path)
     warnings = [*expansion.warnings, *path_warnings(grid, configs, params)]
     if code.files and not grid.command:
         warnings += task_warnings(grid, code)
     is_whole = not overrides and condition is None and limit is None
     return ExpandedGrid(grid, runs[:limit], warnings, params, code, expansion.removed, is_whole)
+
+
+def _matching_runs(runs: list[NewRun], condition: Filter, path: Path) -> list[NewRun]:
+    """Return the runs whose configs match a filter. Raises InputError if there are none."""
+    matching = [run for run in runs if matches_config(condition, run.config)]
+    if not matching:
+        raise InputError(
+            f"--only matches none of the {len(runs)} runs of {path}; to list them, use --dry-run without --only"
+        )
+    return matching
 
 
 def resolve_init_from(configs: list[dict[str, Any]], params: Params, db: Path | None) -> list[dict[str, Any]]:
