@@ -167,12 +167,7 @@ def merge(
                     match = matches.popleft()
                     n_points += sizes.get(match.id, 0)
                     _merge_run(connection, match, columns, new, newer, same)
-                for table in _COPIED_WITH_RUN:
-                    _copy_rows(connection, table)
-                for (run_id,) in connection.execute("SELECT ours FROM temp.merged_runs").fetchall():
-                    mark_rewritten(connection, run_id)
-                    overview.complete(connection, run_id)  # a database of an older version has none
-                connection.execute("DELETE FROM temp.merged_runs")
+                _copy_data(connection)
             if matches and time.monotonic() - start > SLICE_PAUSE_SECONDS:
                 time.sleep(SLICE_PAUSE_SECONDS)  # SQLite's lock is not fair: a waiting process tries every 0.1 s
     except sqlite3.IntegrityError as error:
@@ -392,6 +387,16 @@ def _update_run(connection: sqlite3.Connection, run_id: int, their_id: int, colu
     names = ", ".join(column for column in columns if column not in _EDITS)
     query = f"UPDATE main.runs SET ({names}) = (SELECT {names} FROM other.runs WHERE id = ?) WHERE id = ?"
     connection.execute(query, (their_id, run_id))
+
+
+def _copy_data(connection: sqlite3.Connection) -> None:
+    """Copy the rows of the other tables that belong to the merged runs, and begin the next slice."""
+    for table in _COPIED_WITH_RUN:
+        _copy_rows(connection, table)
+    for (run_id,) in connection.execute("SELECT ours FROM temp.merged_runs").fetchall():
+        mark_rewritten(connection, run_id)
+        overview.complete(connection, run_id)  # a database of an older version has none
+    connection.execute("DELETE FROM temp.merged_runs")
 
 
 def _copy_rows(connection: sqlite3.Connection, table: str) -> None:
