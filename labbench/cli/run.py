@@ -17,7 +17,6 @@ from labbench.files import database_command, files_folder, open_without_links
 from labbench.text import clean
 
 if TYPE_CHECKING:
-    from labbench.runner.clusters import ExecutorName
     from labbench.runner.expanded_grid import ExpandedGrid
     from labbench.runner.run_grid import TrainingOptions
 
@@ -129,17 +128,10 @@ def run(
     only: str | None,
     limit: int | None,
     dry_run: bool,
-    device: str,
-    workers: int | None,
-    executor: ExecutorName,
-    address: str | None,
-    rerun: bool,
-    retry_failed: bool,
-    keep_code: bool,
-    full: bool,
     detach: bool,
     yes: bool,
     as_json: bool,
+    **training_options: Any,
 ) -> None:
     """Train every run of a grid that is not done yet.
 
@@ -155,7 +147,7 @@ def run(
 
     expanded = [load_grid(path, overrides=overrides, only=only or "", limit=limit, yes=yes, db=db) for path in grids]
     print_warnings(expanded)
-    options = TrainingOptions(device, workers, rerun, retry_failed, keep_code, full, executor, address)
+    options = TrainingOptions(**training_options)
     devices = _choose_devices(expanded, options, is_preview=dry_run)
     if dry_run:
         from labbench.cli.run_preview import print_preview
