@@ -118,12 +118,7 @@ def why(
     if html_file is not None:
         require_not_database(html_file)
     with Reader(db) as reader:
-        if print_name_notes(reader.check_names(run_filter, metrics=[metric])):
-            if as_json:
-                click.echo("null")
-            return
-        if run_filter is not None and not reader.count(run_filter):
-            echo("no run matches the filter", err=True)
+        if not _has_runs(reader, run_filter, metric):
             if as_json:
                 click.echo("null")
             return
@@ -147,6 +142,16 @@ def _selection_options(
 
     keys = KeyOptions(tuple(seeds), tuple(ignored), tuple(kept))
     return SelectionOptions(keys=keys, **options)
+
+
+def _has_runs(reader: Reader, run_filter: Filter | None, metric: str) -> bool:
+    """Return True if the metric and runs that match exist; else print what is missing."""
+    if print_name_notes(reader.check_names(run_filter, metrics=[metric])):
+        return False
+    if run_filter is not None and not reader.count(run_filter):
+        echo("no run matches the filter", err=True)
+        return False
+    return True
 
 
 def _read_selection(
