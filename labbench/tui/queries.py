@@ -144,12 +144,7 @@ def _query_snapshot(
     first_rows: int,
 ) -> Snapshot:
     starred = ranking_metrics(metrics)[:_MAX_STARRED_METRICS]
-    headings = [f"best({metric})" for metric in starred]
-    if query.group:
-        metric_headings = [f"last({query.metric})", f"best({query.metric})"] if query.metric else []
-        headings += [
-            heading for heading in dict.fromkeys([*metric_headings, query.sort or "created"]) if heading not in headings
-        ]
+    headings = _value_headings(query, starred)
     values = reader.values(
         ["status", *headings], condition, by=query.group, sort=query.sort, descending=query.descending
     )
@@ -179,6 +174,15 @@ def _query_snapshot(
         leaders=leaders,
         values_at=values_at(reader, records, query.values_at),
     )
+
+
+def _value_headings(query: Query, starred: Sequence[str]) -> list[str]:
+    """Return the expressions of the values to read: of the starred metrics, and those that groups show."""
+    headings = [f"best({metric})" for metric in starred]
+    if query.group:
+        metric_headings = [f"last({query.metric})", f"best({query.metric})"] if query.metric else []
+        headings = [*dict.fromkeys([*headings, *metric_headings, query.sort or "created"])]
+    return headings
 
 
 def _find_leaders(reader: Reader, condition: Filter | None, metric: str | None, goals: Mapping[str, Goal]) -> list[str]:
