@@ -32,7 +32,15 @@ from labbench.store.queries.run_sql import (
 )
 from labbench.store.recording.continuation import Continuation, begin_from_kept_state
 from labbench.store.recording.events import end_run, record_events
-from labbench.store.recording.queue import Action, add_tags, insert_missing, insert_request, link_sources, pop_requests
+from labbench.store.recording.queue import (
+    Action,
+    add_tags,
+    delete_runs,
+    insert_missing,
+    insert_request,
+    link_sources,
+    pop_requests,
+)
 from labbench.store.series.points import delete_points
 from labbench.store.writable_database import WritableDatabase
 from labbench.system.clock import now
@@ -270,25 +278,7 @@ class Writer(WritableDatabase):
         """
         folders = [run_folder(files_folder(self.path), key) for key in keys]
         with self._transaction() as connection:
-            ids = _run_ids(connection, keys)
-            for table in (
-                "points",
-                "summary",
-                "rollup",
-                "overview",
-                "tags",
-                "logs",
-                "artifacts",
-                "requests",
-                "run_sources",
-                "series_revisions",
-                "mirrored_runs",
-                "mirrored_series",
-            ):
-                connection.execute(f"DELETE FROM {table} WHERE run_id {IN_JSON_LIST}", (as_json_list(ids),))
-            connection.execute(f"DELETE FROM runs WHERE id {IN_JSON_LIST}", (as_json_list(ids),))
-            connection.execute("DELETE FROM sources WHERE id NOT IN (SELECT source_id FROM run_sources)")
-            connection.execute("DELETE FROM experiments WHERE id NOT IN (SELECT experiment_id FROM runs)")
+            delete_runs(connection, _run_ids(connection, keys))
         for folder in folders:
             shutil.rmtree(folder, ignore_errors=True)
         folder = files_folder(self.path)

@@ -12,17 +12,13 @@ from labbench.records import STATUSES, is_key
 from labbench.store import schema
 from labbench.store.connection import open_snapshot
 from labbench.store.queries.run_sql import IN_JSON_LIST, STATUS, as_json_list
-from labbench.store.recording.queue import RECOVERED, ensure_experiment, new_key
+from labbench.store.recording.queue import RECOVERED, TABLES_OF_RUN, ensure_experiment, new_key
 from labbench.store.row_checks import COLUMNS, invalid_condition
 from labbench.store.scripts.spill import spill_files
 from labbench.store.series import overview, rollup
 from labbench.store.series.points import rebuild_series
 from labbench.system.clock import now
 
-_OF_RUN = (
-    "points", "summary", "rollup", "overview", "tags", "logs", "artifacts", "requests", "run_sources",
-    "series_revisions", "mirrored_runs", "mirrored_series",
-)  # fmt: skip
 _OF_METRIC = ("points", "summary", "rollup", "overview")
 _LOGGED = ("points", "logs", "artifacts")
 """Tables with data that cannot be computed from other tables."""
@@ -123,7 +119,7 @@ def diagnose(path: Path) -> Diagnosis:
             n_series=len(series),
             wrong=_outdated_series(connection, series),
             n_without_overview=_count_missing_overviews(connection),
-            orphans={table: count for table in _OF_RUN if (count := _count_orphans(connection, table))},
+            orphans={table: count for table in TABLES_OF_RUN if (count := _count_orphans(connection, table))},
             stray_folders=[entry for entry in folders if entry.is_dir() and entry.name not in {*runs, JOBS_FOLDER}],
             invalid=_count_invalid_values(connection),
             bad_keys=[key for key in runs if not is_key(key)],

@@ -1,4 +1,4 @@
-"""Insertion of runs (keys, experiments, source texts, tags) and of requests to the processes that drive them."""
+"""Insertion and deletion of runs (keys, experiments, source texts, tags); requests to the processes that drive them."""
 
 from __future__ import annotations
 
@@ -22,6 +22,12 @@ Action: TypeAlias = Literal["stop", "retry"]
 
 RECOVERED = "recovered"
 """Name of the experiment of runs whose own is missing after damage."""
+
+TABLES_OF_RUN = (
+    "points", "summary", "rollup", "overview", "tags", "logs", "artifacts", "requests", "run_sources",
+    "series_revisions", "mirrored_runs", "mirrored_series",
+)  # fmt: skip
+"""Tables whose rows belong to a run each, by the column `run_id`."""
 
 # without 0, 1, i, l and o, which are easy to misread; the first character is a letter, so that no key is a number
 _LETTERS = "abcdefghjkmnpqrstuvwxyz"
@@ -79,6 +85,15 @@ def insert_run(connection: sqlite3.Connection, columns: Mapping[str, SqlValue]) 
     run_id = connection.execute(query, values).lastrowid
     assert run_id is not None  # an INSERT sets it
     return run_id, key
+
+
+def delete_runs(connection: sqlite3.Connection, ids: Sequence[int]) -> None:
+    """Delete runs with the rows of other tables that only they need. The caller holds a transaction."""
+    for table in TABLES_OF_RUN:
+        connection.execute(f"DELETE FROM {table} WHERE run_id {IN_JSON_LIST}", (as_json_list(ids),))
+    connection.execute(f"DELETE FROM runs WHERE id {IN_JSON_LIST}", (as_json_list(ids),))
+    connection.execute("DELETE FROM sources WHERE id NOT IN (SELECT source_id FROM run_sources)")
+    connection.execute("DELETE FROM experiments WHERE id NOT IN (SELECT experiment_id FROM runs)")
 
 
 def add_tags(connection: sqlite3.Connection, ids: Sequence[int], tags: Iterable[str]) -> None:
