@@ -88,6 +88,17 @@ class RowLayout:
             left = right
         return first, last
 
+    def visible_part(self, strip: Strip, scrolled: int, width: int, blank: Style) -> Strip:
+        """Return `width` cells of a row: the frozen ones, then the columns at a scroll position; the rest is blank."""
+        start = self.frozen_width + scrolled
+        first, last = self.whole_columns(start, scrolled + width)
+        cells = [
+            strip.crop(0, self.frozen_width),
+            Strip.blank(first - start, blank),
+            strip.crop(first, max(first, last)),
+        ]
+        return Strip.join(cells).adjust_cell_length(width, blank)
+
 
 class RowPainter:
     """Painter of rows in the colours of the widget's current theme."""

@@ -269,13 +269,5 @@ class RunRows(ScrollView, can_focus=True):
 
     def _visible_part(self, strip: Strip, width: int, *, highlighted: bool = False) -> Strip:
         """Return the visible part of a row: the frozen cells, then the cells at the scroll position."""
-        layout, scrolled = self._row_layout, self.scroll_offset.x
-        start = layout.frozen_width + scrolled
-        first, last = layout.whole_columns(start, scrolled + width)
-        end = self._painter.style("foreground", lit=0.22 if highlighted else 0.0)
-        cells = [
-            strip.crop(0, layout.frozen_width),
-            Strip.blank(first - start, end),
-            strip.crop(first, max(first, last)),
-        ]
-        return Strip.join(cells).adjust_cell_length(width, end)
+        blank = self._painter.style("foreground", lit=0.22 if highlighted else 0.0)
+        return self._row_layout.visible_part(strip, self.scroll_offset.x, width, blank)
