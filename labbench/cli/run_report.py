@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from labbench.cli.output import echo
-from labbench.cli.run_tables import print_table, run_columns
+from labbench.cli.showing.columns import run_columns
+from labbench.cli.text_tables import print_table
 from labbench.files import checkpoint_files, database_command, files_folder
 from labbench.filters.completion import quote_word
 from labbench.json_documents import run_document

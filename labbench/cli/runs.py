@@ -30,7 +30,7 @@ from labbench.text import (
 )
 
 if TYPE_CHECKING:
-    from labbench.cli.run_tables import TextColumn
+    from labbench.cli.text_tables import TextColumn
     from labbench.filters.parser import Filter
     from labbench.metrics import Goal
     from labbench.records import RunRecord
@@ -82,7 +82,7 @@ def ls(
     \f
     `can_define` is False for a database whose goals the user does not change, such as the example.
     """
-    from labbench.cli.run_tables import FACT_WORDS, SHOWN_WORDS, assumed_goals_note, leading_metrics, run_columns
+    from labbench.cli.showing.columns import FACT_WORDS, SHOWN_WORDS, assumed_goals_note, leading_metrics, run_columns
     from labbench.filters.parser import parse
     from labbench.store.reader import Reader
 
@@ -114,7 +114,7 @@ def ls(
 
 def _print_runs(columns: Sequence[TextColumn], table_format: str, *, is_wide: bool) -> None:
     """Print a table of runs, and on stderr the number of columns that the terminal has no room for."""
-    from labbench.cli.run_tables import print_table
+    from labbench.cli.text_tables import print_table
 
     n_left_out = print_table(columns, table_format, is_wide=is_wide)
     if n_left_out:
@@ -238,7 +238,8 @@ def show(db: Path, runs: Sequence[str], all_output: bool, shows_source: bool, as
 
 def print_run(record: RunRecord, goals: Mapping[str, Goal]) -> None:
     """Print a run's facts and metrics."""
-    from labbench.cli.run_tables import TextColumn, print_table, summary_columns
+    from labbench.cli.showing.columns import summary_columns
+    from labbench.cli.text_tables import TextColumn, print_table
 
     facts = run_facts(record)
     print_table([TextColumn("", list(facts)), TextColumn("", list(facts.values()))])
@@ -259,7 +260,7 @@ def print_sources(reader: Reader, record: RunRecord) -> None:
 
 def print_files(reader: Reader, record: RunRecord) -> None:
     """Print name, size and path of the files of a run, without its images."""
-    from labbench.cli.run_tables import TextColumn, print_table
+    from labbench.cli.text_tables import TextColumn, print_table
     from labbench.portraits.logged_images import images_by_name
 
     try:
@@ -324,7 +325,7 @@ def print_images(reader: Reader, record: RunRecord) -> None:
     artifacts = [item for item in reader.artifacts(record.key) if item.name.startswith("images/")]
     if not artifacts:
         return
-    from labbench.cli.run_tables import TextColumn, print_table
+    from labbench.cli.text_tables import TextColumn, print_table
     from labbench.files import files_folder, run_folder
     from labbench.portraits.logged_images import images_by_name
 
@@ -411,7 +412,8 @@ def compare(db: Path, runs: Sequence[str], as_json: bool, table_format: str) -> 
 
     Each run's metrics are shown with their distance to the first run's: ▲ better, ▼ worse.
     """
-    from labbench.cli.run_tables import comparison_columns, print_table
+    from labbench.cli.showing.columns import comparison_columns
+    from labbench.cli.text_tables import print_table
     from labbench.store.reader import Reader
 
     with Reader(db) as reader:

@@ -76,7 +76,7 @@ def load_task_params(name: str) -> Params:
 
 def print_params(params: Params) -> None:
     """Print a table of parameters: name, type, default, permitted values and help."""
-    from labbench.cli.run_tables import TextColumn, print_table
+    from labbench.cli.text_tables import TextColumn, print_table
 
     print_table(
         [

@@ -195,7 +195,7 @@ def _assumed_goal(reader: Reader, metric: str, goals: Mapping[str, Goal], comman
     Raises:
         InputError: Neither high nor low values of the metric are better.
     """
-    from labbench.cli.run_tables import assumed_goals_note
+    from labbench.cli.showing.columns import assumed_goals_note
 
     remedy = f"--goal min|max or `{command} define METRIC min|max|none`"
     if (note := assumed_goals_note([metric], goals, reader.declared_goals(), remedy)) is not None:
@@ -267,7 +267,7 @@ def _print_document(answer: Answer, costs: Efficiency | None, document_format: s
 
 def _print_tables(answer: Answer, costs: Efficiency | None, table_format: str) -> None:
     """Print the tables of the answer as markup, each after its title."""
-    from labbench.cli.run_tables import print_markup
+    from labbench.cli.text_tables import print_markup
     from labbench.reports.budget_sentences import budget_tables
     from labbench.reports.tables import effects_table, other_tables, setups_table, tuned_tables
 

@@ -22,7 +22,8 @@ from helpers.store_samples import execute, points, start
 from labbench.cli import main
 from labbench.cli.options import ExpandedPath
 from labbench.cli.run_report import print_report
-from labbench.cli.run_tables import SETTING_RANK, TextColumn, fit_columns
+from labbench.cli.showing.columns import SETTING_RANK
+from labbench.cli.text_tables import TextColumn, fit_columns
 from labbench.records import Finished, NewRun, Points, Runtime, Started, Submission
 from labbench.runner.run_grid import Outcome
 from labbench.store.reader import Reader

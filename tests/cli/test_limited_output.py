@@ -15,7 +15,8 @@ import pytest
 from click.testing import Result
 
 from helpers.store_samples import new_run, points, start
-from labbench.cli.run_tables import METRIC_RANK, SETTING_RANK, STEP_RANK, TextColumn, fit_columns, plain_lines
+from labbench.cli.showing.columns import METRIC_RANK, SETTING_RANK, STEP_RANK
+from labbench.cli.text_tables import TextColumn, fit_columns, plain_lines
 from labbench.records import Log
 from labbench.store.writer import Writer
 from labbench.text import cell_width

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from helpers.store_samples import queue
-from labbench.cli.run_tables import comparison_columns, run_columns
+from labbench.cli.showing.columns import comparison_columns, run_columns
 from labbench.configs import compare_configs, constant_values, differing_keys, distinguishing_keys, same_value
 from labbench.records import NewRun, RunRecord
 from labbench.store.reader import Reader

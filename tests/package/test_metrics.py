@@ -8,7 +8,7 @@ import pytest
 
 from helpers.store_samples import points, start
 from labbench import records
-from labbench.cli.run_tables import run_columns
+from labbench.cli.showing.columns import run_columns
 from labbench.metrics import charted_metrics, default_goal, is_quality, quality_metrics
 from labbench.records import MetricSummary, RunRecord
 from labbench.store.reader import Reader

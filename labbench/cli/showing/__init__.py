@@ -1,0 +1,1 @@
+"""Commands that show runs: tables of many, everything of one, and comparisons."""

@@ -1,0 +1,173 @@
+"""Tables on stdout: truncated to the width of the terminal, complete on a pipe, or lines to be read aloud."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import click
+
+from labbench.cli.output import is_plain
+from labbench.text import cell_width, clean, fit_to_width, prints_no_color
+
+STATUS_COLOURS = {
+    "queued": "bright_black",
+    "running": "cyan",
+    "finished": "green",
+    "diverged": "magenta",
+    "failed": "red",
+    "stopped": "yellow",
+    "pruned": "blue",
+    "lost": "red",
+}
+
+COLUMN_GAP = "   "
+
+_UNSPOKEN_NAMES = ("status", "key", "name")
+_SPOKEN_MARKS = {ord("▲"): "better by", ord("▼"): "worse by", ord("…"): "...", ord("×"): " by "}
+"""Words for marks, which a screen reader leaves out or names by their shape."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextColumn:
+    """Named column of plain text."""
+
+    name: str
+    cells: Sequence[str]
+    right: bool = False
+    rank: int = 0
+    """Order in which columns are left out in a narrow terminal, the highest rank first; rank 0 is never left out."""
+    min_cells: int | None = None
+    """Cells that are left of a column that is shortened where the terminal is still too narrow; None: all."""
+
+
+def print_table(columns: Sequence[TextColumn], table_format: str = "text", *, is_wide: bool = False) -> int:
+    """Print columns side by side, as text or in the markup of a document, or as lines to be read aloud.
+
+    On a terminal, statuses are coloured, and unless `is_wide` columns and then lines are cut to its width. Returns the
+    number of columns left out.
+
+    Does not use rich, which takes 5 s for the 10,000 rows that this function prints in 0.1 s.
+    """
+    if table_format != "text":
+        rows = list(zip(*(column.cells for column in columns), strict=True))
+        print_markup([column.name for column in columns], rows, [column.right for column in columns], table_format)
+        return 0
+    n_columns = len(columns)
+    if is_plain():
+        lines = plain_lines(columns)
+    elif sys.stdout.isatty():
+        cells = shutil.get_terminal_size().columns
+        paint = unchanged_line if prints_no_color(os.environ) else colour_status
+        columns = columns if is_wide else fit_columns(columns, cells)
+        lines = [paint(line if is_wide else fit_to_width(line, cells).rstrip()) for line in table_lines(columns)]
+    else:
+        lines = table_lines(columns)
+    click.echo("\n".join(lines))
+    return n_columns - len(columns)
+
+
+def print_markup(
+    headings: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[bool], table_format: str
+) -> None:
+    """Print a table as `markdown`, `latex`, `csv` or `plain`; `right` tells which columns are aligned to the right."""
+    from labbench.export.table_files import csv_writer, escape_formula
+    from labbench.reports.markup import latex_table, markdown_table
+
+    cleaned = [[clean(cell).strip() for cell in row] for row in (headings, *rows)]
+    if table_format == "csv":
+        csv_writer(sys.stdout).writerows(
+            [cell if _is_number(cell) else escape_formula(cell) for cell in row] for row in cleaned
+        )
+        return
+    if table_format == "plain":
+        columns = [TextColumn(name, cells) for name, *cells in zip(cleaned[0], *cleaned[1:], strict=True)]
+        click.echo("\n".join(plain_lines(columns)))
+        return
+    make = markdown_table if table_format == "markdown" else latex_table
+    click.echo(make(cleaned[0], cleaned[1:], right))
+
+
+def plain_lines(columns: Sequence[TextColumn]) -> list[str]:
+    """Return a line for each row: `finished; 3f9a1c20; adam; val/loss 0.1; best 0.09; at step 40`, without empty cells.
+
+    A first column without a name holds labels: `status: finished`.
+    """
+    lines = []
+    for row in zip(*(column.cells for column in columns), strict=True):
+        cells = [clean(cell).strip().translate(_SPOKEN_MARKS) for cell in row]
+        names = ["" if column.name in _UNSPOKEN_NAMES else clean(column.name) for column in columns]
+        parts = [f"{name} {cell}".strip() for name, cell in zip(names, cells, strict=True) if cell]
+        has_label = not columns[0].name and len(parts) > 1
+        lines.append(f"{parts[0]}: {'; '.join(parts[1:])}" if has_label else "; ".join(parts))
+    return lines
+
+
+def _is_number(cell: str) -> bool:
+    """Return True for a number, such as -0.5, which is no formula."""
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def fit_columns(columns: Sequence[TextColumn], cells: int) -> list[TextColumn]:
+    """Return the columns that fit into `cells` terminal cells.
+
+    Settings are dropped first, the last one before the others, then steps, then metrics; then names are shortened.
+    """
+    widths = [max(cell_width(clean(cell)) for cell in (column.name, *column.cells)) for column in columns]
+    width = sum(widths) + len(COLUMN_GAP) * (len(columns) - 1)
+    order = sorted(range(len(columns)), key=lambda index: (columns[index].rank, index), reverse=True)
+    dropped = set()
+    for index in order:
+        if width <= cells or columns[index].rank == 0:
+            break
+        dropped.add(index)
+        width -= widths[index] + len(COLUMN_GAP)
+    fitted = []
+    for index, column in enumerate(columns):
+        if index in dropped:
+            continue
+        if width > cells and column.min_cells is not None and widths[index] > column.min_cells:
+            size = max(column.min_cells, widths[index] - (width - cells))
+            name, *shortened = [_shorten(clean(cell), size) for cell in (column.name, *column.cells)]
+            column = replace(column, name=name, cells=shortened)
+            width -= widths[index] - size
+        fitted.append(column)
+    return fitted
+
+
+def _shorten(text: str, width: int) -> str:
+    return text if cell_width(text) <= width else fit_to_width(text, width)
+
+
+def table_lines(columns: Sequence[TextColumn]) -> list[str]:
+    """Return the aligned lines of a table: header, rule and rows.
+
+    Control characters are made visible.
+    """
+    aligned = []
+    for column in columns:
+        cells = [clean(cell) for cell in (column.name, *column.cells)]
+        size = max(cell_width(cell) for cell in cells)
+        fitted = [fit_to_width(cell, size, right=column.right) for cell in cells]
+        aligned.append(fitted)
+    lines = [COLUMN_GAP.join(row).rstrip() for row in zip(*aligned, strict=True)]
+    rule = "─" if "utf" in sys.stdout.encoding.lower() else "-"
+    return [lines[0], rule * max(cell_width(line) for line in lines), *lines[1:]]
+
+
+def unchanged_line(line: str) -> str:
+    return line
+
+
+def colour_status(line: str) -> str:
+    """Return the line with its first word, a status, in the colour of that status."""
+    status = line.partition(" ")[0]
+    colour = STATUS_COLOURS.get(status)
+    return line if colour is None else click.style(status, fg=colour) + line[len(status) :]
