@@ -16,13 +16,14 @@ from typing import Any
 import click
 
 from labbench import __version__
-from labbench.cli import edit, export, plot, run, runs, share, tasks, tui, why
+from labbench.cli import edit, export, plot, run, share, tasks, tui, why
 from labbench.cli.database import backup, doctor, experiments, vacuum
 from labbench.cli.help import examples, help_
 from labbench.cli.importing.commands import import_
 from labbench.cli.options import database
 from labbench.cli.output import limited_stream
 from labbench.cli.setup import completion, new, welcome
+from labbench.cli.showing import ls, show
 from labbench.errors import GridError, InputError, LabbenchError
 from labbench.text import clean
 
@@ -126,17 +127,17 @@ def main(context: click.Context, db: Path) -> None:
         elif sys.stdout.isatty():
             context.invoke(tui.tui, db=db)
         else:
-            context.invoke(runs.ls, db=db)
+            context.invoke(ls.ls, db=db)
 
 
 for command in (
     new.new,
     run.run,
     tui.tui,
-    runs.ls,
+    ls.ls,
     experiments,
-    runs.show,
-    runs.compare,
+    show.show,
+    show.compare,
     why.why,
     plot.plot,
     export.export,

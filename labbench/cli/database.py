@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @database
 def experiments(db: Path, table_format: str, as_json: bool) -> None:
     """List experiments with their runs by status."""
-    from labbench.cli.runs import no_runs_message
+    from labbench.cli.showing.ls import no_runs_message
     from labbench.cli.text_tables import TextColumn, print_table
     from labbench.store.reader import Reader
 

@@ -12,7 +12,7 @@ import click
 from labbench.cli.help import examples
 from labbench.cli.options import FILE_PATH, database
 from labbench.cli.output import echo
-from labbench.cli.runs import ls
+from labbench.cli.showing.ls import ls
 from labbench.errors import LabbenchError
 from labbench.files import database_command
 
