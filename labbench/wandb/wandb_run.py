@@ -1,4 +1,4 @@
-"""`wandb.run`: a run with the attributes and methods of W&B's."""
+"""`wandb.run`: a run with the attributes and methods of W&B's, and its summary."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from labbench.files import files_folder, run_folder
 from labbench.tracking import process_hooks
 from labbench.tracking.messages import warn_once
 from labbench.tracking.run import Run
+from labbench.tracking.summary import RunSummary
 from labbench.tracking.values import to_step
 from labbench.wandb.ignored import Ignored, ignore
 from labbench.wandb.logged_files import Artifact, Image, SavedFiles, record_artifact, record_file
 from labbench.wandb.wandb_config import WandbConfig
-from labbench.wandb.wandb_summary import WandbSummary
 
 _GOALS = {"min": "min", "minimize": "min", "max": "max", "maximize": "max"}
 
@@ -217,3 +217,29 @@ def require_run() -> WandbRun:
     if not isinstance(run, Run):
         raise InputError("no run is open: call wandb.init() first")
     return wrap(run)
+
+
+class WandbSummary(RunSummary):
+    """Summary that also takes texts: `summary["dataset"] = "shapes"` is the key `summary/dataset` of the config."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(run._writer_thread)
+        self._run = run
+        self._texts: dict[str, str] = {}
+
+    def update(self, values: Mapping[str, Any]) -> None:
+        """Set several values; nested keys are joined with `.`.
+
+        Raises:
+            InputError: In a strict run, if a value is neither a number nor a text, or the run has ended.
+        """
+        flat = dict(flatten(values))
+        texts = {key: value for key, value in flat.items() if isinstance(value, str)}
+        if texts:
+            self._texts |= texts
+            self._run.config.update({f"summary/{key}": text for key, text in texts.items()})
+        if numbers := {key: value for key, value in flat.items() if key not in texts}:
+            super().update(numbers)
+
+    def __getitem__(self, key: str) -> Any:
+        return self._texts[key] if key in self._texts else super().__getitem__(key)
