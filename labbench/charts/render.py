@@ -34,8 +34,7 @@ from labbench.charts.palette import (
     line_ink,
 )
 from labbench.charts.plot.braille import Canvas, InkRun
-from labbench.charts.plot.curves import draw_curves, line_style
-from labbench.charts.plot.end_labels import LineEnd, draw_end_labels
+from labbench.charts.plot.curves import LineEnd, draw_curves, draw_end_labels, line_style
 from labbench.charts.plot.pixel_canvas import Plot
 from labbench.charts.smoothing_spec import parse_smoothing
 from labbench.charts.view import ChartView, Range

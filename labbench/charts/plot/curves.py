@@ -1,17 +1,18 @@
-"""Curves of a plot on a canvas: lines over their raw bands, groups with the bands of their seeds, or density."""
+"""Curves of a plot on a canvas: lines over raw bands, groups with the bands of their seeds, or density; their names."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
+from labbench import text
 from labbench.charts.axes import Frame
 from labbench.charts.groups import SPREADS, Bands, group_bands
 from labbench.charts.lines import Line, LineGroup, PreparedLines, last_finite_index
 from labbench.charts.palette import BAND, BRIGHT, DENSITY, LINE, OTHER, line_ink
 from labbench.charts.plot.braille import Canvas
-from labbench.charts.plot.end_labels import LineEnd
 from labbench.charts.rasterize import ColumnSpans
 from labbench.charts.series import Floats
 from labbench.charts.smoothing_spec import parse_smoothing
@@ -19,6 +20,20 @@ from labbench.charts.view import ChartView
 
 _GLYPH_SPACING_DOTS = 18
 """Dot columns between two glyphs along a line."""
+_MAX_ENDS = 10
+"""Maximum number of lines whose names are drawn at their ends."""
+_MAX_END_LABEL = 30
+"""Maximum width of a name at the end of a line, in cells."""
+
+
+@dataclass(frozen=True, slots=True)
+class LineEnd:
+    """Cell of the glyph at the end of a line."""
+
+    column: int
+    row: int
+    label: str
+    ink: int
 
 
 def _line_spans(canvas: Canvas, frame: Frame, lines: PreparedLines, *, bands: bool = False) -> ColumnSpans:
@@ -148,3 +163,28 @@ def draw_curves(
     draw = _draw_density if display == "density" else _draw_lines
     draw(canvas, frame, lines, view)
     return None, []
+
+
+def draw_end_labels(canvas: Canvas, frame: Frame, ends: Sequence[LineEnd]) -> None:
+    """Write the name of each line beside the glyph at its end, if there is room in the plot.
+
+    A name never covers a point or another name, and blank cells surround it.
+    """
+    if not 1 < len(ends) <= _MAX_ENDS:
+        return
+    for end in ends:
+        width = text.cell_width(end.label)
+        if width > min(_MAX_END_LABEL, 2 * frame.width // 3):
+            continue
+        for column, row in _positions(end, width):
+            inside = frame.column < column and column + width < frame.column + frame.width and 0 <= row < frame.height
+            if inside and not canvas.count_drawn(column - 1, row, width + 2, 1):
+                canvas.put(column, row, end.label, end.ink, widths=text.cell_widths(end.label))
+                break
+
+
+def _positions(end: LineEnd, width: int) -> Iterator[tuple[int, int]]:
+    """Yield the cells at which the name may begin: to the right of the glyph, above it, or below it."""
+    yield end.column + 2, end.row
+    for row in (end.row - 1, end.row + 1):
+        yield end.column - width, row
