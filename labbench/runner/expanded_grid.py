@@ -1,8 +1,9 @@
-"""Grid files, expanded to runs: reading, validation, and the parameters and code of the task."""
+"""Grid files, expanded to runs: reading, validation, the parameters of the task, and warnings about its code."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import ast
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,12 +13,18 @@ from labbench.errors import InputError, did_you_mean
 from labbench.files import files_folder
 from labbench.filters.parser import Filter, matches_config, parse, require_config_keys
 from labbench.grid import Code, Grid, expand, grid_code, new_runs, path_warnings, read_grid
+from labbench.grid.code import parse_python, read_bytes
 from labbench.params.builtin import BUILTIN, EPOCH_METRICS, takes_weights
 from labbench.params.param import TRAINING, Params, all_params, own_key_notes
 from labbench.params.paths import RUN_PREFIX
 from labbench.records import NewRun
-from labbench.runner.task_warnings import task_warnings
 from labbench.store.reader import Reader
+from labbench.text import format_count
+
+UNSEEDED_CLASSES = ("default_rng", "RandomState", "SeedSequence", "Random", "SystemRandom")
+"""Functions and classes that take a seed from the system if they are called without arguments."""
+MODULES_WITH_SEED = ("random", "torch")
+"""Modules whose function `seed` takes a seed from the system if it is called without arguments."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,3 +155,46 @@ def require_torch() -> None:
         raise InputError(
             'training needs PyTorch, which is not installed: pip install -e ".[train]" in labbench\'s checkout'
         )
+
+
+def task_warnings(grid: Grid, code: Code) -> list[str]:
+    """Return warnings about the code of a task that has been imported.
+
+    Raises:
+        InputError: A file of the task cannot be read.
+    """
+    file = Path(grid.task.rpartition(":")[0])
+    files = [file.parent / name for name in code.files]
+    return [*_untracked_modules(grid.task, files), *(text for each in files for text in _unseeded_calls(each))]
+
+
+def _untracked_modules(task: str, files: list[Path]) -> Iterator[str]:
+    from labbench.train.tasks.import_context import imported_files  # imports torch
+
+    known = {each.resolve() for each in files}
+    others = sorted(path for path in imported_files(task) if path.resolve() not in known)
+    if others:
+        more = f" and {format_count(len(others) - 1, 'other module')}" if len(others) > 1 else ""
+        yield (
+            f"{others[0]}{more}, which the task imports, {'are' if more else 'is'} not part of its code version: after "
+            "a change there, train again with --rerun (modules in the folder of the task are tracked)"
+        )
+
+
+def _unseeded_calls(file: Path) -> Iterator[str]:
+    tree = parse_python(read_bytes(file))
+    for node in ast.walk(tree) if tree else ():
+        if isinstance(node, ast.Call) and not node.args and not node.keywords and _takes_seed(node.func):
+            yield (
+                f"{file.name}:{node.lineno}: {ast.unparse(node)} has no seed, so that its numbers differ between "
+                "starts and processes: pass a seed, or draw from np.random, random or torch, which labbench seeds"
+            )
+
+
+def _takes_seed(function: ast.expr) -> bool:
+    match function:
+        case ast.Attribute(attr="seed", value=ast.Name(id=module) | ast.Attribute(attr=module)):
+            return module in MODULES_WITH_SEED
+        case ast.Attribute(attr=name) | ast.Name(id=name):
+            return name in UNSEEDED_CLASSES
+    return False

@@ -1,4 +1,4 @@
-"""Warnings about a task's code: modules that its code version leaves out, random numbers without a seed."""
+"""Expansion of grid files: warnings about the code of the task, such as modules that its code version leaves out."""
 
 from __future__ import annotations
 
