@@ -1,8 +1,9 @@
-"""Tables on stdout: truncated to the width of the terminal, complete on a pipe, or lines to be read aloud."""
+"""Tables on stdout: cut to the width of the terminal, complete on a pipe, in markup, or lines to be read aloud."""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from collections.abc import Sequence
@@ -29,6 +30,14 @@ COLUMN_GAP = "   "
 _UNSPOKEN_NAMES = ("status", "key", "name")
 _SPOKEN_MARKS = {ord("▲"): "better by", ord("▼"): "worse by", ord("…"): "...", ord("×"): " by "}
 """Words for marks, which a screen reader leaves out or names by their shape."""
+_LATEX_ESCAPES = str.maketrans({
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}", "★": r"$\star$", "▲": r"$\uparrow$", "▼": r"$\downarrow$", "±": r"$\pm$", "✗": r"$\times$",
+    "−": r"$-$", "–": "--", "≥": r"$\ge$", "≤": r"$\le$", "×": r"$\times$", "…": r"\ldots{}", "µ": r"$\mu$",
+    "μ": r"$\mu$", "σ": r"$\sigma$", "Δ": r"$\Delta$", "→": r"$\to$", "·": r"$\cdot$", "≈": r"$\approx$",
+    "∞": r"$\infty$", "°": r"$^\circ$", "²": r"$^2$",
+})  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +84,6 @@ def print_markup(
 ) -> None:
     """Print a table as `markdown`, `latex`, `csv` or `plain`; `right` tells which columns are aligned to the right."""
     from labbench.export.table_files import csv_writer, escape_formula
-    from labbench.reports.markup import latex_table, markdown_table
 
     cleaned = [[clean(cell).strip() for cell in row] for row in (headings, *rows)]
     if table_format == "csv":
@@ -89,6 +97,30 @@ def print_markup(
         return
     make = markdown_table if table_format == "markdown" else latex_table
     click.echo(make(cleaned[0], cleaned[1:], right))
+
+
+def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[bool]) -> str:
+    """Return a table of GitHub's Markdown; `right` tells which columns are aligned to the right."""
+    rule = ["---:" if is_right else "---" for is_right in right]
+    lines = [[_escape_markdown(cell) for cell in row] for row in (headings, *rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (lines[0], rule, *lines[1:]))
+
+
+def _escape_markdown(cell: str) -> str:
+    """Return a cell in which no character is markup."""
+    return re.sub(r"([\\`*_{}\[\]<>|#])", r"\\\1", " ".join(cell.split()))
+
+
+def latex_table(headings: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[bool]) -> str:
+    """Return a `tabular` with the rules of the package `booktabs`; `right` tells which columns are right-aligned."""
+    columns = "".join("r" if is_right else "l" for is_right in right)
+    lines = [" & ".join(map(_escape_latex, row)) + r" \\" for row in (headings, *rows)]
+    body = "\n".join([r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule"])
+    return f"\\begin{{tabular}}{{{columns}}}\n{body}\n\\end{{tabular}}"
+
+
+def _escape_latex(cell: str) -> str:
+    return " ".join(cell.split()).translate(_LATEX_ESCAPES)
 
 
 def plain_lines(columns: Sequence[TextColumn]) -> list[str]:

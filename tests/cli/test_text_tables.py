@@ -10,7 +10,7 @@ import pytest
 from click.testing import Result
 
 from helpers.store_samples import write_three_runs
-from labbench.reports.markup import latex_table, markdown_table
+from labbench.cli.text_tables import latex_table, markdown_table
 
 Labbench = Callable[..., Result]
 
