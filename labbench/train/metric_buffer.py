@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from labbench.records import Points, RunRecord
-from labbench.train.divergence import first_non_finite
 from labbench.train.host_copies import SyncPoint, to_host
 
 Mask: TypeAlias = NDArray[np.bool_]
@@ -194,3 +193,12 @@ def extremes_mask(values: NDArray[np.float64], window: int) -> Mask:
             keep[starts + block.argmin(axis=1)] = True
             keep[starts + block.argmax(axis=1)] = True
     return keep
+
+
+def first_non_finite(losses: NDArray[np.float64]) -> int | None:
+    """Return the index of the first loss that is NaN or infinite, or None.
+
+    losses: training losses by step, shape (T,).
+    """
+    finite = np.isfinite(losses)
+    return None if finite.all() else int(finite.argmin())

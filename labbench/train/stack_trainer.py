@@ -20,7 +20,6 @@ from labbench.train.data.dataset import SplitName
 from labbench.train.data.samples import concatenate, map_tensors
 from labbench.train.diagnostics.portrait import PortraitWriter
 from labbench.train.diagnostics.probe import NetworkProbe
-from labbench.train.divergence import divergence_reason
 from labbench.train.engine.initial_weights import head_metadata
 from labbench.train.engine.stepper import TrainingState, Workload
 from labbench.train.grouping.arrange import ReadyStack
@@ -152,7 +151,7 @@ class StackTrainer:
         )
         for index, (run, reason) in enumerate(zip(self.runs, reasons, strict=True)):
             diverged, leave_reason = run.metric_buffer.diverged_at, run.reason_to_leave(self.stop_requests)
-            end_reason = reason if diverged is None else divergence_reason(diverged)
+            end_reason = reason if diverged is None else f"non-finite train/loss at step {diverged}"
             if end_reason:
                 self.keep_model(index)
                 if self.portraits is not None:
