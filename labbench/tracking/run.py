@@ -1,13 +1,14 @@
-"""`Run`: a training run, recorded by a script."""
+"""`Run`: a training run, recorded by a script; its summary."""
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
+from time import monotonic_ns
 from types import TracebackType
 from typing import Any, Protocol, get_args
 
@@ -25,8 +26,7 @@ from labbench.tracking.log import make_log
 from labbench.tracking.messages import ProblemReporter, warn_once
 from labbench.tracking.process_hooks import ExitInfo, exit_info_of_error, exit_info_of_status
 from labbench.tracking.storage import DiscardingStorage, Storage
-from labbench.tracking.summary import RunSummary
-from labbench.tracking.values import storable_name
+from labbench.tracking.values import storable_name, to_numbers
 from labbench.tracking.writer_thread import RunWriterThread
 
 
@@ -34,6 +34,43 @@ class Closable(Protocol):
     """Resource that is closed when the run ends."""
 
     def close(self) -> None: ...
+
+
+class RunSummary(Mapping[str, float]):
+    """Last value of each metric that this process logged: `run.summary["val/loss"]`.
+
+    An assignment, `run.summary["best/accuracy"] = 0.97`, logs the value as a metric at the run's last step.
+    """
+
+    def __init__(self, writer_thread: RunWriterThread) -> None:
+        self._writer_thread = writer_thread
+
+    def __setitem__(self, metric: str, value: Any) -> None:
+        self.update({metric: value})
+
+    def update(self, values: Mapping[str, Any]) -> None:
+        """Set several values; nested dicts are joined with `/`.
+
+        Raises:
+            InputError: In a strict run, if a value is not a number or the run has ended.
+        """
+        numbers = to_numbers(values, self._writer_thread.problems)
+        self._writer_thread.flush()  # so that the last step is known
+        self._writer_thread.calls.append((max(0, self._writer_thread.step), monotonic_ns(), numbers))
+        if not self._writer_thread.wake():
+            self._writer_thread.report_end()
+
+    def __getitem__(self, metric: str) -> float:
+        return self._writer_thread.last_values()[storable_name(metric)]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._writer_thread.last_values())
+
+    def __len__(self) -> int:
+        return len(self._writer_thread.last_values())
+
+    def __repr__(self) -> str:
+        return f"RunSummary({self._writer_thread.last_values()!r})"
 
 
 class Run:

@@ -13,8 +13,7 @@ from labbench.errors import InputError
 from labbench.files import files_folder, run_folder
 from labbench.tracking import process_hooks
 from labbench.tracking.messages import warn_once
-from labbench.tracking.run import Run
-from labbench.tracking.summary import RunSummary
+from labbench.tracking.run import Run, RunSummary
 from labbench.tracking.values import to_step
 from labbench.wandb.ignored import Ignored, ignore
 from labbench.wandb.logged_files import Artifact, Image, SavedFiles, record_artifact, record_file
