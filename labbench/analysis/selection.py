@@ -69,7 +69,7 @@ class Scope:
     pruned: int = 0
     """Number of runs that a search stopped early by comparison with others."""
     choosing: int = 0
-    """Number of runs by which a search chose what it trained with new seeds, pruned ones included; not compared."""
+    """Number of runs among which a search chose its finalists, pruned ones included; not compared in the answer."""
     new_seeds: int = 0
     """Number of selected runs whose configurations a search chose by other selected runs."""
     other_ranks: int = 0

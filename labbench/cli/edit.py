@@ -77,7 +77,7 @@ def edit(
     Args:
         action: The change with `{}` for the runs, such as "archive {}".
         change: Changes the runs with these keys and returns a sentence on what was done.
-        records: The runs, if they are known; default: those of the selection.
+        records: The runs, if they are known; default: the runs of the selection.
         is_final: True if the change cannot be taken back, so that it is always confirmed.
     """
     from labbench.store.writer import Writer

@@ -127,8 +127,8 @@ def _read_row(row: TableRow, metrics: Sequence[str], experiment: str, repeated: 
 def _summary_headings(headings: Sequence[str], config: Collection[str], path: Path) -> list[str]:
     """Return the headings of the summary.
 
-    W&B sorts the keys of the configuration, and after them those of the summary, which begin where the order does. If
-    that is not clear, the names of common metrics are the summary.
+    W&B sorts the keys of the configuration, and after them the keys of the summary: these begin where the order starts
+    again. If that is not clear, the names of common metrics are the summary.
 
     Args:
         config: Headings that the user named as the configuration; all others are the summary then.

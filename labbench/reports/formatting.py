@@ -86,7 +86,7 @@ def _format_plain(value: Any) -> str:
 def format_interval(interval: Interval, decimals: int | None = None) -> str:
     """Format as `0.978 [0.974, 0.981]`, or the mean alone without an interval or width.
 
-    `decimals` are those of a column on the linear scale (`column_decimals`); by default those of the interval.
+    `decimals` are the decimals of a column on the linear scale (`column_decimals`); default: of the interval.
     """
     if interval.low is None or interval.high is None or interval.low == interval.high:
         return use_minus_sign(format_number(interval.mean))

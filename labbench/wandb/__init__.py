@@ -42,7 +42,7 @@ __all__ = [
 
 
 class Error(Exception):
-    """Stands for all exceptions of W&B, none of which labbench raises: `except wandb.errors.CommError`."""
+    """Stands for the exceptions of W&B, which labbench does not raise: `except wandb.errors.CommError`."""
 
 
 class _Errors:

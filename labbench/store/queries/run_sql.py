@@ -18,7 +18,7 @@ HAS_LOST_DRIVER = f"""runs.status = 'running' AND {IS_LOCAL} AND is_lost(
 """True for a run whose driver has ended without recording it; `connection` registers the function `is_lost`."""
 
 IS_HELD_BY_JOB = "runs.executor IS 'slurm'"
-"""True for a run whose job goes on without a driver; `labbench run` releases it once the scheduler has lost the job."""
+"""True for a run whose job continues without a driver; `labbench run` releases it if the scheduler has lost the job."""
 
 IS_WITHOUT_DRIVER = f"{HAS_LOST_DRIVER} AND {IS_HELD_BY_JOB}"
 

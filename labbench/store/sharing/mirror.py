@@ -111,7 +111,7 @@ class MirrorWriter(Writer):
             connection.execute(query, (last_id, count, last_time, run.id))
 
     def complete(self, revisions: Mapping[int, int]) -> None:
-        """Record the mirrored revision of each run, by id; revisions are those of the source."""
+        """Record the mirrored revision of each run, by id, as numbered in the source."""
         with self._transaction() as connection:
             for run_id, revision in revisions.items():
                 query = "UPDATE mirrored_runs SET remote_revision = ? WHERE run_id = ?"
