@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from textual import on, work
 from textual.message import Message
@@ -22,6 +23,7 @@ from labbench.tui.session import Session
 from labbench.tui.vocabulary import read_vocabulary
 from labbench.tui.widgets.filter_bar import FilterBar
 from labbench.tui.widgets.run_table import RunsTable
+from labbench.tui.widgets.top_bar import describe_query
 
 
 class RunTableScreen(ChartScreen[Snapshot]):
@@ -76,6 +78,12 @@ class RunTableScreen(ChartScreen[Snapshot]):
         if event.expression != self.session.query.expression:
             self.set_query(replace(self.session.query, expression=event.expression))
 
+    def show_matches(self, answer: Snapshot) -> None:
+        """Show beside the filter how many runs match the query, and notes on its names."""
+        summary = describe_query(answer.query, len(answer.keys), self.progress.total)
+        self.query_one(FilterBar).show_summary(summary)
+        self.query_one(FilterBar).show_note(answer.name_note)
+
     @on(ChartScreen.Failed)
     def _show_unknown_name(self, event: ChartScreen.Failed) -> None:
         """Show the error beside the filter; the table keeps the runs of the last valid filter."""
@@ -96,6 +104,9 @@ class RunTableScreen(ChartScreen[Snapshot]):
     @on(FilterBar.EditingFinished)
     def _leave_filter(self) -> None:
         self.table.focus()
+
+    def action_table(self, name: str, *arguments: Any) -> None:
+        self.table_actions.perform(name, *arguments)
 
     # Rows and curves that scroll into view
 

@@ -35,7 +35,6 @@ from labbench.tui.widgets.key_bar import ConstantLine
 from labbench.tui.widgets.picker import Picker
 from labbench.tui.widgets.run_row import LEAD_CELLS
 from labbench.tui.widgets.run_table import RunsTable
-from labbench.tui.widgets.top_bar import describe_query
 
 _SPINNER_SECONDS = 0.5
 _INITIAL_ROWS = 100
@@ -117,9 +116,7 @@ class RunsScreen(RunTableScreen):
         gone = set(self._requested_marks) - {record.key for record in answer.records}
         session.marks.unmark(gone)  # deleted runs
         self.query_one(ConstantLine).show(answer.config_keys.constant)
-        total = self.progress.total
-        self.query_one(FilterBar).show_summary(describe_query(query, len(answer.keys), total))
-        self.query_one(FilterBar).show_note(answer.name_note)
+        self.show_matches(answer)
         if self.progress.is_live:
             self._spinner_timer.resume()
         else:
@@ -144,9 +141,6 @@ class RunsScreen(RunTableScreen):
         visible_columns = [column for column in columns if layout.is_shown(column)]
         self.table.show_runs(snapshot.rows, snapshot.records, visible_columns, snapshot.groups)
         self.draw_curves()
-
-    def action_table(self, name: str, *arguments: Any) -> None:
-        self.table_actions.perform(name, *arguments)
 
     def action_query(self, name: str, *arguments: Any) -> None:
         self._query_actions.perform(name, *arguments)
