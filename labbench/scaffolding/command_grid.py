@@ -8,10 +8,29 @@ from pathlib import Path
 
 from labbench.scaffolding.script_files import Script
 from labbench.scaffolding.script_options import ScriptOption
+from labbench.scaffolding.task_grid import N_SEEDS
 from labbench.scaffolding.toml_text import commented_lines, toml_key, toml_value
 
 _LEARNING_RATES = ("lr", "learning_rate", "learningrate", "base_lr", "alpha", "eta")
 _SEEDS = ("seed", "random_seed", "rng_seed", "random_state", "manual_seed")
+
+MORE = """\
+# More tables of grid files, ready to use without the leading "# ":
+#{draws}
+# [stop]                                # end a script once it has logged this many values without a better one
+# metric = "val/loss"
+# patience = 5
+#
+# [search]                              # run only some of the settings; "tpe" chooses them by the results so far
+# method = "random"
+# metric = "val/loss"
+# budget = 20
+"""
+DRAWS = """
+# [random]                              # draws instead of [grid]; remove the lines of the same keys
+# samples = 50
+# {key} = {{ loguniform = [1e-4, 1.0] }}
+#"""
 
 LOGGING_HINTS = {
     "labbench": "",
@@ -48,7 +67,8 @@ def command_grid(script: Script, folder: Path) -> CommandGrid:
         "",
         *_axes_lines(rate, options, seed),
     ]
-    return CommandGrid("\n".join(lines) + "\n", required, _notes(script))
+    draws = "" if rate is None else DRAWS.format(key=toml_key(rate.key))
+    return CommandGrid("\n".join(lines) + "\n\n" + MORE.format(draws=draws), required, _notes(script))
 
 
 def _with_usable_default(option: ScriptOption) -> ScriptOption:
@@ -126,10 +146,12 @@ def _axes_lines(rate: ScriptOption | None, options: list[ScriptOption], seed: Sc
     if seed is None:
         return commented_lines(lines)
     first = seed.default if isinstance(seed.default, int) and seed.default >= 0 else 0
+    seeds = toml_value([first + index for index in range(N_SEEDS)])
     if seed.key == "seed":
-        repeat = [("", ""), ("[repeat]", "every combination with each seed"), (f"seeds = [{first}]", "")]
+        comment = "every combination with each seed; several show how certain a difference is"
+        repeat = [("", ""), ("[repeat]", comment), (f"seeds = {seeds}", "")]
     else:
-        repeat = [(f"{toml_key(seed.key)} = [{first}]", "seeds")]
+        repeat = [(f"{toml_key(seed.key)} = {seeds}", "seeds; several show how certain a difference is")]
     return commented_lines([*lines, *repeat])
 
 

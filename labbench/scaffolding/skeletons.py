@@ -39,6 +39,7 @@ SCRIPT = '''\
 """A training script. A grid starts it once for each run; by hand: python {file}"""
 
 import argparse
+import random
 
 import labbench
 
@@ -46,11 +47,12 @@ parser = argparse.ArgumentParser()
 parser.add_argument("--lr", type=float, default=0.1, help="learning rate")
 parser.add_argument("--momentum", type=float, default=0.0, help="momentum")
 parser.add_argument("--steps", type=int, default=100, help="optimizer steps")
+parser.add_argument("--seed", type=int, default=0, help="seed of the start")
 options = parser.parse_args()
 
 with labbench.start(config=options) as run:
-    # Your training goes here. This minimizes x squared.
-    x, velocity = 5.0, 0.0
+    # Your training goes here. This minimizes x squared from a random start.
+    x, velocity = random.Random(options.seed).gauss(5.0, 1.0), 0.0
     for _ in range(options.steps):
         run.log({{"train/loss": x * x}})
         velocity = options.momentum * velocity - options.lr * 2 * x

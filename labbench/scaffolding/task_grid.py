@@ -6,6 +6,9 @@ from labbench.params.builtin import BUILTIN
 from labbench.params.param import Param
 from labbench.scaffolding.toml_text import commented_lines, toml_key, toml_value
 
+N_SEEDS = 3
+"""Number of seeds in a first grid; with one, no difference can be judged."""
+
 _LEARNING_RATES = [0.1, 0.01]
 
 MORE = """\
@@ -48,7 +51,7 @@ def task_grid(task: str) -> str:
         f"lr = {toml_value(_LEARNING_RATES)}",
         "",
         "[repeat]",
-        "seeds = [0, 1]  # every combination with each seed; three or more show how certain a difference is",
+        f"seeds = {N_SEEDS}  # every combination with {N_SEEDS} seeds, which show how certain a difference is",
         "",
         "[metrics]",
         _goal_line(task),

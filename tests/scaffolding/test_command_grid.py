@@ -149,3 +149,14 @@ def test_a_script_without_argparse_is_refused_with_the_next_step(text: str, hint
     with pytest.raises(InputError) as error:
         make_grid(tmp_path, text)
     assert hint in str(error.value)
+
+
+def test_the_suggested_tables_are_valid(tmp_path: Path) -> None:
+    for option, n_runs in (("--lr", 50), ("--width", 1)):
+        made = make_grid(tmp_path, f"{HEAD}p.add_argument('{option}', type=float, default=0.5)\n")
+        text, _, more = made.text.partition("# More tables")
+        tables = more.partition("\n")[2].replace("\n# ", "\n").removeprefix("# ")
+        (tmp_path / "grid.toml").write_text(f"{text.partition('[grid]')[0]}{tables.removeprefix('#')}")
+        expanded = load_grid(tmp_path / "grid.toml")
+        assert (len(expanded.runs), expanded.grid.search is not None) == (n_runs, True)
+        assert expanded.grid.stop is not None

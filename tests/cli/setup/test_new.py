@@ -23,12 +23,12 @@ def test_the_grid_of_every_built_in_task_is_valid_also_with_its_suggestions(
     assert labbench("new", "--task", task).stdout == "written: grid.toml\n"
     grid = tmp_path / "grid.toml"
     (tmp_path / "data.csv").write_text("a,b\n1,2\n3,4\n")
-    assert len(load_grid(grid).runs) == 8
+    assert len(load_grid(grid).runs) == 12
     text, _, more = grid.read_text().partition("# More tables")
     lines = [line.removeprefix("# ") for line in text.splitlines() if not line.startswith("# Trains")]
     tables = more.replace("\n# ", "\n").partition("[stop]")
     grid.write_text("\n".join([*lines, "[stop]", tables[2]]).replace("\n#\n", "\n"))
-    assert len(load_grid(grid).runs) == 8
+    assert len(load_grid(grid).runs) == 12
 
 
 @pytest.mark.parametrize("words", [("--task", "my_task.py:Moons"), ("--script", "train.py")])
