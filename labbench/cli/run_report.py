@@ -36,6 +36,7 @@ def print_report(expanded: ExpandedGrid, outcome: Outcome, db: Path, *, with_tab
     for line in [] if outcome.search is None else describe_result(outcome.search, db):
         echo(f"{clean(expanded.grid.name)}: {line}", err=True)
     print_left_in_queue(expanded, db)
+    print_unlogged_metric(expanded, outcome, db)
     if not with_table:
         return
     with Reader(db) as reader:
@@ -161,6 +162,18 @@ def print_left_in_queue(expanded: ExpandedGrid, db: Path) -> None:
             f"{'it' if count == 1 else 'them'}: {database_command(db)} rm --filter {_filter_word(name, 'queued')}",
             err=True,
         )
+
+
+def print_unlogged_metric(expanded: ExpandedGrid, outcome: Outcome, db: Path) -> None:
+    """Print on stderr that no script has logged the metric of `[stop]`, if that is so."""
+    grid = expanded.grid
+    if not outcome.trained or not grid.command or grid.stop is None:
+        return
+    with Reader(db) as reader:
+        runs = reader.by_keys([run.key for run in outcome.runs])
+    if not any(grid.stop.metric in run.summary for run in runs):
+        metric = clean(grid.stop.metric)
+        echo(f"{clean(grid.name)}: no run has logged {metric}, the metric of [stop]: none was stopped early", err=True)
 
 
 def sort_by_best(runs: list[RunRecord], metric: str, goal: Goal) -> list[RunRecord]:

@@ -51,7 +51,6 @@ MAX_SEEDS = 100_000
 KEYS = ("name", "task", "command", "cwd")
 
 NO_EFFECT_ON_COMMANDS = {
-    "stop": "labbench does not stop it early; it can end by itself, or be stopped with `labbench stop`",
     "runtime": "it loads, trains and keeps the model itself; pass settings as words of the command",
 }
 """Tables that only affect tasks, with the reason."""

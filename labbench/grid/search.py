@@ -18,6 +18,9 @@ Method: TypeAlias = Literal["halving", "hyperband", "random", "tpe"]
 
 METHODS: tuple[Method, ...] = ("halving", "hyperband", "random", "tpe")
 
+METHODS_OF_COMMANDS: tuple[Method, ...] = ("random", "tpe")
+"""Methods that run every chosen configuration to its end."""
+
 
 @dataclass(frozen=True, slots=True)
 class Search:
@@ -28,7 +31,7 @@ class Search:
     """Metric that is measured at the end of each epoch."""
     goal: Goal
     budget: int | None = None
-    """Epochs of all runs together, with the new seeds; None: no limit."""
+    """Epochs of all runs together, with the new seeds, or runs of a command; None: no limit."""
     time_limit: float | None = None
     """Seconds after which no rung begins."""
     eta: float = 3.0
@@ -72,6 +75,9 @@ _KEYS: dict[str, ValueParser] = {
     "keep_pruned": Param("str", None, choices=("last rung", "none")),
 }
 
+_KEYS_OF_RUNGS = ("eta", "min_epochs", "keep_pruned")
+"""Keys without effect on a command, which is not stopped at rungs."""
+
 
 def read_search(source: GridSource, metrics: Mapping[str, Goal], stop: Stop | None) -> Search | None:
     """Read `[search]`, None if the grid file has none.
@@ -79,20 +85,17 @@ def read_search(source: GridSource, metrics: Mapping[str, Goal], stop: Stop | No
     The metric defaults to the first one of `[metrics]` with a better direction, else to that of `[stop]`.
 
     Raises:
-        GridError: The table is invalid, or the grid starts a command.
+        GridError: The table is invalid, or asks for rungs in a grid that starts a command.
     """
     if "search" not in source.document:
         return None
-    if "command" in source.document:
-        raise source.error(
-            "[search] cannot stop a command at a rung and train it on later: make it a task (labbench help tasks), or "
-            "remove [search] to run every configuration to its end",
-            ("search",),
-            at="key",
-        )
     options = source.options("search", _KEYS)
+    is_command = "command" in source.document
     if "method" not in options:
-        raise source.error(f"[search] needs a `method`: {', '.join(METHODS)}", ("search",), at="key")
+        methods = ", ".join(METHODS_OF_COMMANDS if is_command else METHODS)
+        raise source.error(f"[search] needs a `method`: {methods}", ("search",), at="key")
+    if is_command:
+        _require_no_rungs(source, options)
     if "metric" not in options:
         declared = [name for name, goal in metrics.items() if goal != "none"] + ([stop.metric] if stop else [])
         if not declared:
@@ -101,3 +104,16 @@ def read_search(source: GridSource, metrics: Mapping[str, Goal], stop: Stop | No
     known_goals = {**({stop.metric: stop.goal} if stop else {}), **metrics}
     options["goal"] = read_goal(source, "search", options, known_goals)
     return Search(**options)
+
+
+def _require_no_rungs(source: GridSource, options: Mapping[str, Any]) -> None:
+    """Raise GridError if the search of a command asks for rungs."""
+    if options["method"] not in METHODS_OF_COMMANDS:
+        raise source.error(
+            f'"{options["method"]}" trains runs on from a rung, but a command starts again from the beginning: use '
+            '"random" or "tpe", which run each script to its end, or make it a task (labbench help tasks)',
+            ("search", "method"),
+        )
+    for key in _KEYS_OF_RUNGS:
+        if key in options:
+            raise source.error(f"{key} has no effect on a command, which runs to its end", ("search", key), at="key")

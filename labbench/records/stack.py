@@ -30,12 +30,15 @@ class NewRun:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """`[stop]`: early stopping, checked at the end of each epoch, by `patience` or by `target`."""
+    """`[stop]`: early stopping, checked at the end of each epoch, by `patience` or by `target`.
+
+    A command is checked at each value that it logs.
+    """
 
     metric: str
     goal: Goal
     patience: int | None = None
-    """Number of epochs without a better value after which the run stops."""
+    """Number of epochs, or of values of a command, without a better value after which the run stops."""
     target: float | None = None
     """Value at which the run stops."""
     min_delta: float = 0.0

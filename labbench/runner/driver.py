@@ -19,6 +19,7 @@ from labbench.params.param import Params
 from labbench.records import AT_RUNG, Boundary, Event, Failed, Finished, RunRecord, Stack, Status, Submitted
 from labbench.runner.interruption import Interruption
 from labbench.runner.planner import make_stack
+from labbench.runner.script_stopping import ScriptStopping
 from labbench.runner.stack_queue import EpochTimes, StackQueue
 from labbench.store.event_recorder import EventRecorder
 from labbench.system.provenance import Provenance
@@ -31,7 +32,7 @@ REQUEST_SECONDS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class SearchStage:
-    """Stage of a search, for a progress display; costs are epochs, summed over runs."""
+    """Stage of a search, for a progress display; costs are epochs, summed over runs, or numbers of runs."""
 
     title: str
     """Such as `rung 2 of 4 (epoch 6)`."""
@@ -45,6 +46,8 @@ class SearchStage:
     """Cost of the whole search."""
     full_cost: int
     """Cost of the grid without a search."""
+    unit: str = "epoch"
+    """Unit of the costs: an epoch, or a run of a command."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +106,14 @@ class Driver:
     _failures: dict[str, int] = field(default_factory=dict)
     _to_retry: list[RunRecord] = field(default_factory=list)
     _times: EpochTimes = field(init=False)
+    _scripts: ScriptStopping = field(init=False)
     _last_flush: float = 0.0
     _last_beat: float = 0.0
     _last_request_check: float = 0.0
 
     def __post_init__(self) -> None:
         self._times = EpochTimes(self.params)
+        self._scripts = ScriptStopping(self.recorder.path)
 
     def train(self, stages: Iterable[Stage]) -> None:
         """Train one stage after another, until a signal interrupts."""
@@ -155,6 +160,8 @@ class Driver:
                     discard_checkpoints(self.files, run.key, keep=frozenset([run.boundary]))
             if runs:
                 self._active.add(runs)
+                if stack.command is not None and stack.stop is not None:
+                    self._scripts.watch(runs, stack.stop)
                 claimed_stack = make_stack(
                     runs,
                     task=stack.task,
@@ -191,10 +198,15 @@ class Driver:
     def _end_run(self, event: Finished | Failed) -> Finished | Failed:
         """Count the end of a run or schedule its retry.
 
-        Returns the event to record, with the status `stopped` if a user requested the stop.
+        Returns the event to record, with the status `stopped` if a user requested the stop, `finished` if the script
+        was ended by `[stop]`.
         """
-        if isinstance(event, Finished) and event.status == "queued" and event.run in self._stopping:
-            event = replace(event, status="stopped", reason="stopped by the user")
+        rule = self._scripts.forget(event.run)
+        if isinstance(event, Finished) and event.status == "queued":
+            if event.run in self._stopping:
+                event = replace(event, status="stopped", reason="stopped by the user")
+            elif rule is not None:
+                event = replace(event, status="finished", reason=rule)
         if isinstance(event, Failed):
             self._failures[event.run] = self._failures.get(event.run, 0) + 1
             if self._failures[event.run] <= self.retries:
@@ -212,11 +224,13 @@ class Driver:
             self.executor.stop(key)
 
     def _answer_requests(self) -> None:
-        """Stop the runs for which the database has a request."""
+        """Stop the runs for which the database has a request, and the scripts that meet their rule of `[stop]`."""
         for key, action in self.recorder.pop_requests(self._active.keys):
             if action == "stop":
                 self._stopping.add(key)
                 self.executor.stop(key)
+        for key in self._scripts.find_due():
+            self.executor.stop(key)
 
     def _flush(self) -> None:
         """Write the events since the last flush in one transaction."""

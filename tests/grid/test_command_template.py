@@ -122,7 +122,6 @@ def test_an_invalid_placeholder_is_reported_at_its_place(
 @pytest.mark.parametrize(
     ("rest", "line", "message"),
     [
-        ("[stop]\nmetric = 'loss'\npatience = 1\n", 3, "[stop] metric has no effect on a command"),
         ("[runtime]\nkeep = 'best'\n", 3, "[runtime] keep has no effect on a command"),
         ("[runtime]\nprecision = 'bf16'\n", 3, "[runtime] precision has no effect on a command"),
         ("cwd = 'missing'\n", 2, "no such folder"),

@@ -65,7 +65,7 @@ def test_the_metric_defaults_to_the_declared_one(tmp_path: Path) -> None:
         ("[search]", '[search]\ntime_limit = "soon"', (5, 14), "time_limit"),
         ("[search]", "[search]\nrungs = 4", (5, 1), "unknown key `rungs`"),
         ('"val/accuracy"', '"epoch"', (6, 10), "no better direction"),
-        ('task = "digits"', 'command = ["python", "train.py"]', (4, 2), "cannot stop a command at a rung"),
+        ('task = "digits"', 'command = ["python", "train.py"]', (5, 10), 'use "random" or "tpe"'),
     ],
 )
 def test_a_bad_search_is_reported_with_its_position(
@@ -75,3 +75,15 @@ def test_a_bad_search_is_reported_with_its_position(
         read(tmp_path, GRID.replace(old, new, 1))
     assert (error.value.line, error.value.column) == position
     assert "\n" not in str(error.value).partition("\n    ")[0]
+
+
+@pytest.mark.parametrize("method", ["random", "tpe"])
+def test_a_command_is_searched_without_rungs(tmp_path: Path, method: str) -> None:
+    text = GRID.replace('task = "digits"', 'command = ["python", "train.py", "{lr}"]').replace("halving", method)
+    assert read(tmp_path, f"{text}budget = 4\n") == Search(method, "val/accuracy", "max", 4)  # type: ignore[arg-type]
+    for setting in ("eta = 4", "min_epochs = 1", 'keep_pruned = "none"'):
+        with pytest.raises(GridError, match="has no effect on a command") as error:
+            read(tmp_path, f"{text}{setting}\n")
+        assert (error.value.line, error.value.column) == (7, 1)
+    with pytest.raises(GridError, match="needs a `method`: random, tpe\n"):
+        read(tmp_path, text.replace(f'method = "{method}"\n', ""))

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from labbench.configs import canonical_json
 from labbench.metrics import Goal
 from labbench.records import Config, NewRun, RunRecord
-from labbench.store.queries.epoch_values import EpochValue
 
 VALUELESS = ("diverged", "failed", "stopped")
 """Statuses of runs without a value to compare, however good they were before."""
@@ -57,7 +56,7 @@ class Ranked:
 def rank(
     candidates: Iterable[Candidate],
     records: Mapping[int, Sequence[RunRecord]],
-    values: Mapping[str, EpochValue],
+    values: Mapping[str, float],
     goal: Goal,
 ) -> list[Ranked]:
     """Rank candidates by their runs' values, best first.
@@ -68,12 +67,12 @@ def rank(
     Args:
         candidates: Candidates to rank.
         records: Runs of each candidate, by its index.
-        values: Value at the rung by run key.
+        values: Best value up to the rung by run key, NaN if the run has none.
         goal: Better direction of the values.
     """
     ranked = []
     for candidate in candidates:
-        run_values = [_value(run, values, goal) for run in records[candidate.index]]
+        run_values = [_value(run, values) for run in records[candidate.index]]
         ranked.append(Ranked(candidate, mean_value(run_values)))
     sign = -1.0 if goal == "max" else 1.0
     return sorted(ranked, key=lambda row: (math.isnan(row.value), sign * row.value, row.candidate.index))
@@ -84,6 +83,13 @@ def mean_value(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values) if values and all(map(math.isfinite, values)) else math.nan
 
 
-def _value(run: RunRecord, values: Mapping[str, EpochValue], goal: Goal) -> float:
-    value = values.get(run.key)
-    return math.nan if value is None or run.status in VALUELESS else value.best(goal)
+def _value(run: RunRecord, values: Mapping[str, float]) -> float:
+    return math.nan if run.status in VALUELESS else values.get(run.key, math.nan)
+
+
+def logged_value(run: RunRecord, metric: str, goal: Goal) -> float:
+    """Return the best value of a metric that a script has logged, NaN if the last one is not finite."""
+    if metric not in run.summary or not math.isfinite(run.summary[metric].last):
+        return math.nan
+    best = run.best(metric, goal)
+    return math.nan if best is None else best

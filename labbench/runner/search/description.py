@@ -12,18 +12,38 @@ from labbench.store.reader import Reader
 from labbench.text import clean, format_count, format_number, format_size
 
 HEADER = ("rung", "runs", "epoch", "run-epochs", "of full grid")
+HEADER_OF_COMMANDS = ("stage", "runs", "of full grid")
 
 
 def describe_plan(plan: SearchPlan) -> list[str]:
     """Return a table of the rungs of a search, one line each, with their cost and their share of the full grid's."""
+    rows = _command_rows(plan) if plan.is_of_commands else _epoch_rows(plan)
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [" ".join([row[0].ljust(widths[0]), *map(_align_right, row[1:], widths[1:])]) for row in rows]
+
+
+def _epoch_rows(plan: SearchPlan) -> list[tuple[str, ...]]:
+    """Return the rows of a search that trains a task."""
     rows = [HEADER, *_rung_rows(plan)]
     if plan.finalists:
         runs = plan.finalists * len(plan.new_seeds)
-        name = f"{format_count(len(plan.new_seeds), 'new seed')} of {format_count(plan.finalists, 'finalist')}"
-        rows.append((name, f"{runs}", f"{plan.epochs}", *_cost_cells(plan.new_seeds_cost, plan)))
-    rows.append(("total", "", "", *_cost_cells(plan.cost, plan)))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER))]
-    return [" ".join([row[0].ljust(widths[0]), *map(_align_right, row[1:], widths[1:])]) for row in rows]
+        rows.append((_finalists_name(plan), f"{runs}", f"{plan.epochs}", *_cost_cells(plan.new_seeds_cost, plan)))
+    return [*rows, ("total", "", "", *_cost_cells(plan.cost, plan))]
+
+
+def _command_rows(plan: SearchPlan) -> list[tuple[str, ...]]:
+    """Return the rows of a search that starts scripts."""
+    rows = [HEADER_OF_COMMANDS]
+    for number, bracket in enumerate(plan.brackets, 1):
+        name = f"{plan.bracket_noun} {number}" if len(plan.brackets) > 1 else "search"
+        rows.append((name, *_cost_cells(bracket[0].cost * plan.runs_per_candidate, plan)))
+    if plan.finalists:
+        rows.append((_finalists_name(plan), *_cost_cells(plan.new_seeds_cost, plan)))
+    return [*rows, ("total", *_cost_cells(plan.cost, plan))]
+
+
+def _finalists_name(plan: SearchPlan) -> str:
+    return f"{format_count(len(plan.new_seeds), 'new seed')} of {format_count(plan.finalists, 'finalist')}"
 
 
 def _align_right(cell: str, width: int) -> str:
@@ -65,7 +85,7 @@ def describe_result(result: SearchResult, database: Path) -> list[str]:
         lines.append(f"best configuration: {name}: {clean(search.metric)} {format_number(best.value)} ({basis})")
     elif result.note is None and plan.new_seeds:
         lines.append("no winner: every finalist diverged or failed with a new seed")
-    cost = f"{result.spent:,.0f} of the {plan.full_cost:,} epochs of the full grid"
+    cost = f"{result.spent:,.0f} of the {plan.full_cost:,} {plan.unit}s of the full grid"
     lines.append(f"{cost} ({result.spent / plan.full_cost:.0%}), all seeds included")
     return [*lines, *_describe_checkpoints(result, database)]
 

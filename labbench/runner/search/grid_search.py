@@ -17,7 +17,7 @@ from labbench.metrics import is_quality
 from labbench.records import AT_RUNG, NEW_SEED_TAG, RETRIED, NewRun, RunRecord, Status
 from labbench.runner.driver import SearchStage, Stage
 from labbench.runner.expanded_grid import ExpandedGrid
-from labbench.runner.search.candidates import VALUELESS, Candidate, Ranked, rank
+from labbench.runner.search.candidates import VALUELESS, Candidate, Ranked, logged_value, rank
 from labbench.runner.search.plan import SearchPlan
 from labbench.runner.search.rungs import Rung
 from labbench.runner.search.tpe import Proposer, Trial
@@ -130,16 +130,15 @@ class GridSearch:
         """Train the configurations of a bracket from rung to rung; return the last ones, None before the end."""
         bracket = self.plan.brackets[number]
         last: dict[int, Trial] = {}
-        prefix = f"{self.plan.bracket_noun} {number + 1}, " if len(self.plan.brackets) > 1 else ""
-        if self._is_time_over(f"{prefix}rung 1 of {len(bracket)}") or (population := self._population(number)) is None:
+        if self._is_time_over(self.plan.rung_label(number, 0)) or (population := self._population(number)) is None:
             return None
         initial, ranked = population, []
         for index, rung in enumerate(bracket):
-            label = f"{prefix}rung {index + 1} of {len(bracket)}"
+            label = self.plan.rung_label(number, index)
             if self._is_time_over(label):
                 return None
             runs = [run for candidate in population for run in self._records[candidate.index]]
-            title = f"{label} (epoch {rung.epochs})"
+            title = label if self.plan.is_of_commands else f"{label} (epoch {rung.epochs})"
             if not (yield from self._train(runs, None if rung is bracket[-1] else rung.epochs, title)):
                 return None
             ranked = self._rank(population, self._records, rung.epochs)
@@ -176,13 +175,13 @@ class GridSearch:
             tried |= {(run.key, run.boundary, run.status) for run in due}
             self._has_trained = True
             yield Stage(due, self._statuses, epochs, self._describe_stage(title, len(runs), len(due)))
-        self.result.spent = self._count_epochs()
+        self.result.spent = self._cost_so_far()
         if running := sum(run.status == "running" for run in current):
             self.result.note = f"{format_count(running, 'run')} of this rung are training in another process"
         return not running and all(run.status == "failed" for run in waiting)
 
     def _describe_stage(self, title: str, runs: int, due: int) -> SearchStage:
-        return SearchStage(title, runs, due, self._count_epochs(), self.plan.cost, self.plan.full_cost)
+        return SearchStage(title, runs, due, self._cost_so_far(), self.plan.cost, self.plan.full_cost, self.plan.unit)
 
     def _waiting(self, runs: Sequence[RunRecord], epochs: int | None) -> list[RunRecord]:
         """Return the runs that have not reached a rung or, without `epochs`, their end."""
@@ -245,7 +244,7 @@ class GridSearch:
         """Rank candidates by the runs in `records`, by index, up to the end of an epoch."""
         current = {run.key: run for run in self._read([run for row in candidates for run in records[row.index]])}
         runs = {row.index: [current[run.key] for run in records[row.index] if run.key in current] for row in candidates}
-        return rank(candidates, runs, self._values(list(current.values()), epochs), self.search.goal)
+        return rank(candidates, runs, self._best_values(list(current.values()), epochs), self.search.goal)
 
     def _require_values(self, ranked: Sequence[Ranked], rung: Rung, label: str, *, is_first: bool) -> None:
         """Raise GridError if no configuration of the first bracket has a value at a rung."""
@@ -253,14 +252,17 @@ class GridSearch:
             return
         runs = self._read([run for row in ranked for run in self._records[row.candidate.index]])
         measured = list(dict.fromkeys(metric for run in runs for metric in run.summary if is_quality(metric)))
+        source, metric, is_command = self._expanded.grid.source, self.search.metric, self.plan.is_of_commands
         if all(run.status in VALUELESS for run in runs):
             count = format_count(len(runs), "run")
-            message = f"all {count} diverged or failed before {label} (epoch {rung.epochs}): none can be trained on"
-            raise self._expanded.grid.source.error(message, ("search",), at="key")
-        message = f"`{self.search.metric}` has no finite value at the end of epoch {rung.epochs} in any run"
-        if self.search.metric not in measured:
-            message = f"`{self.search.metric}` is not measured at the end of an epoch; use one of {', '.join(measured)}"
-        raise self._expanded.grid.source.error(message, ("search", "metric"))
+            moment = "" if is_command else f" before {label} (epoch {rung.epochs})"
+            raise source.error(f"all {count} diverged or failed{moment}: none can be compared", ("search",), at="key")
+        moment = "" if is_command else f" at the end of epoch {rung.epochs}"
+        message = f"`{metric}` has no finite value{moment} in any run"
+        if metric not in measured:
+            names = f"use one of {', '.join(measured)}" if measured else "log it with labbench.start() in the script"
+            message = f"`{metric}` is not {'logged' if is_command else 'measured at the end of an epoch'}; {names}"
+        raise source.error(message, ("search", "metric"))
 
     def _prune(self, losers: Sequence[Ranked], label: str, *, rank_before: int) -> bool:
         """Prune the runs of configurations that are not trained on; return False if that cannot be recorded."""
@@ -289,6 +291,16 @@ class GridSearch:
         with Reader(self._recorder.path) as reader:
             return reader.epoch_values([run.key for run in runs], self.search.metric, epochs)
 
-    def _count_epochs(self) -> float:
-        """Return the epochs that all runs of the search have trained."""
-        return sum(run.summary["epoch"].last for run in self._read(self.result.runs) if "epoch" in run.summary)
+    def _best_values(self, runs: Sequence[RunRecord], epochs: int) -> dict[str, float]:
+        """Return the best value of each run up to the end of an epoch; of a script, of all values."""
+        metric, goal = self.search.metric, self.search.goal
+        if self.plan.is_of_commands:
+            return {run.key: logged_value(run, metric, goal) for run in runs}
+        return {key: value.best(goal) for key, value in self._values(runs, epochs).items()}
+
+    def _cost_so_far(self) -> float:
+        """Return the epochs that all runs of the search have trained, or the number of scripts that have ended."""
+        runs = self._read(self.result.runs)
+        if self.plan.is_of_commands:
+            return sum(run.status not in ("queued", "running", "lost") for run in runs)
+        return sum(run.summary["epoch"].last for run in runs if "epoch" in run.summary)

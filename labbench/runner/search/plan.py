@@ -35,7 +35,7 @@ class SearchPlan:
 
     search: Search
     epochs: int
-    """Epochs of a complete run."""
+    """Epochs of a complete run; 1 for a command, whose costs are numbers of runs."""
     brackets: Sequence[Bracket]
     populations: Sequence[Sequence[Candidate]]
     """Initial configurations of each bracket; empty if they are proposed during the search."""
@@ -47,6 +47,13 @@ class SearchPlan:
     """Seeds that the grid does not have, for the finalists."""
     grid_runs: int
     """Number of runs of the full grid."""
+    is_of_commands: bool = False
+    """True if each run is a script, which runs to its end."""
+
+    @property
+    def unit(self) -> str:
+        """Noun for the unit of costs and of `budget`."""
+        return "run" if self.is_of_commands else "epoch"
 
     @property
     def runs(self) -> list[NewRun]:
@@ -57,6 +64,13 @@ class SearchPlan:
     def bracket_noun(self) -> str:
         """Word for a bracket."""
         return "batch" if self.search.method == "tpe" else "bracket"
+
+    def rung_label(self, number: int, index: int) -> str:
+        """Return the name of a rung of a bracket, by their indices; a command has no rungs."""
+        bracket = f"{self.bracket_noun} {number + 1}" if len(self.brackets) > 1 else ""
+        if self.is_of_commands:
+            return f"{bracket} of {len(self.brackets)}" if bracket else f"{self.search.method} search"
+        return f"{bracket}{', ' if bracket else ''}rung {index + 1} of {len(self.brackets[number])}"
 
     @property
     def widest_stage(self) -> int:
@@ -71,17 +85,17 @@ class SearchPlan:
 
     @property
     def new_seeds_cost(self) -> int:
-        """Epochs of the finalists' runs with new seeds."""
+        """Cost of the finalists' runs with new seeds."""
         return self.finalists * len(self.new_seeds) * self.epochs
 
     @property
     def cost(self) -> float:
-        """Epochs of all runs of the search."""
+        """Cost of all runs of the search."""
         return total_cost(self.brackets) * self.runs_per_candidate + self.new_seeds_cost
 
     @property
     def full_cost(self) -> int:
-        """Epochs of all runs of the full grid."""
+        """Cost of all runs of the full grid."""
         return self.grid_runs * self.epochs
 
 
@@ -91,11 +105,13 @@ def plan_search(expanded: ExpandedGrid, search: Search) -> SearchPlan:
     Raises:
         GridError: The search does not fit the grid: its metric, epochs, seeds or budget.
     """
-    _require_epoch_metric(expanded, search)
+    is_of_commands = bool(expanded.grid.command)
+    if not is_of_commands:
+        _require_epoch_metric(expanded, search)
     if search.method == "tpe" and not is_installed():
         message = '"tpe" needs Optuna, which is not installed: pip install -e ".[optuna]" in labbench\'s checkout'
         raise expanded.grid.source.error(message, ("search", "method"))
-    epochs = _common_epochs(expanded, search)
+    epochs = 1 if is_of_commands else _common_epochs(expanded, search)
     candidates = make_candidates(expanded.runs)
     new_seeds = _new_seeds(expanded, search)
 
@@ -109,8 +125,9 @@ def plan_search(expanded: ExpandedGrid, search: Search) -> SearchPlan:
             else make_brackets(search.method, count, rungs, search.eta)
         )
         populations = [] if search.method == "tpe" else _draw_populations(candidates, brackets, search.seed)
+        seeds = grid_runs / len(candidates)
         return SearchPlan(
-            search, epochs, brackets, populations, candidates, grid_runs / len(candidates), new_seeds, grid_runs
+            search, epochs, brackets, populations, candidates, seeds, new_seeds, grid_runs, is_of_commands
         )
 
     count = len(candidates) if search.budget is None else _largest_affordable(plan, len(candidates), search.budget)
@@ -118,7 +135,7 @@ def plan_search(expanded: ExpandedGrid, search: Search) -> SearchPlan:
     if count < smallest:
         raise expanded.grid.source.error(
             f"budget = {search.budget} is too small: a search over {format_count(smallest, 'configuration')} takes "
-            f"{plan(smallest).cost:,.0f} epochs",
+            f"{plan(smallest).cost:,.0f} {plan(smallest).unit}s",
             ("search", "budget"),
         )
     return plan(count)
@@ -183,7 +200,13 @@ def _common_epochs(expanded: ExpandedGrid, search: Search) -> int:
 
 def _new_seeds(expanded: ExpandedGrid, search: Search) -> list[int]:
     """Return the new seeds; a number stands for the smallest ones that the grid does not have."""
-    used = {run.config["seed"] for run in expanded.runs}
+    used = {run.config.get("seed") for run in expanded.runs}
+    if search.seeds and None in used:
+        message = (
+            'the runs of this command have no seed: add the words "--seed", "{seed}" to the command and [repeat] with '
+            "seeds = 1, or remove `seeds` here"
+        )
+        raise expanded.grid.source.error(message, ("search", "seeds"), at="key")
     if isinstance(search.seeds, int):
         free = (seed for seed in range(len(used) + search.seeds) if seed not in used)
         return [seed for _, seed in zip(range(search.seeds), free, strict=False)]

@@ -12,8 +12,8 @@ class RungProgress:
 
     def __init__(self, stage: SearchStage) -> None:
         self.stage = stage
-        self.reached = 0
-        """Number of runs that have trained up to the rung in this call, or ended before."""
+        self._reached: set[str] = set()
+        """Runs that have trained up to the rung in this call, or ended before."""
         self._epochs: dict[str, float] = {}
         """Epochs that each run has trained in this rung."""
         self._first_epochs: dict[str, float] = {}
@@ -24,12 +24,12 @@ class RungProgress:
             first = self._first_epochs.setdefault(event.run, max(0.0, event.values[0] - 1))
             self._epochs[event.run] = event.values[-1] - first
         elif isinstance(event, Failed) or (isinstance(event, Finished) and _has_reached(event)):
-            self.reached += 1
+            self._reached.add(event.run)
 
     @property
     def spent(self) -> float:
-        """Epochs that all runs of the search have trained so far."""
-        return self.stage.spent + sum(self._epochs.values())
+        """Cost of all runs of the search so far."""
+        return self.stage.spent + (len(self._reached) if self.stage.unit == "run" else sum(self._epochs.values()))
 
     @property
     def share(self) -> float:
@@ -38,9 +38,9 @@ class RungProgress:
 
     def describe(self) -> str:
         """Describe the rung, such as `rung 2 of 4 (epoch 6): 12/32 runs, 9 % of the full grid's epochs`."""
-        done = self.stage.runs - self.stage.due + self.reached
-        runs = format_count(self.stage.runs, "run")
-        return f"{self.stage.title}: {done}/{runs}, {self.spent / self.stage.full_cost:.0%} of the full grid's epochs"
+        stage = self.stage
+        done, runs = stage.runs - stage.due + len(self._reached), format_count(stage.runs, "run")
+        return f"{stage.title}: {done}/{runs}, {self.spent / stage.full_cost:.0%} of the full grid's {stage.unit}s"
 
 
 def _has_reached(event: Finished) -> bool:
