@@ -43,6 +43,8 @@ class ImportReport:
     """Reason by label for runs that are not imported or not updated."""
     skipped: Counter[str] = field(default_factory=Counter)
     """Number of entries that are not imported, by kind."""
+    elsewhere: Counter[str] = field(default_factory=Counter)
+    """Number of known runs by their experiment, if it is not the one that was named for the import."""
 
 
 def import_runs(
@@ -70,7 +72,8 @@ def import_runs(
                 continue
             report.skipped.update(run.skipped)
             try:
-                _import_run(writer, _describe(run, source, experiment), run, report, replace=replace)
+                known_in = _import_run(writer, _describe(run, source, experiment), run, report, replace=replace)
+                report.elsewhere.update(_other_experiment(known_in, experiment))
             except SourceDiffersError as error:
                 report.problems[found.label] = f"the source has changed: {error}; --replace imports the run again"
     return report
@@ -92,8 +95,9 @@ def preview(database: Path, runs: Iterable[FoundRun], source: str, *, experiment
             report.problems[found.label] = str(error)
             continue
         report.skipped.update(run.skipped)
-        if _is_known(_describe(run, source, experiment), known):
+        if experiments := _known_experiments(_describe(run, source, experiment), known):
             report.n_unchanged += 1
+            report.elsewhere.update(_other_experiment(experiments[0], experiment))
             continue
         report.n_new += 1
         report.n_points += sum(len(points.steps) for points in run.series.values())
@@ -101,11 +105,20 @@ def preview(database: Path, runs: Iterable[FoundRun], source: str, *, experiment
     return report
 
 
-def _is_known(run: ImportedRun, known: Collection[tuple[str, str]]) -> bool:
-    """Return True if a run may have been imported; `known` has experiments and identities."""
+def _known_experiments(run: ImportedRun, known: Collection[tuple[str, str]]) -> list[str]:
+    """Return the experiments in which a run may have been imported, its own first.
+
+    `known` has experiments and identities.
+    """
     wanted = {(run.experiment, identity) for identity in run.known_identities} | run.other_identities
     anywhere = {identity for experiment, identity in wanted if experiment is None}
-    return any(pair in wanted or pair[1] in anywhere for pair in known)
+    experiments = {pair[0] for pair in known if pair in wanted or pair[1] in anywhere}
+    return sorted(experiments, key=lambda experiment: (experiment != run.experiment, experiment))
+
+
+def _other_experiment(known_in: str | None, named: str | None) -> list[str]:
+    """Return the experiment in which a run is known, unless it is new, or in the one that the user named, if any."""
+    return [] if known_in is None or named in (None, known_in) else [known_in]
 
 
 def follow_runs(
@@ -170,13 +183,17 @@ def _describe(run: SourceRun, source: str, experiment: str | None) -> ImportedRu
 
 def _import_run(
     writer: MaintenanceWriter, described: ImportedRun, run: SourceRun, report: ImportReport, *, replace: bool
-) -> None:
-    """Import a run in one or several transactions. Raises SourceDiffersError, with the run left unchanged."""
+) -> str | None:
+    """Import a run in one or several transactions; return the experiment of a known one, None for a new one.
+
+    Raises SourceDiffersError, with the run left unchanged.
+    """
     with writer.importing() as importer:
         run_id = importer.begin(described, run.series)
         if run_id is None:
             report.n_unchanged += 1
-            return
+            return described.experiment
+        known_in = None if importer.n_new else importer.experiment_of(run_id)
         is_new, missing = bool(importer.n_new), dict(run.series)
         if not is_new:
             try:
@@ -194,6 +211,7 @@ def _import_run(
     report.n_new += is_new
     report.n_grown += not is_new and n_points > 0
     report.n_unchanged += not is_new and n_points == 0
+    return known_in
 
 
 def _find_missing(importer: Import, run_id: int, described: ImportedRun, run: SourceRun) -> dict[str, ImportedSeries]:

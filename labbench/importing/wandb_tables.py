@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from labbench.errors import InputError
 from labbench.importing.source_run import FoundRun, RunCollector, SourceRun
@@ -22,6 +23,8 @@ _FACTS = frozenset(
      "Sweep", "Group", "Job Type", "GPU Type", "GPU Count", "Commit", "Github"}
 )  # fmt: skip
 """Columns of the table of runs before the configuration and the summary."""
+_GROUPS = {"Group": "group", "Job Type": "job_type"}
+"""Columns that become keys of the configuration, as in the import of the folders that W&B writes."""
 _CURVE = re.compile(r"(?P<run>.+) - (?P<metric>.+)")
 """Heading of a column of a chart; the columns with its bounds in `_BOUNDS` follow it."""
 _BOUNDS = ("__MIN", "__MAX")
@@ -96,7 +99,10 @@ def _read_chart(
 
 def _read_row(row: TableRow, metrics: Sequence[str], experiment: str, repeated: Collection[str]) -> SourceRun:
     """Read a row of a table of runs; the values of the summary are at its step, or at step 0."""
-    points, config = RunCollector(), {}
+    points = RunCollector()
+    config: dict[str, Any] = {
+        key: text for column, key in _GROUPS.items() if (text := row.text(column)) not in ("", "-")
+    }
     step = row.number("_step")
     values = {metric: row.value(metric) for metric in metrics if metric in row.cells}
     points.add_values(values, int(step) if math.isfinite(step) else 0)

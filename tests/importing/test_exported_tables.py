@@ -66,6 +66,19 @@ def test_table_of_runs_of_wandb_has_configuration_and_last_values(labbench: Labb
     assert math.isnan(warm.summary["val/loss"].last)
 
 
+def test_group_and_job_type_are_keys_as_in_the_folders_of_wandb(labbench: Labbench, tmp_path: Path) -> None:
+    (tmp_path / "runs.csv").write_text(
+        '"Name","State","Created","Runtime","Group","Job Type","lr","val/loss"\n'
+        '"a","finished","2025-11-13","1","wide","train","0.1","0.5"\n'
+        '"b","finished","2025-11-13","1","","-","0.2","0.4"\n'
+    )
+    assert labbench("import", "csv", "runs.csv").exit_code == 0
+    runs = read_runs(tmp_path)
+    assert runs["a"].config == {"group": "wide", "job_type": "train", "lr": 0.1}
+    assert runs["b"].config == {"lr": 0.2}
+    assert labbench("ls", "group=wide").stdout.splitlines()[2].split()[2] == "a"
+
+
 def test_a_later_table_of_runs_brings_new_last_values(labbench: Labbench, tmp_path: Path) -> None:
     (tmp_path / "runs.csv").write_text(RUNS)
     assert labbench("import", "runs.csv").exit_code == 0

@@ -124,6 +124,21 @@ def test_the_id_of_a_run_counts_in_every_experiment(labbench: Labbench, tmp_path
     assert {run.experiment for run in read_runs(tmp_path).values()} == {"mine"}
 
 
+def test_a_second_experiment_for_the_same_runs_is_answered_with_rename(labbench: Labbench, tmp_path: Path) -> None:
+    files = WRITERS / "wandb" / "files"
+    assert labbench("import", "wandb", files, "--experiment", "mine").exit_code == 0
+    known = read_runs(tmp_path)
+    for more in ((), ("--dry-run",)):
+        again = labbench("import", "wandb", files, "--experiment", "my paper", *more)
+        assert again.exit_code == 0
+        assert again.stderr == (
+            f"{len(known)} runs are in the experiment mine already; a run is in one experiment only. "
+            "To rename this one: labbench rename mine 'my paper'\n"
+        )
+    assert read_runs(tmp_path) == known
+    assert labbench("import", "wandb", files, "--experiment", "mine").stderr == ""
+
+
 @pytest.mark.parametrize("format_name", ["wandb", "mlflow", "trackio"])
 def test_runs_with_ids_are_known_after_the_named_experiment_was_renamed(
     labbench: Labbench, tmp_path: Path, format_name: str

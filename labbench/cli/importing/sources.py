@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ import click
 from labbench.cli.options import PATH, Command, database
 from labbench.cli.output import echo
 from labbench.errors import InputError, StoreError
-from labbench.text import format_count
+from labbench.files import database_command
+from labbench.text import clean, format_count
 
 if TYPE_CHECKING:
     from labbench.importing.import_runs import ImportReport
@@ -71,6 +73,8 @@ def import_sources(
             report = import_runs(db, bar, source, experiment=options.experiment, replace=options.replace)
     for line in _summary_lines(report, dry_run=options.dry_run):
         echo(line)
+    for line in _elsewhere_lines(report, db, options.experiment or ""):
+        echo(line, err=True)
     _print_problems(report.problems)
     if follow and not options.dry_run:
         for update in follow_runs(db, search, runs, source, experiment=options.experiment):
@@ -79,6 +83,16 @@ def import_sources(
             report.problems |= update.problems
     if report.problems:
         raise StoreError(f"{format_count(len(report.problems), 'run')} not imported, for the reasons above")
+
+
+def _elsewhere_lines(report: ImportReport, db: Path, named: str) -> Iterator[str]:
+    """Yield a line for each other experiment that has the runs already; `named` is the one of the import."""
+    for experiment, count in report.elsewhere.items():
+        runs, words = format_count(count, "run"), clean(shlex.join([experiment, named]))
+        yield (
+            f"{runs} {'is' if count == 1 else 'are'} in the experiment {clean(experiment)} already; a run is in one "
+            f"experiment only. To rename this one: {database_command(db)} rename {words}"
+        )
 
 
 def _print_problems(problems: Mapping[str, str]) -> None:

@@ -268,6 +268,11 @@ class Import:
         """Return the key of a run."""
         return str(self._connection.execute("SELECT key FROM runs WHERE id = ?", (run_id,)).fetchone()[0])
 
+    def experiment_of(self, run_id: int) -> str:
+        """Return the name of the experiment of a run."""
+        query = "SELECT name FROM experiments WHERE id = (SELECT experiment_id FROM runs WHERE id = ?)"
+        return str(self._connection.execute(query, (run_id,)).fetchone()[0])
+
     def artifact_hashes(self, run_id: int) -> dict[str, str]:
         """Return the SHA-256 of the artifacts of a run by name."""
         return dict(self._connection.execute("SELECT name, sha256 FROM artifacts WHERE run_id = ?", (run_id,)))
