@@ -72,7 +72,9 @@ def print_table(columns: Sequence[TextColumn], table_format: str = "text", *, is
         cells = shutil.get_terminal_size().columns
         paint = unchanged_line if prints_no_color(os.environ) else colour_status
         columns = columns if is_wide else fit_columns(columns, cells)
-        lines = [paint(line if is_wide else fit_to_width(line, cells).rstrip()) for line in table_lines(columns)]
+        heading, rule, *body = table_lines(columns)
+        fitted = [line if is_wide else fit_to_width(line, cells).rstrip() for line in (heading, *body)]
+        lines = [fitted[0], rule[:cells], *map(paint, fitted[1:])]
     else:
         lines = table_lines(columns)
     click.echo("\n".join(lines))

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
+import labbench as labbench_api
 from helpers.store_samples import new_run, points, start
 from labbench.cli.showing.columns import METRIC_RANK, SETTING_RANK, STEP_RANK
 from labbench.cli.text_tables import TextColumn, fit_columns, plain_lines
@@ -121,3 +122,17 @@ def test_a_table_fits_80_columns_without_cut_values(db: Path, tmp_path: Path) ->
     wide, _ = on_terminal(tmp_path, "ls", "--wide", LC_ALL="C.UTF-8", NO_COLOR="1")
     assert "val/accuracy" in wide
     assert "seed 2 …" in wide
+
+
+def test_a_narrow_terminal_shows_whole_errors_settings_and_paths_of_a_run(tmp_path: Path) -> None:
+    text, path = "a setting of many words " * 6, tmp_path / ("long" * 20)
+    path.write_text("weights")
+    options = {"config": {"note": text}, "db": tmp_path / "runs.db", "quiet": True, "system_metrics": False}
+    run = labbench_api.start("a run", **options)
+    run.artifact(path)
+    with pytest.raises(ValueError, match="the end"), run:
+        raise ValueError(f"{text}the end")
+    output, _ = on_terminal(tmp_path, "show", "a run", LC_ALL="C.UTF-8", NO_COLOR="1")
+    assert f"failed: ValueError: {text}the end" in output
+    assert output.count(str(path)) == 1
+    assert {line for line in output.splitlines() if "─" in line} == {"─" * 80}

@@ -73,10 +73,10 @@ def print_run(record: RunRecord, goals: Mapping[str, Goal]) -> None:
     from labbench.cli.showing.columns import summary_columns
 
     facts = run_facts(record)
-    print_table([TextColumn("", list(facts)), TextColumn("", list(facts.values()))])
+    print_table([TextColumn("", list(facts)), TextColumn("", list(facts.values()))], is_wide=True)
     if record.summary:
         click.echo()
-        print_table(summary_columns(record.summary, goals))
+        print_table(summary_columns(record.summary, goals), is_wide=True)
 
 
 def print_sources(reader: Reader, record: RunRecord) -> None:
@@ -104,7 +104,8 @@ def print_files(reader: Reader, record: RunRecord) -> None:
         click.echo()
         names, paths = [[clean(file[key]) for file in files] for key in ("name", "path")]
         sizes = [format_size(file["size"]) for file in files]
-        print_table([TextColumn("file", names), TextColumn("size", sizes, right=True), TextColumn("path", paths)])
+        columns = [TextColumn("file", names), TextColumn("size", sizes, right=True), TextColumn("path", paths)]
+        print_table(columns, is_wide=True)
 
 
 def file_documents(reader: Reader, record: RunRecord) -> list[dict[str, Any]]:
@@ -168,7 +169,8 @@ def print_images(reader: Reader, record: RunRecord) -> None:
                 "size", [format_size(sum(e.size for e in by_step.values())) for by_step in images.values()], True
             ),
             TextColumn("folder", [clean(str((folder / next(iter(e.values())).path).parent)) for e in images.values()]),
-        ]
+        ],
+        is_wide=True,
     )
 
 
