@@ -64,6 +64,6 @@ def printable(text: str) -> str:
 
 def print_name_notes(notes: NameNotes) -> bool:
     """Print notes on names on stderr; return True if names are missing, so that there is no result yet."""
-    for note in (*notes.missing, *notes.ambiguous):
+    for note in (*notes.missing, *notes.ambiguous, *notes.unmatched):
         echo(note, err=True)
     return bool(notes.missing)

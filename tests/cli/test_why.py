@@ -199,7 +199,7 @@ def test_a_gap_has_no_best_value_in_the_tables_of_runs(gaps: str) -> None:
 def test_a_filter_that_matches_no_run_is_reported_as_by_ls(database: str) -> None:
     listed = run("--db", database, "ls", "optimizer=sgd", "lr=7")
     assert run("--db", database, "why", "val/loss", "optimizer=sgd", "lr=7") == listed
-    assert listed[2] == "no run matches the filter\n"
+    assert listed[2].endswith("no run matches the filter\n")
 
 
 def test_a_table_in_a_pipe_is_not_cut(tmp_path: Path) -> None:

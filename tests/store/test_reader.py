@@ -226,6 +226,29 @@ def test_suggestion_for_a_name_ignores_capitals_and_the_path_of_the_key(
         reader.check_names(f"{word}=1")
 
 
+@pytest.mark.parametrize(
+    ("filter_", "notes"),
+    [
+        ("optimizer=adm", ["no run has optimizer=adm; did you mean `adam`?"]),
+        ("lr=0.2,0.3 optimizer=adam", ["no run has lr=0.2,0.3; runs have 0.01, 0.1"]),
+        ("hidden=[16]", ["no run has hidden=[16]; runs have [8]"]),
+        ("experiment=gird", ["no run has experiment=gird; did you mean `grid`?"]),
+        ("tag=god", ["no run has tag=god; did you mean `good`?"]),
+        ("lr=0.1 optimizer=sgd", []),
+        ("status=failed", []),
+        ("lr>1", []),
+        ("optimizer=adam,adm", []),
+    ],
+)
+def test_values_that_no_run_has_are_named_if_nothing_matches(
+    writer: Writer, reader: Reader, filter_: str, notes: list[str]
+) -> None:
+    configs = [{"lr": 0.1, "optimizer": "adam", "hidden": [8]}, {"lr": 0.01, "optimizer": "sgd", "hidden": [8]}]
+    runs = start(writer, [NewRun("a", config, f"{index:064x}") for index, config in enumerate(configs)])
+    writer.tag([runs[0].key], ["good"])
+    assert list(reader.check_names(filter_).unmatched) == notes
+
+
 def test_stream_sees_one_snapshot(writer: Writer, reader: Reader, path: Path) -> None:
     [run] = start(writer)
     writer.write([points(run, "loss", dict.fromkeys(range(5000), 1.0))])

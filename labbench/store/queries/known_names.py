@@ -1,7 +1,8 @@
-"""Check that the names in a filter, in columns or in a sort order exist in a database."""
+"""Check that the names in a filter, in columns or in a sort order exist in a database, and the values in a filter."""
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ from labbench.store.queries.filter_sql import SOURCE, ConfigValue, Metrics, filt
 from labbench.store.queries.order_sql import WORD_HEADINGS, split_heading
 from labbench.store.queries.run_records import compare_config_texts
 from labbench.store.queries.run_sql import FROM_RUNS, STATUS
+
+_MAX_VALUES = 8
+"""Number of values of a key that a note lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,8 @@ class NameNotes:
     """Names that exist nowhere, but that runs in progress may still record."""
     ambiguous: Sequence[str] = ()
     """Names of a config key and of a metric."""
+    unmatched: Sequence[str] = ()
+    """Values that no run has, if the filter matches none."""
 
 
 def check_names(connection: sqlite3.Connection, tree: Filter | None, names: Names) -> NameNotes:
@@ -47,7 +53,8 @@ def check_names(connection: sqlite3.Connection, tree: Filter | None, names: Name
     metrics = read_metrics(connection)
     unknown = list(_unknown_names(connection, tree, names, metrics))
     if not unknown:
-        return NameNotes(ambiguous=_ambiguous_names(connection, tree, metrics))
+        unmatched = [] if _has_match(connection, tree, metrics) else _unmatched_values(connection, tree, metrics)
+        return NameNotes(ambiguous=_ambiguous_names(connection, tree, metrics), unmatched=unmatched)
     condition = filter_condition(_without(tree, connection, metrics), metrics)
     query = f"SELECT DISTINCT {STATUS} {FROM_RUNS} WHERE {condition.text}"
     statuses = {status for (status,) in connection.execute(query, condition.parameters)}
@@ -140,3 +147,43 @@ def _is_recorded_key(connection: sqlite3.Connection, name: str) -> bool:
     config = ConfigValue.of(name)
     query = f"SELECT 1 FROM runs WHERE {config.type} IS NOT NULL LIMIT 1"
     return connection.execute(query, config.parameters).fetchone() is not None
+
+
+def _has_match(connection: sqlite3.Connection, tree: Filter | None, metrics: Metrics) -> bool:
+    condition = filter_condition(tree, metrics)
+    query = f"SELECT 1 {FROM_RUNS} WHERE {condition.text} LIMIT 1"
+    return connection.execute(query, condition.parameters).fetchone() is not None
+
+
+def _unmatched_values(connection: sqlite3.Connection, tree: Filter | None, metrics: Metrics) -> list[str]:
+    """Return a note for each setting, experiment or tag in a filter that no run has, with those that runs have."""
+    notes = []
+    for term in [] if tree is None else comparisons(tree):
+        if term.function is not None or term.operator != "=" or _has_match(connection, term, metrics):
+            continue
+        values = _values_of(connection, term.key)
+        listed = ", ".join(values[:_MAX_VALUES]) + ", ..." * (len(values) > _MAX_VALUES)
+        nearest = did_you_mean(term.texts[0], values) if term.texts[0][:1].isalpha() else ""
+        hint = nearest or f"; runs have {listed}"
+        if values:
+            notes.append(f"no run has {term.key}={','.join(term.texts)}{hint}")
+    return notes
+
+
+def _values_of(connection: sqlite3.Connection, key: str) -> list[str]:
+    """Return the values of a config key as a filter has them, the experiments or the tags; none for other keys."""
+    if key == "experiment":
+        return [name for (name,) in connection.execute("SELECT name FROM experiments ORDER BY id")]
+    if key == "tag":
+        return [tag for (tag,) in connection.execute("SELECT DISTINCT tag FROM tags ORDER BY tag")]
+    if key in RESERVED:
+        return []
+    config = ConfigValue.of(key)
+    query = f"SELECT DISTINCT {config.type}, {config.value} FROM runs WHERE {config.type} IS NOT NULL ORDER BY 2"
+    rows = connection.execute(query, config.parameters * 3)
+    return [str(value) if kind in ("text", "array") else _as_word(kind, value) for kind, value in rows]
+
+
+def _as_word(kind: str, value: float | str | None) -> str:
+    """Return a number, truth value or null of SQLite's JSON as a filter has it."""
+    return {"true": "true", "false": "false", "null": "none"}.get(kind) or json.dumps(value)
