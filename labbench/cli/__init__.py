@@ -30,6 +30,9 @@ from labbench.text import clean
 UNUSABLE_PATH_ERRORS = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
 """Errors of a path given by the user, which are invalid input (exit status 2)."""
 
+_MAX_METRICS = 8
+"""Number of metrics that the error for a missing one lists."""
+
 
 class CommandGroup(click.Group):
     """Group of all commands, which turns errors into messages and exit statuses."""
@@ -48,6 +51,9 @@ class CommandGroup(click.Group):
             result = super().invoke(context)
             sys.stdout.flush()  # raise the error of a full disk here, where it becomes a message
             return result
+        except click.MissingParameter as error:
+            hint = _missing_argument_hint(error)
+            raise click.MissingParameter(hint, error.ctx, error.param, error.param_hint, error.param_type) from None
         except BrokenPipeError:
             raise  # the reader of the pipe has closed it: click exits quietly
         except OSError as error:
@@ -67,6 +73,27 @@ class CommandGroup(click.Group):
     def list_commands(self, context: click.Context) -> list[str]:
         """Return the names of the commands in the order in which a newcomer needs them."""
         return list(self.commands)
+
+
+def _missing_argument_hint(error: click.MissingParameter) -> str:
+    """Return where the names of runs are, or which metrics the database has, if one is missing; "" otherwise."""
+    name, context = "" if error.param is None else error.param.name, error.ctx
+    if name not in ("metric", "runs") or context is None or context.parent is None:
+        return error.message
+    from labbench.files import database_command
+    from labbench.metrics import quality_metrics
+    from labbench.store.reader import Reader
+
+    db: Path = context.params.get("db", context.parent.params["db"])
+    if name == "runs":
+        return f"`{database_command(db)} ls` lists the runs"
+    try:
+        with Reader(db) as reader:
+            metrics = [*map(clean, quality_metrics(reader.metrics()))]
+    except LabbenchError:  # there is no database yet
+        metrics = []
+    listed = ", ".join(metrics[:_MAX_METRICS]) + ", ..." * (len(metrics) > _MAX_METRICS)
+    return f"Recorded are: {listed}" if metrics else error.message
 
 
 def _open_closed_streams() -> None:

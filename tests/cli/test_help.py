@@ -5,16 +5,19 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner, Result
 
+from helpers.store_samples import points, start
 from labbench.cli import main
 from labbench.cli.help import FILTERS
 from labbench.filters.lexer import OPERATORS
 from labbench.filters.parser import FUNCTIONS, RESERVED, parse
 from labbench.records import STATUSES
+from labbench.store.writer import Writer
 
 Labbench = Callable[..., Result]
 Command = tuple[tuple[str, ...], click.Command]
@@ -119,3 +122,15 @@ def test_help_on_an_unknown_topic_names_the_closest_one(labbench: Labbench) -> N
     assert "did you mean `filters`?" in result.stderr
     assert "no help on `import cvs`; did you mean `csv`?" in labbench("help", "import", "cvs").stderr
     assert "no help on `run grid`; `run` has no subcommands" in labbench("help", "run", "grid").stderr
+
+
+def test_a_missing_run_or_metric_is_answered_with_what_there_is(labbench: Labbench, tmp_path: Path) -> None:
+    assert labbench("why").stderr.endswith("Missing argument 'METRIC'.\n")
+    with Writer(tmp_path / "runs.db") as writer:
+        [run] = start(writer)
+        writer.write([points(run, name, [0.5]) for name in ("val/loss", "epoch", "val/accuracy")])
+    for command in ("why", "plot", "define"):
+        result = labbench(command)
+        assert result.exit_code == 2
+        assert result.stderr.endswith("Missing argument 'METRIC'. Recorded are: val/loss, val/accuracy\n")
+    assert labbench("--db", "a.db", "show").stderr.endswith("`labbench --db a.db ls` lists the runs\n")
