@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -10,13 +12,27 @@ import click
 
 from labbench.cli.help import examples
 from labbench.cli.options import as_json, plain
-from labbench.cli.output import echo
+from labbench.cli.output import echo, is_plain
 from labbench.cli.setup.completion import complete_tasks
 from labbench.files import expand_home
-from labbench.text import clean
+from labbench.text import cell_width, clean
 
 if TYPE_CHECKING:
     from labbench.params.param import Param, Params
+
+
+DESCRIPTIONS = {
+    "digits": "1,797 handwritten digits of 8x8 pixels, included",
+    "mnist": "70,000 handwritten digits of 28x28 pixels, downloaded (12 MB)",
+    "fashion_mnist": "70,000 images of clothes of 28x28 pixels, downloaded (31 MB)",
+    "cifar10": "60,000 colour photographs of 32x32 pixels, downloaded (170 MB)",
+    "transfer": "the digits 5 to 9, for a network pre-trained on 0 to 4",
+    "probe": "linear classifiers on the layers of such a network",
+    "own": "your table (CSV), arrays (npz) or folders of images",
+    "toy": "points in the plane, eleven bits, or synthetic flowers",
+    "texts": "texts of 20 synthetic words on four topics",
+}
+"""Data of each built-in task."""
 
 
 @click.command(epilog=examples("labbench tasks", "labbench tasks digits"))
@@ -35,9 +51,8 @@ def tasks(name: str | None, as_json: bool) -> None:
         if as_json:
             echo(json.dumps(list(BUILTIN)))
             return
-        for task in BUILTIN:
-            echo(task)
-        echo("parameters: labbench tasks NAME; of your own task: labbench tasks my_task.py:Task", err=True)
+        print_tasks()
+        echo("parameters: labbench tasks NAME; of your own task: labbench tasks FILE.py:CLASS", err=True)
         return
     declared = load_task_params(name)
     merged = all_params(declared)
@@ -74,19 +89,36 @@ def load_task_params(name: str) -> Params:
     return load_task(f"{expand_home(file).resolve()}:{class_name}").params
 
 
-def print_params(params: Params) -> None:
-    """Print a table of parameters: name, type, default, permitted values and help."""
-    from labbench.cli.text_tables import TextColumn, print_table
+def print_tasks() -> None:
+    """Print the built-in tasks: with a description on a terminal, else the names alone."""
+    width = max(map(len, DESCRIPTIONS))
+    for name, description in DESCRIPTIONS.items():
+        echo(f"{name:{width}}   {description}" if sys.stdout.isatty() else name)
 
-    print_table(
-        [
-            TextColumn("parameter", list(params)),
-            TextColumn("type", [param.type for param in params.values()]),
-            TextColumn("default", [json.dumps(param.default) for param in params.values()]),
-            TextColumn("allowed", [format_allowed(param) for param in params.values()]),
-            TextColumn("", [param.help for param in params.values()]),
-        ]
-    )
+
+def print_params(params: Params) -> None:
+    """Print a table of parameters: name, type, default, permitted values and help.
+
+    On a terminal that is too narrow, the help of each parameter has a line of its own.
+    """
+    from labbench.cli.text_tables import TextColumn, print_table, table_lines
+
+    values = params.values()
+    columns = [
+        TextColumn("parameter", list(params)),
+        TextColumn("type", [param.type for param in values]),
+        TextColumn("default", ["none" if param.default is None else json.dumps(param.default) for param in values]),
+        TextColumn("allowed", [format_allowed(param) for param in values]),
+    ]
+    helps = TextColumn("", [param.help for param in values])
+    cells = shutil.get_terminal_size().columns
+    if is_plain() or not sys.stdout.isatty() or max(map(cell_width, table_lines([*columns, helps]))) <= cells:
+        print_table([*columns, helps])
+        return
+    heading, rule, *rows = table_lines(columns)
+    echo(f"{heading}\n{rule}")
+    for row, text in zip(rows, helps.cells, strict=True):
+        echo(f"{row}\n    {text}")
 
 
 def format_allowed(param: Param) -> str:

@@ -17,7 +17,9 @@ from click.testing import Result
 import labbench as labbench_api
 from helpers.store_samples import new_run, points, start
 from labbench.cli.showing.columns import METRIC_RANK, SETTING_RANK, STEP_RANK
+from labbench.cli.tasks import DESCRIPTIONS
 from labbench.cli.text_tables import TextColumn, fit_columns, plain_lines
+from labbench.params.builtin import BUILTIN
 from labbench.records import Log
 from labbench.store.writer import Writer
 from labbench.text import cell_width
@@ -136,3 +138,12 @@ def test_a_narrow_terminal_shows_whole_errors_settings_and_paths_of_a_run(tmp_pa
     assert f"failed: ValueError: {text}the end" in output
     assert output.count(str(path)) == 1
     assert {line for line in output.splitlines() if "─" in line} == {"─" * 80}
+
+
+def test_a_narrow_terminal_explains_every_task_and_parameter(tmp_path: Path) -> None:
+    assert list(DESCRIPTIONS) == list(BUILTIN)
+    listed, _ = on_terminal(tmp_path, "tasks", NO_COLOR="1")
+    assert all(f"{name} " in listed and text in listed for name, text in DESCRIPTIONS.items())
+    output, _ = on_terminal(tmp_path, "tasks", "digits", LC_ALL="C.UTF-8", NO_COLOR="1")
+    assert "…" not in output
+    assert all(f"    {param.help}\r\n" in output for param in BUILTIN["digits"].values())
