@@ -76,8 +76,13 @@ class CommandGroup(click.Group):
 
 
 def _missing_argument_hint(error: click.MissingParameter) -> str:
-    """Return where the names of runs are, or which metrics the database has, if one is missing; "" otherwise."""
+    """Return what there is in place of a missing run, metric or grid file; the error's own message for others."""
     name, context = "" if error.param is None else error.param.name, error.ctx
+    if name == "grids":
+        from labbench.grid.source import list_grid_files
+
+        hint = list_grid_files(Path())
+        return hint[0].upper() + hint[1:]
     if name not in ("metric", "runs") or context is None or context.parent is None:
         return error.message
     from labbench.files import database_command

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 import tomllib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,11 @@ from labbench.errors import GridError, did_you_mean
 from labbench.grid.checks import BadValueError, convert_value
 from labbench.grid.toml_positions import Path as TomlPath
 from labbench.grid.toml_positions import Positions, find_positions
+from labbench.params.builtin import BUILTIN
 from labbench.params.param import Param
+
+_MAX_FILES = 5
+"""Number of grid files that a hint lists."""
 
 Table: TypeAlias = Mapping[str, Any]
 
@@ -143,10 +148,11 @@ def read_source(path: Path, overrides: Sequence[str] = ()) -> GridSource:
     """
     file = str(path)
     try:
-        text = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
+        content = path.read_bytes()
+        _require_grid_file(path, content)
+        text = content.decode("utf-8-sig").replace("\r\n", "\n")
     except FileNotFoundError:
-        hint = did_you_mean(path.stem, [other.stem for other in path.parent.glob("*.toml")])
-        raise GridError(f"no such grid file{hint}", file=file) from None
+        raise GridError(f"no such grid file{_nearest_grid(path)}", file=file) from None
     except OSError as error:
         raise GridError(f"cannot be read: {error.strerror}", file=file) from None
     except UnicodeDecodeError as error:
@@ -161,6 +167,42 @@ def read_source(path: Path, overrides: Sequence[str] = ()) -> GridSource:
     except ValueError:
         raise GridError("TOML: an integer of thousands of digits", file=file) from None
     return GridSource(file, text, document, positions, tuple(overrides))
+
+
+def _require_grid_file(path: Path, content: bytes) -> None:
+    """Raise GridError for a script, a database or a YAML file in place of a grid file."""
+    name, message = shlex.quote(str(path)), None
+    if path.suffix == ".py":
+        message = (
+            f"a Python script: labbench new --from {name} writes a grid of it, labbench run -- python {name} records it"
+        )
+    elif content.startswith(b"SQLite format 3"):
+        message = f"a database: labbench --db {name} shows its runs"
+    elif path.suffix in (".yaml", ".yml"):
+        message = "a YAML file: docs/howto/script.md, From a W&B sweep to a grid, shows the same as TOML"
+    if message is not None:
+        raise GridError(f"not a grid file, but {message}", file=str(path))
+
+
+def _nearest_grid(path: Path) -> str:
+    """Return a hint at the built-in task of this name, the grid file with the most similar one, or the others."""
+    if str(path) in BUILTIN:
+        return f"; {path} is a task: labbench new --task {path} writes a grid of it"
+    names = find_grid_files(path.parent)
+    nearest = did_you_mean(path.stem, [name.removesuffix(".toml") for name in names])
+    return nearest or f"; {list_grid_files(path.parent)}"
+
+
+def find_grid_files(folder: Path) -> list[str]:
+    """Return the names of the files of a folder that may be grids, in alphabetical order."""
+    return sorted(path.name for path in folder.glob("*.toml") if path.name != "pyproject.toml")
+
+
+def list_grid_files(folder: Path) -> str:
+    """Return a clause with the first grid files of a folder, or with the command that writes one."""
+    names = find_grid_files(folder)
+    listed = ", ".join(names[:_MAX_FILES]) + ", ..." * (len(names) > _MAX_FILES)
+    return f"grid files here: {listed}" if names else "a first one is written by labbench new"
 
 
 def override_settings(source: GridSource) -> dict[str, tuple[Setting, ...]]:

@@ -265,6 +265,33 @@ def test_a_grid_without_a_task_is_an_error(write: Any) -> None:
         read_grid(write(""))
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("train.py", b"import torch", "a Python script: labbench new --from .*train.py writes a grid of it"),
+        ("sweep.yaml", b"method: grid", "a YAML file"),
+        ("runs.db", b"SQLite format 3\0\xff", "a database: labbench --db .*runs.db shows its runs"),
+    ],
+)
+def test_another_file_in_place_of_a_grid_is_answered_with_what_takes_it(
+    tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(GridError, match=f"not a grid file, but {message}"):
+        read_grid(tmp_path / name)
+
+
+def test_a_missing_file_is_answered_with_the_task_or_the_files_that_there_are(write: Any, tmp_path: Path) -> None:
+    with pytest.raises(GridError, match="no such grid file; digits is a task: labbench new --task digits"):
+        read_grid(Path("digits"))
+    with pytest.raises(GridError, match="no such grid file; a first one is written by labbench new"):
+        read_grid(tmp_path / "mine.toml")
+    for name in ("b.toml", "a.toml", "pyproject.toml"):
+        write("", name)
+    with pytest.raises(GridError, match="no such grid file; grid files here: a.toml, b.toml$"):
+        read_grid(tmp_path / "mine.toml")
+
+
 def test_an_unreadable_file_is_an_error(write: Any, tmp_path: Path) -> None:
     write('task = "digits"', "widths.toml")
     with pytest.raises(GridError, match=r"no such grid file; did you mean `widths`\?"):
