@@ -39,7 +39,18 @@ def read_script(path: Path) -> Script:
         options = read_options(tree)
         if options.options or options.left_out:
             return Script(path, options, imports)
+    if (task := _find_task(trees[path])) is not None:
+        raise InputError(f"{path}: a task, not a script with options; --task {path}:{task} writes a grid of it")
     raise InputError(_explain_missing_options(path, imports))
+
+
+def _find_task(tree: ast.Module) -> str | None:
+    """Return the first class with the methods of a task, None if there is none."""
+    for node in tree.body:
+        names = {item.name for item in getattr(node, "body", ()) if isinstance(item, ast.FunctionDef)}
+        if isinstance(node, ast.ClassDef) and {"data", "model"} <= names:
+            return node.name
+    return None
 
 
 def _explain_missing_options(path: Path, imports: frozenset[str]) -> str:

@@ -78,6 +78,13 @@ def test_two_questions_are_asked_in_a_terminal(
     assert not (tmp_path / "e.toml").exists()
 
 
+def test_a_task_in_place_of_a_script_is_answered_with_the_option_for_it(labbench: Labbench) -> None:
+    assert labbench("new", "--task", "my_task.py:Moons").exit_code == 0
+    result = labbench("new", "a.toml", "--from", "my_task.py")
+    assert (result.exit_code, "--task my_task.py:Moons writes a grid of it" in result.stderr) == (2, True)
+    assert labbench("new", "a.toml", "--task", "my_task.py:Moons").exit_code == 0
+
+
 def test_nothing_is_overwritten_and_a_missing_answer_is_named(labbench: Labbench, tmp_path: Path) -> None:
     (tmp_path / "grid.toml").write_text("mine")
     (tmp_path / "train.py").write_text("mine")
