@@ -188,14 +188,22 @@ def _nearest_grid(path: Path) -> str:
     """Return a hint at the built-in task of this name, the grid file with the most similar one, or the others."""
     if str(path) in BUILTIN:
         return f"; {path} is a task: labbench new --task {path} writes a grid of it"
-    names = find_grid_files(path.parent)
-    nearest = did_you_mean(path.stem, [name.removesuffix(".toml") for name in names])
+    nearest = did_you_mean(path.stem, [other.stem for other in path.parent.glob("*.toml")])
     return nearest or f"; {list_grid_files(path.parent)}"
 
 
 def find_grid_files(folder: Path) -> list[str]:
-    """Return the names of the files of a folder that may be grids, in alphabetical order."""
-    return sorted(path.name for path in folder.glob("*.toml") if path.name != "pyproject.toml")
+    """Return the names of the files of a folder that are grids, in alphabetical order."""
+    return sorted(path.name for path in folder.glob("*.toml") if _names_task(path))
+
+
+def _names_task(path: Path) -> bool:
+    """Return True for a file in TOML with a task or a command."""
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return not document.keys().isdisjoint(("task", "command"))
 
 
 def list_grid_files(folder: Path) -> str:

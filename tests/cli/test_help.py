@@ -135,5 +135,5 @@ def test_a_missing_run_or_metric_is_answered_with_what_there_is(labbench: Labben
         assert result.stderr.endswith("Missing argument 'METRIC'. Recorded are: val/loss, val/accuracy\n")
     assert labbench("--db", "a.db", "show").stderr.endswith("`labbench --db a.db ls` lists the runs\n")
     assert labbench("run").stderr.endswith("Missing argument 'GRID...'. A first one is written by labbench new\n")
-    (tmp_path / "first.toml").touch()
+    (tmp_path / "first.toml").write_text('task = "digits"')
     assert labbench("run").stderr.endswith("Missing argument 'GRID...'. Grid files here: first.toml\n")

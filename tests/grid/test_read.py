@@ -286,9 +286,9 @@ def test_a_missing_file_is_answered_with_the_task_or_the_files_that_there_are(wr
         read_grid(Path("digits"))
     with pytest.raises(GridError, match="no such grid file; a first one is written by labbench new"):
         read_grid(tmp_path / "mine.toml")
-    for name in ("b.toml", "a.toml", "pyproject.toml"):
-        write("", name)
-    with pytest.raises(GridError, match="no such grid file; grid files here: a.toml, b.toml$"):
+    for name, text in (("b.toml", 'task = "digits"'), ("a.toml", 'command = ["x"]'), ("pyproject.toml", "[project]")):
+        write(text, name)
+    with pytest.raises(GridError, match=r"no such grid file; grid files here: a.toml, b.toml$"):
         read_grid(tmp_path / "mine.toml")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from labbench.cli import tui
+from labbench.cli import run, tui
 from labbench.cli.importing.commands import import_auto
 from labbench.cli.output import echo
 from labbench.cli.setup import new
@@ -51,9 +51,10 @@ def _offers(context: click.Context, db: Path) -> list[Offer]:
     command, here = database_command(db), Path()
     return [
         *(_opening(context, path) for path in find_databases(here)),
+        *_trainings(context, db, here),
         *_imports(context, db, find_logs(here)),
         Offer("look at an example: real runs of seven experiments", "labbench demo", lambda: context.invoke(tui.demo)),
-        Offer("write a first grid", f"{command} new", lambda: context.invoke(new.new, db=db, grid=new.DEFAULT_GRID)),
+        _writing(context, db),
         Offer(
             "open the terminal interface, which shows runs as soon as there are some",
             f"{command} tui",
@@ -66,6 +67,29 @@ def _opening(context: click.Context, path: Path) -> Offer:
     return Offer(
         f"open the database {clean(str(path))}", database_command(path), lambda: context.invoke(tui.tui, db=path)
     )
+
+
+def _trainings(context: click.Context, db: Path, folder: Path) -> list[Offer]:
+    """Return the offers to train the grids of a folder."""
+    from labbench.grid.source import find_grid_files
+
+    def train(name: str) -> Offer:
+        command = f"{database_command(db)} run {shlex.quote(name)}"
+        return Offer(
+            f"train the runs of {clean(name)}", command, lambda: context.invoke(run.run, db=db, grids=(Path(name),))
+        )
+
+    return [train(name) for name in find_grid_files(folder)[:_MAX_PATHS]]
+
+
+def _writing(context: click.Context, db: Path) -> Offer:
+    """Return the offer to write a grid, in a file that does not exist."""
+    path, number = new.DEFAULT_GRID, 1
+    while path.exists():
+        number += 1
+        path = new.DEFAULT_GRID.with_stem(f"{new.DEFAULT_GRID.stem}-{number}")
+    text, words = ("write a first grid", "new") if number == 1 else ("write another grid", f"new {path}")
+    return Offer(text, f"{database_command(db)} {words}", lambda: context.invoke(new.new, db=db, grid=path))
 
 
 def _imports(context: click.Context, db: Path, logs: Mapping[Path, Sequence[str]]) -> list[Offer]:

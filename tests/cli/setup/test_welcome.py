@@ -79,3 +79,17 @@ def test_an_answer_that_is_no_number_is_asked_again(labbench: Labbench, in_termi
     result = labbench(input="demo\n9\n3\n")
     assert result.exit_code == 0, result.stderr
     assert len(in_terminal) == 1
+
+
+def test_a_grid_is_trained_and_another_one_is_written_beside_it(
+    labbench: Labbench, tmp_path: Path, in_terminal: list[Path]
+) -> None:
+    (tmp_path / "pyproject.toml").write_text("[project]")
+    assert labbench(input="2\n1\n\n").exit_code == 0
+    assert labbench(input="3\n1\ntoy\n").exit_code == 0
+    assert (tmp_path / "grid-2.toml").read_text().startswith("# Trains the task toy")
+    (tmp_path / "grid-2.toml").unlink()
+    (tmp_path / "grid.toml").write_text('command = ["true"]')
+    result = labbench(input="1\n")
+    assert "1  train the runs of grid.toml" in result.stderr
+    assert (result.exit_code, "grid: 1 finished" in result.stderr) == (0, True), result.stderr
