@@ -115,13 +115,17 @@ def print_estimate(preview: Preview, *, prefix: str) -> None:
     records = preview_records(expanded, preview.due, preview.continuations.sources)
     with closing(preview.open_executor()) as executor:
         stacks = preview_stacks(expanded, records, preview.db, devices, workers=executor.capacity())
-        echo(f"{prefix}to train: {describe_plan(stacks)} (of {len(expanded.runs)} in the grid)", err=True)
+        runs = round(preview.share * len(preview.due))
+        plan = format_count(runs, "run") if expanded.grid.command else describe_plan(stacks)
+        echo(f"{prefix}to train: {plan} (of {len(expanded.runs)} in the grid)", err=True)
         if expanded.removed:
             echo(f"{prefix}[[require]] removes {format_count(expanded.removed, 'configuration')}", err=True)
         if not stacks:
             return
-        if not expanded.grid.command:
-            echo("measuring one epoch of up to 3 stacks", err=True)
+        if expanded.grid.command:
+            echo("no estimate of the time, for which the script would have to be started", err=True)
+            return
+        echo("measuring one epoch of up to 3 stacks", err=True)
         estimate = preview.estimate(stacks, records, executor)
         workers = format_count(executor.capacity(), f"{devices[0]} worker")
     for line in engine_lines(estimate.engine_notes):

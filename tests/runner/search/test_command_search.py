@@ -66,6 +66,7 @@ def test_a_random_search_runs_what_the_budget_allows_and_judges_the_best_on_new_
         "1 new seed of 2 finalists 2 33.3%",
         "total 5 83.3%",
     ]
+    assert "to train: 5 runs (of 6 in the grid)" in preview.stderr
     result = labbench("run", grid, "--workers", "2")
     assert result.exit_code == 0, result.stderr
     runs = read_runs()
