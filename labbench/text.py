@@ -197,7 +197,7 @@ _NEGLIGIBLE = 1e-9
 
 
 def format_delta(value: float | None, reference: float | None, goal: Goal, numbers: NumberFormat | None = None) -> str:
-    """Return the difference from a reference with ▲ (better) or ▼ (worse); "" if either value is missing."""
+    """Return the distance from a reference after ▲ (better by) or ▼ (worse by); "" if either value is missing."""
     if value is None or reference is None:
         return ""
     if value == reference:
@@ -205,7 +205,7 @@ def format_delta(value: float | None, reference: float | None, goal: Goal, numbe
     is_better = (value < reference) == (goal == "min")
     size = abs(value - reference)
     difference = format_number(size) if numbers is None else numbers.format(size)
-    return f"{'▲' if is_better else '▼'} {'+' if value > reference else '−'}{difference}"
+    return f"{'▲' if is_better else '▼'} {difference}"
 
 
 def format_numbers(values: Sequence[float | None]) -> list[str]:

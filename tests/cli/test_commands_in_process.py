@@ -139,7 +139,7 @@ def test_compare_shows_differences_and_their_direction(labbench: Labbench, db: P
     table = {line[: len("best val/loss")].strip(): line.split() for line in lines}
     assert "lr" not in table
     assert table["optimizer"] == ["optimizer", "sgd", "adam"]
-    assert table["best val/loss"][2:] == ["0.1250", "0.1000", "▲", "−0.0250"]
+    assert table["best val/loss"][2:] == ["0.1250", "0.1000", "▲", "0.0250"]
 
 
 def test_compare_shows_the_code_of_runs_of_different_code(labbench: Labbench, tmp_path: Path) -> None:
