@@ -86,8 +86,8 @@ class CellPanel(Vertical):
         numbers = text.NumberFormat().including(values.values())
         parts = [(title, "bold"), (f"  {text.format_count(len(runs), 'run')}", "$secondary")]
         if stats is not None:
-            spread = f" ± {numbers.format(stats.spread)}" if stats.spread is not None else ""
-            parts.append((f"  best {text.clean(metric)} {numbers.format(stats.mean)}{spread}", "$secondary"))
+            half_width = "" if stats.half_width is None else f" ± {numbers.format(stats.half_width)} (95 % of the mean)"
+            parts.append((f"  best {text.clean(metric)} {numbers.format(stats.mean)}{half_width}", "$secondary"))
         set_titles(self, title=Content.assemble(*parts))
         self._runs_text.update(self._list_runs(ranked, values, slots, numbers))
         self._page.show(ranked, marks=slots, highlighted=None, metrics=goals, metric=metric)
