@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rich.color import Color as RichColor
+from rich.style import Style
 from textual.color import Color
 from textual.theme import Theme
 
@@ -124,6 +125,15 @@ _HEAT_256 = {True: (234, 236, 22, 28), False: (231, 194, 157, 114)}
 def has_few_colours(app: App[None]) -> bool:
     """Return True if the terminal has 8 or 16 colours, too few for a tinted background."""
     return app.console.color_system in ("standard", "windows") and not app.is_headless
+
+
+def reversed_style(app: App[None], *, bold: bool) -> Style:
+    """Return the style of the cursor's row with few colours: text and background of the theme change places.
+
+    The terminal's own two colours would not do: with a dark theme on a light terminal they are those of other rows.
+    """
+    ink, ground = (Color.parse(app.theme_variables[name]).rich_color for name in ("foreground", "background"))
+    return Style(color=ink, bgcolor=ground, bold=bold, reverse=True)
 
 
 def heat_ground(app: App[None], ground: Color, heat: float) -> Color:

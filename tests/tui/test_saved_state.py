@@ -59,8 +59,8 @@ def test_the_next_session_starts_with_the_state_of_the_last(database: Path) -> N
         assert "6 of 12" in now
         assert "optimizer=sgd" in now.splitlines()[1]
         assert "sorted by name ▲" in now
-        assert row_of(now, "sgd lr=0.001 s0").startswith("│ ●")
-        assert row_of(now, "sgd lr=0.001 s1").startswith("│»")
+        assert row_of(now, "sgd lr=0.001 s0").startswith("│[●]")
+        assert row_of(now, "sgd lr=0.001 s1")[4:6] == "!»"
         assert "Δ best" in now
         assert "best step" not in now
         assert "log y" in now

@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rich.color import ColorSystem
+from rich.style import Style
 from textual.color import Color
+from textual.theme import Theme
 
 from helpers.golden import SMALL, press, settle, type_in
 from helpers.tui_samples import grid_of_runs
@@ -18,6 +20,7 @@ from labbench.tui.saved_state import SavedState, read_theme
 from labbench.tui.terminal.questions import parse_answer
 from labbench.tui.theme import CONTRAST, CONTRAST_SERIES_COLOURS, DARK, LIGHT, SERIES_COLOURS, THEMES, heat_ground
 from labbench.tui.widgets.run_table import RunsTable
+from labbench.tui.widgets.text_grid import TextGrid
 
 SIGHTS = {  # Machado, Oliveira and Fernandes 2009: linear RGB as seen without one kind of cone
     "all cones": np.eye(3),
@@ -105,6 +108,40 @@ def test_the_grounds_of_a_heat_map_are_ordered(theme, system: str, monkeypatch: 
     light = [float(np.array([0.2126, 0.7152, 0.0722]) @ linear(ground.hex)) for ground in grounds]
     assert light == sorted(light, reverse=not theme.dark)
     assert len(set(light)) >= 4
+
+
+@pytest.mark.parametrize("theme", THEMES, ids=lambda theme: theme.name)
+def test_the_cursor_is_readable_with_sixteen_colours_on_every_background(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, theme: Theme
+) -> None:
+    """A terminal that does not tell its background may be light under a dark theme: no colour is left to it."""
+    for module in ("run_row", "text_grid"):
+        monkeypatch.setattr(f"labbench.tui.widgets.{module}.has_few_colours", lambda app: True)
+    grid_of_runs(tmp_path / "runs.db")
+
+    def shown_colours(style: Style) -> list[Color]:
+        assert style.color is not None
+        assert style.bgcolor is not None
+        inks = [color.downgrade(ColorSystem.STANDARD) for color in (style.color, style.bgcolor)]
+        return [Color(*ink.get_truecolor()) for ink in (reversed(inks) if style.reverse else inks)]
+
+    async def look() -> None:
+        app = LabbenchApp(tmp_path / "runs.db", theme=theme.name)
+        async with app.run_test(size=SMALL) as pilot:
+            for screen, table in (("1", RunsTable), ("3", TextGrid)):
+                await press(pilot, screen)
+                rows = [list(row) for row in app.screen._compositor.render_strips()]
+                region = app.screen.query(table).first().content_region
+                segments = [segment for row in rows[region.y : region.bottom] for segment in row]
+                cursor = [part for part in segments if part.style and part.style.reverse and part.text.strip(" ▁▂▃▄▅▆▇█")]
+                other = next(part for part in segments if part.style and not part.style.reverse and "adam" in part.text)
+                for part in cursor:
+                    ink, ground = shown_colours(part.style)
+                    assert abs(ink.brightness - ground.brightness) > 0.3
+                    assert ground != shown_colours(other.style)[1]
+                assert cursor
+
+    asyncio.run(look())
 
 
 def test_a_chosen_theme_is_kept_in_every_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,16 +19,18 @@ from labbench.metrics import Goal
 from labbench.records import RunRecord, Status
 from labbench.tui.columns.run_column import RunColumn
 from labbench.tui.groups import RunGroup
-from labbench.tui.theme import has_few_colours, series_colours
+from labbench.tui.theme import has_few_colours, reversed_style, series_colours
 
 LEAD_CELLS = 5
-"""Width of mark and status before the name, in cells."""
+"""Width of mark, status and baseline sign before the name, in cells."""
 GAP_CELLS = 2
 """Gap between two columns, in cells."""
 HEADING_ROWS = 2
 """Rows of the heading: metrics, then titles."""
 _GOAL_ARROWS: Mapping[Goal, str] = {"min": " ↓", "max": " ↑", "none": ""}
 """Arrow beside a metric: the direction of better values."""
+_UNMARKED_FADE = 0.35
+"""Share of the background in the glyph of a curve that is drawn without a mark."""
 _STATUS_PRIORITY: tuple[Status, ...] = (
     "running", "failed", "lost", "diverged", "stopped", "queued", "finished", "pruned",
 )  # fmt: skip
@@ -147,7 +149,7 @@ class RowPainter:
         name = f"{'  ' if state.is_member else ''}{layout.columns[0].cell(record)}"
         cells = [name, *(column.cell(record) for column in layout.columns[1:])]
         colour = "secondary" if record.archived or record.older_code else "foreground"
-        lead = [self._mark_segment(state), Segment(f"{glyph} ", self._row_style(status_style.colour, state))]
+        lead = [*self._mark(state), Segment(glyph, self._row_style(status_style.colour, state))]
         return self._row(lead, cells, layout, state, colour)
 
     def group(self, group: RunGroup, layout: RowLayout, state: RowState) -> Strip:
@@ -155,10 +157,7 @@ class RowPainter:
         status: Status = next((status for status in _STATUS_PRIORITY if group.statuses.get(status)), "finished")
         status_style = STATUS_GLYPHS[status]
         cells = [column.group_cell(group) for column in layout.columns]
-        lead = [
-            self._mark_segment(state),
-            Segment(f"{status_style.glyph} ", self._row_style(status_style.colour, state)),
-        ]
+        lead = [*self._mark(state), Segment(status_style.glyph, self._row_style(status_style.colour, state))]
         return self._row(lead, cells, layout, state, "foreground", bold=True)
 
     def _row(
@@ -173,12 +172,7 @@ class RowPainter:
     ) -> Strip:
         plain = self._row_style(colour, state)
         bold = bold or state.highlighted
-        segments = [
-            Segment("»" if state.is_baseline else " ", self._row_style("accent", state)),
-            lead[0],
-            Segment(" ", plain),
-            lead[1],
-        ]
+        segments = [*lead, Segment("»" if state.is_baseline else " ", self._row_style("accent", state))]
         name = text.fit_to_width(cells[0], layout.name_width)
         segments.append(Segment(name, self._row_style(colour, state, bold=bold, column=0)))
         for index, column in enumerate(layout.columns[1:], start=1):
@@ -192,16 +186,22 @@ class RowPainter:
                 segments += [Segment("  ", plain), Segment(cell, self._row_style(ink, state, column=index))]
         return Strip([*segments, Segment(" ", plain)])
 
-    def _mark_segment(self, state: RowState) -> Segment:
-        plain = self._row_style("foreground", state)
+    def _mark(self, state: RowState) -> list[Segment]:
+        """Return the glyph of the row's curve; a marked row has it in brackets, and brighter."""
+        plain = self._row_style("foreground", state, bold=state.is_marked)
+        left, right = "[]" if state.is_marked else "  "
         if state.slot is None:
-            return Segment(" ", plain)
+            return [Segment(f"{left} {right}", plain)]
+        style, app = plain, self._widget.app
         if state.slot == OTHER_SLOT:
-            return Segment(OTHER_GLYPH, self._row_style("secondary", state))
-        colour = Color.parse(series_colours(self._widget.app)[state.slot])
-        if not state.is_marked:
-            colour = colour.blend(self._widget.background_colors[1], 0.5)
-        return Segment(SERIES_GLYPHS[state.slot], plain + Style(color=colour.rich_color))
+            style = self._row_style("secondary", state, bold=state.is_marked)
+        elif not (state.highlighted and has_few_colours(app)):
+            colour = Color.parse(series_colours(app)[state.slot])
+            if not state.is_marked and not has_few_colours(app):
+                colour = colour.blend(self._widget.background_colors[1], _UNMARKED_FADE)
+            style += Style(color=colour.rich_color)
+        glyph = OTHER_GLYPH if state.slot == OTHER_SLOT else SERIES_GLYPHS[state.slot]
+        return [Segment(left, plain), Segment(glyph, style), Segment(right, plain)]
 
     def _row_style(self, colour: str, state: RowState, *, bold: bool = False, column: int | None = None) -> Style:
         """Return the style of a cell, tinted in the cursor's row, and more strongly in the cursor's cell."""
@@ -224,7 +224,7 @@ class RowPainter:
             variables = widget.app.theme_variables
             background = widget.background_colors[1]
             if lit and has_few_colours(widget.app):
-                self._styles[key] = Style(reverse=True, bold=bold)
+                self._styles[key] = reversed_style(widget.app, bold=bold)
                 return self._styles[key]
             if lit:
                 background = background.blend(Color.parse(variables["primary"]), lit if widget.has_focus else lit / 2)

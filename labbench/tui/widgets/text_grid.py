@@ -17,12 +17,14 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from labbench import text
-from labbench.tui.theme import has_few_colours, heat_ground
+from labbench.tui.theme import has_few_colours, heat_ground, reversed_style
 from labbench.tui.widgets.partial_drawing import DrawnLines, mark_hidden
 
 _GAP_CELLS = 2
 _SHADES = "░▒▓█"
 _MAX_CELL_WIDTH = 44
+_ROW_TINT, _CELL_TINT = 0.14, 0.42
+"""Strength of the cursor's colour in its row and in its cell, 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,12 +207,12 @@ class TextGrid(ScrollView, can_focus=True):
         segments, start = [], 0
         for index, (cell, width) in enumerate(zip(cells, self._widths, strict=True)):
             at_cursor = lit is not None and index == lit + 1
-            tint = 0.0 if lit is None else 0.42 if at_cursor else 0.14
+            tint = 0.0 if lit is None else _CELL_TINT if at_cursor else _ROW_TINT
             style = self._style(cell.colour, bold=cell.bold or at_cursor, lit=tint, heat=cell.heat)
             words = _visible_words(cell.text, start, width, visible if index else range(width))
             segments.append(Segment(words, style + Style.from_meta({"column": max(0, index - 1)})))
             start += width + _GAP_CELLS
-            segments.append(Segment(" " * _GAP_CELLS, self._style("foreground", lit=0.0 if lit is None else 0.14)))
+            segments.append(Segment(" " * _GAP_CELLS, self._style("foreground", lit=0.0 if lit is None else _ROW_TINT)))
         return segments
 
     def _visible_part(self, cells: Sequence[GridCell], lit: int | None, width: int) -> Strip:
@@ -226,9 +228,11 @@ class TextGrid(ScrollView, can_focus=True):
         background = self.background_colors[1]
         if heat is not None and not self._has_shades:
             background = heat_ground(self.app, background, heat)
-        if lit and has_few_colours(self.app):
-            return Style(reverse=True, bold=bold)
-        if lit:
+        if has_few_colours(self.app):
+            bold = bold or lit > 0
+            if lit == _CELL_TINT:
+                return reversed_style(self.app, bold=bold)
+        elif lit:
             background = background.blend(Color.parse(variables["primary"]), lit if self.has_focus else lit / 2)
         return Style(color=Color.parse(variables[colour]).rich_color, bgcolor=background.rich_color, bold=bold)
 

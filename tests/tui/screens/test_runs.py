@@ -265,8 +265,8 @@ def test_marked_runs_are_drawn_together_with_labels_of_what_differs(database: Pa
     async def look(pilot: Pilot[None]) -> None:
         now = await press(pilot, "space", "j", "space")
         assert set(legend_of(now)) == {"● lr=1", "◆ lr=0.01"}
-        assert row_of(now, "adam lr=1 s1").startswith("│ ● ✓")
-        assert row_of(now, "adam lr=0.01 s0").startswith("│ ◆ ✓")
+        assert row_of(now, "adam lr=1 s1").startswith("│[●]✓ ")
+        assert row_of(now, "adam lr=0.01 s0").startswith("│[◆]✓ ")
         now = await press(pilot, "j")
         assert set(legend_of(now)) == {"▸ lr=0.01 s1", "● lr=1 s1", "◆ lr=0.01 s0"}
         assert "▲ sgd lr=0.01 s0" in legend_of(await press(pilot, "U"))

@@ -39,7 +39,7 @@ def test_a_group_opens_to_show_its_runs_and_is_marked_as_one(database: Path) -> 
         assert len(rows_of(now)) == 8
         assert "▾ optimizer adam" in now
         now = await press(pilot, "j", "j", "space")
-        assert "● ✓   adam lr=0.01 s0" in now
+        assert "[●]✓   adam lr=0.01 s0" in now
         now = await press(pilot, "k", "k", "enter", "j", "space")
         assert len(rows_of(now)) == 2
         assert len(pilot.app.session.marks) == 7
@@ -68,9 +68,9 @@ def test_groups_by_two_keys_are_sorted_by_their_means(database: Path) -> None:
 def test_every_run_shows_its_difference_from_the_baseline(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         now = await press(pilot, "j", "p")
-        assert row_of(now, "adam lr=0.01 s0").startswith("│»")
-        assert re.search(r"0.0545 +▲ −0\.006\d+", row_of(now, "adam lr=1 s1"))
-        assert re.search(r"0.0631 +▼ \+0\.002\d+", row_of(now, "adam lr=0.01 s1"))
+        assert row_of(now, "adam lr=0.01 s0").startswith("│ ◆ ✓»")
+        assert re.search(r"0.0545 +▲ 0\.006\d+", row_of(now, "adam lr=1 s1"))
+        assert re.search(r"0.0631 +▼ 0\.002\d+", row_of(now, "adam lr=0.01 s1"))
         assert "Δ best" not in await press(pilot, "p")
 
     use(database, look)
@@ -97,7 +97,7 @@ def test_a_deleted_run_frees_its_colour(database: Path) -> None:
         assert "deleted adam lr=0.01 s0" in await wait_for_words(pilot, "deleted")
         assert pilot.app.session.marks == {}
         await wait_for_words(pilot, "1–11 of 11")  # the table without the run
-        assert row_of(await press(pilot, "space"), "adam lr=0.01 s1").startswith("│ ● ✓")
+        assert row_of(await press(pilot, "space"), "adam lr=0.01 s1").startswith("│[●]✓ ")
 
     use(database, look)
     with Reader(database) as reader:
