@@ -41,6 +41,8 @@ from labbench.charts.view import ChartView, Range
 
 _STATUSES_WITH_END_GLYPH = frozenset({"diverged", "failed", "stopped", "pruned", "lost"})
 """Statuses whose glyph replaces the series glyph at the end of a line."""
+_MAX_NOTE_ROWS = 3
+"""Rows at the top or bottom of a plot in which a free place for a note is looked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +120,9 @@ class ChartRenderer:
         frame, y_ticks = make_frame(width - side, height, *ranges, view)
         groups, ends = draw_curves(canvas, frame, lines, view)
         draw_axes(canvas, frame, y_ticks, view)
-        if view.height is None:
-            above, below = lines.count_off_scale(frame)
-            for row, arrow, count in ((0, "↑", above), (frame.height - 1, "↓", below)):
-                if count:
-                    canvas.put(frame.column + 1, row, f"{arrow} {count} off scale", LABEL)
         ends += _draw_marks(canvas, frame, lines, view, ends=lines.display(view) == "runs")
+        if view.height is None:
+            _draw_off_scale_counts(canvas, frame, lines)
         draw_end_labels(canvas, frame, ends)
         return _Drawing(canvas, frame, lines, groups, view, side)
 
@@ -183,6 +182,19 @@ def _draw_marks(canvas: Canvas, frame: Frame, lines: PreparedLines, view: ChartV
             canvas.put(end.column, end.row, glyph, ink)
             line_ends.append(end)
     return line_ends if ends else []
+
+
+def _draw_off_scale_counts(canvas: Canvas, frame: Frame, lines: PreparedLines) -> None:
+    """Write the numbers of lines that leave the plot at its top and bottom, there where no point is covered."""
+    rows = range(frame.height)
+    for arrow, count, nearest in zip("↑↓", lines.count_off_scale(frame), (rows, rows[::-1]), strict=True):
+        if not count:
+            continue
+        note = f"{arrow} {count} off scale"
+        columns = range(frame.column + 1, max(frame.column + 2, frame.column + frame.width - len(note)))
+        cells = [(column, row) for row in nearest[:_MAX_NOTE_ROWS] for column in columns]
+        free = (cell for cell in cells if not canvas.count_drawn(*cell, len(note) + 1, 1))
+        canvas.put(*next(free, cells[0]), note, LABEL)
 
 
 def _find_end(line: Line, prepared: PreparedLine, view: ChartView) -> Range | None:

@@ -10,7 +10,7 @@ import pytest
 
 from labbench.charts.crosshair import next_best_x, step_crosshair
 from labbench.charts.glyphs import OTHER_SLOT
-from labbench.charts.lines import Line
+from labbench.charts.lines import Line, PreparedLines
 from labbench.charts.palette import BAND, BEST, BRIGHT, LINE, OTHER, slot_and_style
 from labbench.charts.render import ChartRenderer
 from labbench.charts.series import Buckets, ExactPoints, Series
@@ -123,6 +123,18 @@ def test_lines_without_values_are_not_counted_as_outliers() -> None:
     calm = [line(f"run {number}", [2.0, 1.0 + number / 10]) for number in range(5)]
     empty = [line("nothing logged", []), line("nan alone", [np.nan, np.nan])]
     assert "off scale" not in rows([*calm, *empty], ChartView())[0]
+
+
+def test_the_count_of_lines_off_scale_covers_no_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    falling = [line(f"run{number}", [1.0, *[0.1 + 0.01 * number] * 8]) for number in range(6)]
+    far = line("far", [1e6, 1e6, *[0.1] * 7], slot=2)
+    drawn = rows([*falling, far])
+    monkeypatch.setattr(PreparedLines, "count_off_scale", lambda lines, frame: (0, 0))
+    without_count = rows([*falling, far])
+    note = "↑ 1 off scale"
+    [(row, start)] = [(row, words.index(note)) for row, words in enumerate(drawn) if note in words]
+    assert without_count[row][start : start + len(note)].isspace()
+    assert not without_count[row][:start].isspace()
 
 
 def test_values_that_are_not_positive_are_gaps_on_a_logarithmic_axis() -> None:
