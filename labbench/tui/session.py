@@ -83,10 +83,10 @@ class Session:
     """Share of the runs screen that the table takes beside the charts, 0 to 1; None: the default."""
     shown_metric: str | None = None
     """Metric on the charts of the runs screen, by default or by choice."""
-    leaders: Mapping[str, int] = field(default_factory=dict)
-    """Colour slots of the runs that the runs screen draws without marks, by key; empty while the table has groups."""
     compared: tuple[str, ...] = ()
     """Keys of runs compared instead of the marked ones: the runs of a cell of the heat map."""
+    compared_title: str = ""
+    """Description of these runs: the settings of the cell."""
     has_read: bool = False
     """True once the watcher has looked at the database; screens do not read before that."""
 
@@ -96,7 +96,7 @@ class Session:
 
     def query_key(self) -> object:
         """Return a value that changes whenever a resumed screen must reread."""
-        return self.query, tuple(self.marks or self.leaders), self.compared, self.baseline, self.heat_keys
+        return self.query, tuple(self.marks), self.compared, self.baseline, self.heat_keys
 
     def as_json(self) -> dict[str, Any]:
         """Return the state to save, as plain JSON."""

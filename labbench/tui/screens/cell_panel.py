@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from labbench.tui.charts.labels import run_labels
 from labbench.tui.charts.page import ChartPage
 from labbench.tui.charts.settings import ONE_CHART
 from labbench.tui.groups import metric_stats
-from labbench.tui.screens.heatmap import UNCOMPARED
+from labbench.tui.screens.heatmap import UNCOMPARED, worseness
 from labbench.tui.theme import series_colours
 from labbench.tui.widgets.partial_drawing import StaticText, set_height, set_titles
 from labbench.tui.widgets.text_grid import TextGrid
@@ -78,7 +77,7 @@ class CellPanel(Vertical):
         """Show the runs of a cell, best first."""
         goal = goals[metric]
         values = {run.key: run.best(metric, goal) for run in runs}
-        ranked = sorted(runs, key=lambda run: _rank(values[run.key], goal))
+        ranked = sorted(runs, key=lambda run: worseness(values[run.key], goal))
         slots = {run.key: 1 + place % SLOT_COUNT for place, run in enumerate(ranked)}
         queued = sorted(runs, key=lambda run: run.id)
         sources = {run.key: run.continued_from for run in queued if run.continued_from is not None}
@@ -146,9 +145,3 @@ def describe_effects(shares: Sequence[tuple[str, float]]) -> Content:
         parts += [(f" {text.clean(name)} ", "$foreground"), (text.progress_bar(share, 10).rstrip(), "$primary")]
         parts.append((f" {share:.0%} ", "$foreground"))
     return Content.assemble(*parts, ("  the rest is interactions and seeds", "$secondary"))
-
-
-def _rank(value: float | None, goal: Goal) -> float:
-    if value is None or math.isnan(value):
-        return math.inf
-    return -value if goal == "max" else value

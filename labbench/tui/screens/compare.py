@@ -14,12 +14,15 @@ from textual.binding import Binding, BindingType
 from textual.containers import Container
 from textual.content import Content
 
-from labbench.metrics import Goal, charted_metrics, ranking_metrics
+from labbench import text
+from labbench.charts.glyphs import LEADER_COUNT, SLOT_COUNT
+from labbench.metrics import Goal, charted_metrics, default_metric, ranking_metrics
 from labbench.records import RunRecord
 from labbench.store.reader import Reader
 from labbench.tui import queries
 from labbench.tui.charts.panel import ChartPanel
 from labbench.tui.clipboard import TableRows
+from labbench.tui.queries import Query
 from labbench.tui.screens.charting import ChartScreen
 from labbench.tui.screens.compare_table import column_titles, comparison_rows
 from labbench.tui.screens.run import RunScreen
@@ -44,6 +47,10 @@ class ComparedRuns:
     runs: Sequence[RunRecord] = ()
     metrics: Mapping[str, Goal] = field(default_factory=dict)
     noise: SeedNoise = field(default_factory=SeedNoise)
+    slots: Mapping[str, int] = field(default_factory=dict)
+    """Colour slots of the runs, by key; a run without one is the baseline."""
+    metric: str | None = None
+    """Metric to draw by default."""
 
 
 class CompareScreen(ChartScreen[ComparedRuns]):
@@ -78,47 +85,58 @@ class CompareScreen(ChartScreen[ComparedRuns]):
 
     def prepare_read(self) -> Callable[[], ComparedRuns]:
         session = self.session
-        marked = list(session.compared or islice(session.marks or session.leaders, _MAX_COMPARED_RUNS)) or (
-            [session.highlighted] if session.highlighted else []
-        )
-        keys = list(dict.fromkeys([*([session.baseline] if session.baseline else []), *marked]))
-        return lambda: _read_compared_runs(session.path, keys)
+        chosen = {key: 1 + place % SLOT_COUNT for place, key in enumerate(session.compared)} or dict(session.marks)
+        path, query, baseline, highlighted = session.path, session.query, session.baseline, session.highlighted
+
+        def read() -> ComparedRuns:
+            slots = chosen or _read_leaders(path, query) or ({highlighted: 1} if highlighted else {})
+            return _read_compared_runs(path, slots, baseline)
+
+        return read
 
     def show(self, answer: ComparedRuns) -> None:
         self._compared = answer
         metrics = charted_metrics(answer.metrics)
         if self._metric not in metrics:
             preferred = self.session.query.metric or self.session.shown_metric
-            self._metric = preferred if preferred in metrics else metrics[0] if metrics else None
+            self._metric = preferred if preferred in metrics else answer.metric
         self._show_sheet()
         self._show_chart()
 
     def _show_sheet(self) -> None:
         runs = self._compared.runs
-        marked = len(self.session.compared or self.session.marks)
-        count = f"compare {len(runs)} run{'s' * (len(runs) != 1)}"
-        if marked > len(runs):
-            count = f"compare {len(runs)} of {marked} marked runs"
-        elif not marked and len(runs) > 1:
-            count = f"{count}, the best of their configurations (none is marked)"
+        count = self._describe_choice()
         title = Content(f"{count}: all settings" if self._shows_all_settings else count)
         signs = Content(_describe_signs(self._compared) if len(runs) > 1 else "")
         set_titles(self._sheet, title=title, subtitle=signs)
         if runs:
             everything, compared = self._shows_all_settings or len(runs) == 1, self._compared
             rows = comparison_rows(runs, compared.metrics, compared.noise, everything=everything)
-            self._sheet.show(column_titles(runs, self.session.marks or self.session.leaders), rows)
+            self._sheet.show(column_titles(runs, compared.slots), rows)
             self._sheet.styles.height = len(rows) + 3  # the chart takes the rest
         else:
             self._sheet.show([], [])
             self._sheet.styles.height = "1fr"
+
+    def _describe_choice(self) -> str:
+        """Return the number of compared runs, and why it is these."""
+        session, n_runs = self.session, len(self._compared.runs)
+        if session.compared:
+            return f"compare {text.format_count(n_runs, 'run')} of {session.compared_title}"
+        if len(session.marks) > n_runs:
+            return f"compare {n_runs} of {len(session.marks)} marked runs"
+        count = f"compare {text.format_count(n_runs, 'run')}"
+        if session.marks or n_runs < 2:
+            return count
+        chosen = "the first of each group" if session.query.group else "the best of their configurations"
+        return f"{count}, {chosen} (none is marked)"
 
     @on(TextGrid.Moved)
     def _show_chart(self) -> None:
         highlighted = self._current()
         self._panel.page.show(
             self._compared.runs,
-            marks=self.session.marks or self.session.leaders,
+            marks=self._compared.slots,
             highlighted=highlighted.key if highlighted else None,
             metric=self._metric,
             metrics=self._compared.metrics,
@@ -190,12 +208,23 @@ class CompareScreen(ChartScreen[ComparedRuns]):
             self.app.switch_mode("grid" if self.session.compared else "runs")
 
 
-def _read_compared_runs(path: Path, keys: Sequence[str]) -> ComparedRuns:
-    runs, metrics = queries.read_runs(path, keys)
-    if len(runs) < 2:
-        return ComparedRuns(runs, metrics)
+def _read_leaders(path: Path, query: Query) -> dict[str, int]:
+    """Return the colour slots of the runs drawn without marks, by key; of groups, of the first run of each."""
+    snapshot = queries.read_snapshot(path, query, record_keys=(), rows=0)
+    keys = [group.keys[0] for group in snapshot.groups.values()][:LEADER_COUNT] or snapshot.leaders
+    return {key: slot for slot, key in enumerate(keys, start=1)}
+
+
+def _read_compared_runs(path: Path, slots: Mapping[str, int], baseline: str | None) -> ComparedRuns:
+    """Read the runs with these colour slots, after the baseline."""
+    if not path.exists():
+        return ComparedRuns()
+    keys = list(dict.fromkeys([*([baseline] if baseline else []), *islice(slots, _MAX_COMPARED_RUNS)]))
     with Reader(path) as reader:
-        return ComparedRuns(runs, metrics, read_seed_noise(reader, runs, ranking_metrics(metrics)))
+        runs, metrics = reader.by_keys(keys), reader.metrics()
+        metric = default_metric(metrics, reader.declared_goals())
+        noise = read_seed_noise(reader, runs, ranking_metrics(metrics)) if len(runs) > 1 else SeedNoise()
+    return ComparedRuns(runs, metrics, noise, slots, metric)
 
 
 def _describe_signs(compared: ComparedRuns) -> str:

@@ -230,6 +230,10 @@ class GridScreen(EditScreen[GridState]):
         rows = (self._list if self._list.has_focus else self._map).texts()
         return lambda: rows
 
+    def _cell_title(self) -> str:
+        row, heat = self._map.current, self._state.heat
+        return heat.describe(row, self._map.column) if heat is not None and row is not None else ""
+
     def _runs_of_cell(self) -> list[str]:
         row, heat = self._map.current, self._state.heat
         return heat.runs_at(row, self._map.column) if heat is not None and row is not None and row.cells else []
@@ -240,7 +244,7 @@ class GridScreen(EditScreen[GridState]):
         if (self._list.has_focus and keys) or len(keys) == 1:
             self.app.push_screen(RunScreen(self.session, keys[0]))
         elif keys:
-            self.session.compared = tuple(keys)
+            self.session.compared, self.session.compared_title = tuple(keys), self._cell_title()
             self.app.switch_mode("compare")
 
     def action_keys(self, axis: int) -> None:

@@ -101,9 +101,17 @@ class MetricHeatMap:
         return " · ".join(named)
 
     def runs_at(self, row: GridRow, column: int) -> list[str]:
-        """Return the keys of the runs in one cell."""
+        """Return the keys of the runs in one cell, best first."""
         value, multiple = json.loads(row.key)
-        return [run[0] for run in self._cells.get((value, self._columns[column], multiple), [])]
+        runs = self._cells.get((value, self._columns[column], multiple), [])
+        return [run[0] for run in sorted(runs, key=lambda run: worseness(run[3], self._goal))]
+
+
+def worseness(value: float | None, goal: Goal) -> float:
+    """Return a sort key for values of a metric: smaller is better, infinite for none and for NaN."""
+    if value is None or math.isnan(value):
+        return math.inf
+    return -value if goal == "max" else value
 
 
 def _contrast(share: float) -> float:

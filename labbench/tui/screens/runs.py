@@ -123,7 +123,6 @@ class RunsScreen(RunTableScreen):
             self._spinner_timer.pause()
         table.sorted_by, table.stars, table.baseline = (query.sort, query.descending), answer.stars, session.baseline
         table.drawn = self._table_slots()
-        session.leaders = {} if answer.groups else {key: slot for slot, key in enumerate(answer.leaders, start=1)}
         table.empty = _empty_message(query, self.progress, session.path)
         self.show_table()
 

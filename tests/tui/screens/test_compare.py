@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
 from textual.pilot import Pilot
 
-from helpers.golden import SIZES, SMALL, compare, golden_name, line_of, press, screen, use
+from helpers.golden import SIZES, SMALL, choose, compare, golden_name, line_of, press, screen, use
 from helpers.tui_samples import many_runs
+from labbench.tui.charts.page import ChartPage
 
 
 @SIZES
@@ -62,7 +64,29 @@ def test_comparing_without_marks_explains_what_to_do(tmp_path: Path) -> None:
     use(tmp_path / "runs.db", look, size=SMALL)
 
 
-def test_without_marks_the_runs_on_the_charts_are_compared(database: Path) -> None:
+def test_without_marks_the_first_run_of_each_group_of_the_table_is_compared(database: Path) -> None:
+    async def look(pilot: Pilot[None]) -> None:
+        await choose(pilot, "b", "configurations")
+        now = await press(pilot, "c")
+        assert "compare 6 runs, the first of each group (none is marked)" in now
+        assert re.search(r"● adam lr=1 +◆ adam lr=0.01 +■ adam lr=0.001 ", now)
+        assert re.search(r"│seed +1 +0 ", now)
+
+    use(database, look)
+
+
+def test_the_runs_of_a_cell_have_colours_and_a_title_of_their_own(database: Path) -> None:
+    async def look(pilot: Pilot[None]) -> None:
+        now = await press(pilot, "3", "down", "enter")
+        assert "compare 2 runs of optimizer sgd · lr 0.001" in now
+        assert re.search(r"● s0 +◆ s1", now)
+        assert len(set(pilot.app.screen.query_one(ChartPage).slots.values())) == 2
+
+    use(database, look)
+
+
+@pytest.mark.parametrize("view", ["compare", "runs"])
+def test_without_marks_the_runs_on_the_charts_are_compared(database: Path, view: str) -> None:
     async def look(pilot: Pilot[None]) -> None:
         now = await press(pilot, "2")
         assert re.search(r"compare [2-5] runs, the best of their configurations \(none is marked\)", now)
@@ -70,4 +94,4 @@ def test_without_marks_the_runs_on_the_charts_are_compared(database: Path) -> No
         assert re.search(r"compare [1-4] runs ", now)
         assert "none is marked" not in now
 
-    use(database, look)
+    use(database, look, view=view)
