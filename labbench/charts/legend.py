@@ -263,9 +263,9 @@ def _draw_named_entries(canvas: Canvas, entries: Sequence[LegendEntry], title_wi
 def _draw_values(canvas: Canvas, entries: Sequence[LegendEntry], column: int, total: int) -> None:
     """Draw glyphs and values in one row, as many as fit."""
     for index, entry in enumerate(entries):
-        rest = f" +{total - index}"
+        rest = f"+{total - index}"
         width = _GLYPH_CELLS + len(entry.numbers)
-        if column + width + (len(rest) if index < total - 1 else 0) > canvas.width:
+        if column + width + (1 + len(rest) if index < total - 1 else 0) > canvas.width:
             canvas.put(column, 0, rest, LABEL)
             return
         _draw_glyph(canvas, column, 0, entry)

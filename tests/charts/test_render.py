@@ -80,6 +80,14 @@ def test_the_legend_is_above_the_plot_and_never_over_its_points() -> None:
     assert values[0].split()[1] == "0"
 
 
+def test_the_number_of_hidden_values_is_never_cut() -> None:
+    lines = [line(f"run{number}", [1.0, number]) for number in range(120)]
+    for width in range(30, 60):
+        values = rows(lines, ChartView(names=False, display="runs"), size=(width, HEIGHT))[0]
+        shown, _, hidden = values.partition("+")
+        assert len(shown.split()) // 2 + int(hidden) == 120
+
+
 def test_the_highlighted_line_is_bright_on_top_and_has_a_star_at_its_best_value() -> None:
     lines = [line("same", [2.0, 1.0, 2.0]), line("other", [2.0, 1.0, 2.0], slot=2)]
     used = inks(lines, ChartView(highlighted="same"))
