@@ -17,7 +17,7 @@ from labbench.records import RunRecord
 from labbench.tui.charts.labels import run_labels
 from labbench.tui.charts.page import ChartPage
 from labbench.tui.charts.settings import ONE_CHART
-from labbench.tui.groups import metric_stats
+from labbench.tui.groups import SampleStats, metric_stats
 from labbench.tui.screens.heatmap import UNCOMPARED, worseness
 from labbench.tui.theme import series_colours
 from labbench.tui.widgets.partial_drawing import StaticText, set_height, set_titles
@@ -83,12 +83,11 @@ class CellPanel(Vertical):
         sources = {run.key: run.continued_from for run in queued if run.continued_from is not None}
         stats = metric_stats({run.key: values[run.key] for run in runs if run.status not in UNCOMPARED}, sources)
         numbers = text.NumberFormat().including(values.values())
-        parts = [(title, "bold"), (f"  {text.format_count(len(runs), 'run')}", "$secondary")]
-        if stats is not None:
-            half_width = "" if stats.half_width is None else f" ± {numbers.format(stats.half_width)} (95 % of the mean)"
-            parts.append((f"  best {text.clean(metric)} {numbers.format(stats.mean)}{half_width}", "$secondary"))
-        set_titles(self, title=Content.assemble(*parts))
-        self._runs_text.update(self._list_runs(ranked, values, slots, numbers))
+        count = f"  {text.format_count(len(runs), 'run')}"
+        set_titles(self, title=Content.assemble((title, "bold"), (count, "$secondary")))
+        listed = self._list_runs(ranked, values, slots, numbers)
+        mean = [] if stats is None else [_describe_mean(metric, stats, numbers)]
+        self._runs_text.update(Content("\n").join([*mean, listed]))
         self._page.show(ranked, marks=slots, highlighted=None, metrics=goals, metric=metric)
 
     def _list_runs(
@@ -134,6 +133,12 @@ class CellPanel(Vertical):
                 )
             )
         self._effects_text.update(Content("\n").join(lines) if shares else Content(""))
+
+
+def _describe_mean(metric: str, stats: SampleStats, numbers: text.NumberFormat) -> Content:
+    """Return the mean over a cell with its 95 % interval, as text."""
+    interval = "" if stats.half_width is None else f" ± {numbers.format(stats.half_width)} (95 % of the mean)"
+    return Content.styled(f"best {text.clean(metric)} {numbers.format(stats.mean)}{interval}", "$secondary")
 
 
 def describe_effects(shares: Sequence[tuple[str, float]]) -> Content:
