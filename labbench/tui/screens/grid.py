@@ -171,10 +171,12 @@ class GridScreen(EditScreen[GridState]):
 
     def _show_failures(self) -> None:
         runs = [*self._state.failed, *self._state.live]
+        has_experiments = len({run.experiment for run in runs}) > 1
         rows = []
         for run in runs:
             style = STATUS_GLYPHS[run.status]
             cells = [
+                *([GridCell(text.clean(run.experiment), "secondary")] if has_experiments else []),
                 GridCell(failure_summary(run), style.colour),
                 GridCell(text.format_duration(run.seconds), "secondary"),
             ]
@@ -183,7 +185,7 @@ class GridScreen(EditScreen[GridState]):
         ended = ", ".join(f"{count} {status}" for status, count in statuses.items()) or "0 failed"
         counts = Content.assemble((ended, "bold"), (f"  {len(self._state.live)} running", "$secondary"))
         set_titles(self._list, title=counts)
-        head = ["run", "reason", "wall time"]
+        head = ["run", *(["experiment"] if has_experiments else []), "reason", "wall time"]
         self.set_class(not rows, "-calm")
         self._list.show([GridCell(title) for title in head] if rows else [], rows)
         self._show_traceback()

@@ -62,7 +62,7 @@ class RunsScreen(RunTableScreen):
             key_display="%",
             tooltip="List the constant settings, which all runs share",
         ),
-        Binding("c", "app.go('compare')", "compare", tooltip="Compare the marked runs"),
+        Binding("c", "app.go('compare')", "compare", tooltip="Compare the marked runs, or those on the charts"),
         Binding("v", "chart_alone", "chart", tooltip="Chart in full screen, or beside the table again"),
     ]
 
