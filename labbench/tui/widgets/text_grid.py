@@ -230,7 +230,7 @@ class TextGrid(ScrollView, can_focus=True):
             background = heat_ground(self.app, background, heat)
         if has_few_colours(self.app):
             bold = bold or lit > 0
-            if lit == _CELL_TINT:
+            if lit == _CELL_TINT and self.has_focus:
                 return reversed_style(self.app, bold=bold)
         elif lit:
             background = background.blend(Color.parse(variables["primary"]), lit if self.has_focus else lit / 2)
