@@ -126,6 +126,13 @@ def test_the_value_at_a_step_is_a_column_in_three_keys(database: Path) -> None:
             [run] = reader.runs("name='adam lr=1 s1'")
             value = float(reader.series(run.key, "val/loss", last_step=100)[1][-1])
         assert f"{value:.4f}" in now
+        await press(pilot, "M")
+        await type_in(pilot, "train/loss")
+        await press(pilot, "enter", "at")
+        await type_in(pilot, "0")
+        assert re.search(r"optimizer .* at 0 ", await press(pilot, "enter"))
+        assert pilot.app.session.query.values_at == (("val/loss", 100), ("train/loss", 0))  # type: ignore[attr-defined]
+        assert " at 0 " not in await press(pilot, "at", "enter")
 
     use(database, look)
 

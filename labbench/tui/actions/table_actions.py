@@ -85,7 +85,7 @@ class TableActions:
         metric = self._session.shown_metric
         if metric is None:
             return
-        hint = "a step; where a run has no value there, its last one before; 0 removes the column"
+        hint = "a step; where a run has no value there, its last one before; empty removes the column"
         self._screen.app.push_screen(
             Prompt(f"column: {metric} at step", hint=hint, check=_parse_step), self._add_column
         )
@@ -96,7 +96,8 @@ class TableActions:
             return
         others = tuple(pair for pair in self._session.query.values_at if pair[0] != metric)
         step = _parse_step(words)
-        self._session.query = replace(self._session.query, values_at=(*others, (metric, step)) if step else others)
+        pairs = others if step is None else (*others, (metric, step))
+        self._session.query = replace(self._session.query, values_at=pairs)
         self._read()
 
     def action_widen(self, share: float) -> None:
@@ -115,8 +116,10 @@ def _parse_row(words: str, rows: int) -> int:
     return int(words)
 
 
-def _parse_step(words: str) -> int:
-    """Return a step. Raises ValueError, with a message for the user."""
+def _parse_step(words: str) -> int | None:
+    """Return a step, None if empty. Raises ValueError, with a message for the user."""
+    if not words.strip():
+        return None
     if not words.strip().isdecimal() or len(words.strip()) > 18:
         raise ValueError("write a step, a whole number from 0 on")
     return int(words)
