@@ -74,6 +74,26 @@ def test_the_first_steps_are_shown_by_a_window_typed_as_numbers(database: Path) 
     use(database, look)
 
 
+@pytest.mark.parametrize(
+    ("words", "axis", "window"),
+    [
+        ("100 steps", "step", (0.0, 100.0)),
+        ("50.. steps", "step", (50.0, 199.0)),
+        ("2..5 epochs", "epoch", (2.0, 5.0)),
+        ("60..90", "epoch", (60.0, 90.0)),
+    ],
+)
+def test_a_window_may_name_its_axis(database: Path, words: str, axis: str, window: tuple[float, float]) -> None:
+    async def look(pilot: Pilot[None]) -> None:
+        await press(pilot, "left_curly_bracket")
+        await type_in(pilot, words)
+        assert f"by {axis} · zoomed" in await press(pilot, "enter")
+        shown = pilot.app.session.chart["window"]  # type: ignore[attr-defined]
+        assert shown == pytest.approx(window, abs=1)
+
+    use(database, look)
+
+
 def test_a_live_run_is_stopped_by_its_key_and_a_yes(tmp_path: Path) -> None:
     database = tmp_path / "live.db"
     with Writer(database) as writer:

@@ -17,9 +17,18 @@ from labbench.charts.smoothing_spec import parse_smoothing
 from labbench.charts.view import (
     X_AXES,
     ResolvedDisplay,
+    XAxis,
 )
 from labbench.tui.charts.keys import PANEL_BINDINGS
-from labbench.tui.charts.settings import FOUR_CHARTS, ONE_CHART, PAGE_LAYOUTS, SMOOTHING_PRESETS, SPREADS, parse_window
+from labbench.tui.charts.settings import (
+    FOUR_CHARTS,
+    ONE_CHART,
+    PAGE_LAYOUTS,
+    SMOOTHING_PRESETS,
+    SPREADS,
+    parse_window,
+    recorded_x_range,
+)
 from labbench.tui.charts.widget import Chart
 from labbench.tui.charts.zoom_panel import ZoomPanel
 from labbench.tui.widgets.prompt import Prompt
@@ -109,8 +118,11 @@ class ChartPanel(ZoomPanel, can_focus=True):
         axes = [axis for axis in X_AXES if axis != "epoch" or axis in self.page.goals]
         if self.settings.x_axis is not None:
             index = axes.index(self.settings.x_axis) if self.settings.x_axis in axes else -1  # no run logged epochs
-            self.page.crosshair = self.keyboard_crosshair = self.box_start = None
-            self.page.set_x_axis(axes[(index + 1) % len(axes)])
+            self._set_axis(axes[(index + 1) % len(axes)])
+
+    def _set_axis(self, axis: XAxis) -> None:
+        self.page.crosshair = self.keyboard_crosshair = self.box_start = None
+        self.page.set_x_axis(axis)
 
     def action_display(self) -> None:
         order: tuple[ResolvedDisplay, ...] = ("runs", "groups", "density")
@@ -125,15 +137,17 @@ class ChartPanel(ZoomPanel, can_focus=True):
         self.page.draw()
 
     def action_window(self) -> None:
-        hint = "0..100, ..100 or 100.. on the x axis; 100 is the first 100; empty shows all"
+        hint = "0..100, ..100 or 100..; 100 is the first 100; 100 steps, 9 epochs; empty: all"
         prompt = Prompt("window", hint=hint, check=parse_window)
         self.app.push_screen(prompt, self._show_window)
 
     def _show_window(self, words: str | None) -> None:
-        whole = self.page.full_x_range()
-        if words is None or whole is None:
+        if words is None:
             return
-        left, right = parse_window(words)
+        left, right, axis = parse_window(words)
+        if axis is not None and axis != self.settings.x_axis:
+            self._set_axis(axis)
+        whole = self.page.full_x_range() or recorded_x_range(self.page.runs, axis or "step")
         if left is None and right is None:
             self.action_fit()
         else:

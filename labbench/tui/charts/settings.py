@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ from labbench.charts.smoothing_spec import is_smoothing
 from labbench.charts.ticks import MAX_AXIS_VALUE, clamp
 from labbench.charts.view import DISPLAYS, X_AXES, ChartView, Display, Range, XAxis
 from labbench.metrics import Goal
+from labbench.records import RunRecord
 
 SMOOTHING_PRESETS = ("", "ema 0.6", "ema 0.9", "ema 0.97")
 """Smoothings that the key cycles through; others can be typed."""
@@ -134,21 +135,37 @@ def is_pattern(words: str) -> bool:
     return True
 
 
-def parse_window(words: str) -> tuple[float | None, float | None]:
+_AXES_BY_WORD: Mapping[str, XAxis] = {"step": "step", "steps": "step", "epoch": "epoch", "epochs": "epoch"}
+
+
+def parse_window(words: str) -> tuple[float | None, float | None, XAxis | None]:
     """Return the ends of a window such as `0..100`, `..100`, `100..` or `100`, which is the first 100; None: open.
+
+    `100 steps` and `5..10 epochs` also name the x axis; None: the present one.
 
     Raises ValueError, with a message for the user, for anything else.
     """
-    left, dots, right = words.strip().partition("..")
+    numbers, axis = words.strip(), None
+    for word, named_axis in _AXES_BY_WORD.items():
+        if numbers.endswith(f" {word}"):
+            numbers, axis = numbers.removesuffix(word), named_axis
+    left, dots, right = numbers.strip().partition("..")
     if not dots:
         left, right = "", left
     try:
         ends = float(left) if left.strip() else None, float(right) if right.strip() else None
     except ValueError:
-        raise ValueError("write two numbers such as 0..100, ..100 or 100..") from None
+        raise ValueError("write two numbers such as 0..100, ..100 or 100.., or 100 steps") from None
     if ends[0] is not None and ends[1] is not None and not ends[0] < ends[1]:
         raise ValueError("the second number must be larger than the first")
-    return ends
+    return *ends, axis
+
+
+def recorded_x_range(runs: Sequence[RunRecord], axis: XAxis) -> Range:
+    """Return the range of steps or epochs of the runs, for curves that have not been read yet."""
+    epochs = [run.summary["epoch"].last for run in runs if "epoch" in run.summary]
+    steps = [float(summary.last_step) for run in runs for summary in run.summary.values()]
+    return 0.0, max(epochs if axis == "epoch" else steps, default=1.0)
 
 
 def begins_at_zero(left: float, right: float, state: ChartState) -> bool:

@@ -61,7 +61,13 @@ class DataScreen(Screen[None], Generic[Result]):
     VERTICAL_BREAKPOINTS = [(0, "-short"), (30, "-tall")]  # noqa: RUF012
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("1", "app.go('runs')", "runs", show=False, tooltip="Runs: table and charts"),
-        Binding("2", "app.go('compare')", "compare", show=False, tooltip="Compare: differences between marked or charted runs"),
+        Binding(
+            "2",
+            "app.go('compare')",
+            "compare",
+            show=False,
+            tooltip="Compare: differences between marked or charted runs",
+        ),
         Binding("3", "app.go('grid')", "grid", show=False, tooltip="Grid: progress, failures, heat map"),
         Binding("4", "app.go('why')", "why", show=False, tooltip="Why: the best configuration and its explanation"),
         Binding("escape", "back", "back", show=False, tooltip="Go back one step"),
