@@ -15,7 +15,7 @@ _SCREEN_KEYS = (
     ("plus", "zoom(0.5)", "zoom", "Zoom in around the crosshair", True),
     ("minus", "zoom(2)", "zoom out", "Zoom out", False),
     ("equals_sign", "fit", "fit", "Reset the zoom: show everything", False),
-    ("left_curly_bracket", "window", "window", "Window by numbers: 0..100", False),
+    ("left_curly_bracket", "window", "window", "Window by numbers: 0..100, 100 steps", False),
     ("left_square_bracket", "border('left')", "from here", "Start the window at the crosshair", False),
     ("right_square_bracket", "border('right')", "to here", "End the window at the crosshair", False),
     ("h", "cross(-1)", "crosshair", "Crosshair left: shows the value of every run", True),

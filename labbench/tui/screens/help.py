@@ -130,7 +130,8 @@ def _glyph_lines() -> list[Content]:
     parts = [(f"{style.glyph} {status}   ", f"${style.colour}") for status, style in STATUS_GLYPHS.items()]
     return [
         Content.assemble(*parts[:4]),
-        Content.assemble(*parts[4:], ("★ best run   ", "$accent"), "● ◆ ■ … marked runs, as on the chart"),
+        Content.assemble(*parts[4:]),
+        Content.assemble("[●] marked   ● drawn without a mark   ", ("★ best value   » baseline", "$accent")),
     ]
 
 
