@@ -161,9 +161,8 @@ class Chart(Widget):
     def _draw(self) -> list[Strip]:
         width, height = self.size
         if self.view is None:
-            hint = Strip(
-                [Segment("curves of the marked runs".center(width)[:width], self._style(palette.LABEL))], width
-            )
+            words = "curves of the marked or the best runs"
+            hint = Strip([Segment(words.center(width)[:width], self._style(palette.LABEL))], width)
             return [hint if y == height // 2 else Strip.blank(width, self.rich_style) for y in range(height)]
         from labbench.charts.render import ChartRenderer  # imports numpy, which the lines have loaded by now
 

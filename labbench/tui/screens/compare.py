@@ -34,7 +34,7 @@ from labbench.tui.widgets.text_grid import TextGrid
 _MAX_COMPARED_RUNS = 100
 """Maximum number of runs side by side."""
 _EMPTY = """
-no marked runs to compare
+no runs to compare
 
 mark two or more runs on screen 1 (␣), then come back
 """
