@@ -61,6 +61,12 @@ def exported_rows(
     return lines
 
 
+def exported_setting(run: RunRecord, key: str) -> Any:
+    """Return a setting of a run for a file: a number or text; None if it is not set."""
+    setting = run.config.get(key)
+    return text.format_setting(setting) if isinstance(setting, list | dict | bool) else setting
+
+
 def run_columns(context: ColumnContext) -> list[RunColumn]:
     """Return all columns: name, the metric on the chart, differing settings, best values of other metrics, times.
 
@@ -212,8 +218,7 @@ def _setting_column(key: str, *, optional: bool = False) -> RunColumn:
         return text.format_setting(group.settings[key]) if group.settings.get(key) is not None else ""
 
     def value(run: RunRecord) -> Any:
-        setting = run.config.get(key)
-        return text.format_setting(setting) if isinstance(setting, list | dict | bool) else setting
+        return exported_setting(run, key)
 
     return RunColumn(f"config:{key}", text.clean(key), key, cell, group_cell, value, words=True, optional=optional)
 

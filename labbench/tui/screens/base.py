@@ -25,7 +25,7 @@ from labbench.tui import edits, queries
 from labbench.tui.clipboard import TableRows
 from labbench.tui.edits import Edit
 from labbench.tui.queries import DatabaseProgress, Query
-from labbench.tui.screens.export_view import ExportFormat, FileExport, screen_formats
+from labbench.tui.screens.export_view import ExportFormat, FileExport, csv_format, screen_formats
 from labbench.tui.screens.help import HelpScreen
 from labbench.tui.session import MarkChange, Session
 from labbench.tui.widgets.key_bar import KeyBar
@@ -145,6 +145,8 @@ class DataScreen(Screen[None], Generic[Result]):
     screen_name: ClassVar[str] = ""
     primary_actions: ClassVar[tuple[str, ...]] = ()
     """Actions whose keys come first in the key bar."""
+    view_label: ClassVar[str] = "the table as CSV with exact values"
+    """Name of the rows of `view` among the formats of an export."""
 
     def compose_body(self) -> ComposeResult:
         """Yield the widgets between the top bar and the key bar."""
@@ -280,7 +282,8 @@ class DataScreen(Screen[None], Generic[Result]):
 
     def export_formats(self) -> list[ExportFormat]:
         """Return the formats in which the screen can be saved, the likeliest first."""
-        return screen_formats(self, self.screen_name, self.read_rows, self.view)
+        rows = csv_format(self.view_label, self.screen_name, self.read_rows, self.view)
+        return screen_formats(self, self.screen_name, rows)
 
     def action_export(self) -> None:
         FileExport(self, self.session.path.stem, self.show_error).begin(self.export_formats())

@@ -24,7 +24,7 @@ from labbench.tui.charts.panel import ChartPanel
 from labbench.tui.clipboard import TableRows
 from labbench.tui.queries import Query
 from labbench.tui.screens.charting import ChartScreen
-from labbench.tui.screens.compare_table import column_titles, comparison_rows
+from labbench.tui.screens.compare_table import column_titles, comparison_rows, exported_comparison
 from labbench.tui.screens.run import RunScreen
 from labbench.tui.seed_noise import SeedNoise, read_seed_noise
 from labbench.tui.session import Session
@@ -152,8 +152,8 @@ class CompareScreen(ChartScreen[ComparedRuns]):
         return [run.key] if run is not None else []
 
     def view(self) -> Callable[[], TableRows]:
-        rows = self._sheet.texts()
-        return lambda: rows
+        runs, goals = self._compared.runs, self._compared.metrics
+        return lambda: exported_comparison(runs, goals, everything=self._shows_all_settings or len(runs) == 1)
 
     def action_everything(self) -> None:
         self._shows_all_settings = not self._shows_all_settings

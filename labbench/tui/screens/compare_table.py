@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from labbench import text
 from labbench.charts.glyphs import SERIES_GLYPHS, STATUS_GLYPHS
 from labbench.metrics import Goal, ranking_metrics
 from labbench.records import RunRecord
 from labbench.tui.charts.labels import run_labels
+from labbench.tui.columns.run_columns import exported_setting
 from labbench.tui.seed_noise import SeedNoise
 from labbench.tui.widgets.text_grid import GridCell, GridRow
 
@@ -34,21 +36,43 @@ def comparison_rows(
         everything: True to include settings that are the same for all runs.
     """
     rows = [GridRow(GridCell("status", "secondary"), [_status(run) for run in runs])]
-    keys = list(dict.fromkeys(key for run in runs for key in run.config))
-    settings = [_setting_row(runs, key) for key in keys]
-    rows += [row for row in settings if everything or any(cell.text != "=" for cell in row.cells[1:])]
+    rows += [_setting_row(runs, key) for key in _compared_keys(runs, everything=everything)]
     if len(runs) > 1 and len(rows) == 1:
         rows.append(GridRow(GridCell("no setting differs", "secondary"), [GridCell() for _ in runs]))
     rows.append(GridRow(GridCell("best", "primary", bold=True)))
-    rows += [
-        _metric_row(runs, name, goals[name], noise)
-        for name in ranking_metrics(goals)
-        if any(name in run.summary for run in runs)
-    ]
+    rows += [_metric_row(runs, name, goals[name], noise) for name in _compared_metrics(runs, goals)]
     rows.append(GridRow(GridCell("time", "primary", bold=True)))
     rows.append(_duration_row("compute time", [_last(run, COMPUTE_SECONDS_METRIC) for run in runs]))
     rows.append(_duration_row("wall time", [run.seconds for run in runs]))
     return rows
+
+
+def exported_comparison(runs: Sequence[RunRecord], goals: Mapping[str, Goal], *, everything: bool) -> list[list[Any]]:
+    """Return the comparison with exact values, titles first: a column per run, times in seconds."""
+    keys, metrics = _compared_keys(runs, everything=everything), _compared_metrics(runs, goals)
+    return [
+        ["", *(run.name for run in runs)],
+        ["key", *(run.key for run in runs)],
+        ["status", *(run.status for run in runs)],
+        *([key, *(exported_setting(run, key) for run in runs)] for key in keys),
+        *([f"best {name}", *(run.best(name, goals[name]) for run in runs)] for name in metrics),
+        ["compute seconds", *(_last(run, COMPUTE_SECONDS_METRIC) for run in runs)],
+        ["wall seconds", *(run.seconds for run in runs)],
+    ]
+
+
+def _compared_keys(runs: Sequence[RunRecord], *, everything: bool) -> list[str]:
+    """Return the config keys of the runs whose settings differ, or all."""
+    keys = dict.fromkeys(key for run in runs for key in run.config)
+    return [key for key in keys if everything or len({_format_setting(run, key) for run in runs}) > 1]
+
+
+def _compared_metrics(runs: Sequence[RunRecord], goals: Mapping[str, Goal]) -> list[str]:
+    return [name for name in ranking_metrics(goals) if any(name in run.summary for run in runs)]
+
+
+def _format_setting(run: RunRecord, key: str) -> str:
+    return text.format_setting(run.config[key]) if key in run.config else "not set"
 
 
 def _duration_row(label: str, seconds: Sequence[float | None]) -> GridRow:
@@ -61,7 +85,7 @@ def _status(run: RunRecord) -> GridCell:
 
 
 def _setting_row(runs: Sequence[RunRecord], key: str) -> GridRow:
-    values = [text.format_setting(run.config[key]) if key in run.config else "not set" for run in runs]
+    values = [_format_setting(run, key) for run in runs]
     cells = [GridCell(values[0])]
     cells += [GridCell("=", "secondary") if value == values[0] else GridCell(value, bold=True) for value in values[1:]]
     return GridRow(GridCell(text.clean(key), "secondary"), cells)

@@ -85,16 +85,14 @@ def picture_of(widget: Widget) -> str:
     return console.export_svg(title="labbench")
 
 
-def screen_formats(
-    screen: Screen[Any], name: str, read_rows: RowReader, prepare: Callable[[], Callable[[], TableRows]]
-) -> list[ExportFormat]:
+def screen_formats(screen: Screen[Any], name: str, rows: ExportFormat) -> list[ExportFormat]:
     """Return the formats of every screen: its rows, its text and its picture; file names end with `name`."""
 
     def picture() -> str:
         return screen.app.export_screenshot(title="labbench", simplify=True)
 
     return [
-        csv_format("the table as CSV with exact values", name, read_rows, prepare),
+        rows,
         ExportFormat("the screen as text", name, "txt", lambda use: use(text_of(screen))),
         ExportFormat("the screen as an SVG picture", name, "svg", lambda use: use(picture())),
     ]

@@ -229,8 +229,8 @@ class GridScreen(EditScreen[GridState]):
         return self._runs_of_cell()
 
     def view(self) -> Callable[[], TableRows]:
-        rows = (self._list if self._list.has_focus else self._map).texts()
-        return lambda: rows
+        heat, failures = self._state.heat, self._list.texts()
+        return lambda: failures if heat is None or self._list.has_focus else heat.exported_rows()
 
     def _cell_title(self) -> str:
         row, heat = self._map.current, self._state.heat

@@ -60,11 +60,7 @@ class MetricHeatMap:
     def titles_and_rows(self) -> tuple[list[GridCell], list[GridRow]]:
         """Return column titles and rows for a `TextGrid`."""
         names = [text.clean(key) for key in self.keys]
-        column_name = f"{names[1]} " if len(names) > 1 else ""
-        titles = [
-            GridCell(names[0]),
-            *(GridCell(f"{column_name}{_format_setting(column)}" or "mean") for column in self._columns),
-        ]
+        titles = [GridCell(title) for title in (names[0], *self._column_titles())]
         rows = []
         for multiple in self._multiples:
             if multiple:
@@ -75,6 +71,21 @@ class MetricHeatMap:
                 cells = [self._cell((row, column, multiple)) for column in self._columns]
                 rows.append(GridRow(GridCell(_format_setting(row)), cells, key=json.dumps([row, multiple])))
         return titles, rows
+
+    def _column_titles(self) -> list[str]:
+        name = f"{text.clean(self.keys[1])} " if len(self.keys) > 1 else ""
+        return [f"{name}{_format_setting(column)}" or "mean" for column in self._columns]
+
+    def exported_rows(self) -> list[list[Any]]:
+        """Return the means with exact values, titles first; a cell without a mean is empty."""
+        multiple_name = self.keys[2:]
+        rows: list[list[Any]] = [[*multiple_name, self.keys[0], *self._column_titles()]]
+        for multiple in self._multiples:
+            for row in self._rows:
+                if any((row, column, multiple) in self._cells for column in self._columns):
+                    labels = [_format_setting(value) for value in ([multiple, row] if multiple_name else [row])]
+                    rows.append([*labels, *(self._means.get((row, column, multiple)) for column in self._columns)])
+        return rows
 
     def _cell(self, cell: CellKey) -> GridCell:
         """Return the cell's mean, a star if best, and the numbers of diverged and of pruned runs."""

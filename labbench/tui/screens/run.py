@@ -29,6 +29,7 @@ class RunScreen(ChartScreen["RunDetail | None"]):
     """Config, metrics, origin, output and pictures of one run."""
 
     screen_name = "run"
+    view_label = "the facts as lines of CSV"
     primary_actions = ("back", "pictures", "search")
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "back", "back", key_display="esc", tooltip="Back to the runs"),

@@ -47,6 +47,7 @@ class WhyScreen(DataScreen[WhyState]):
     """Explanation of the best configuration."""
 
     screen_name = "why"
+    view_label = "all lines, also those out of sight, as CSV"
     primary_actions = ("metric(1)", "copy", "scroll(1)")
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("m", "metric(1)", "metric", tooltip="Explain the next metric"),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 from textual.pilot import Pilot
 
 from helpers.golden import press, type_in, use, wait_for_words
+from labbench.store.reader import Reader
 
 
 @pytest.fixture(autouse=True)
@@ -50,6 +52,38 @@ def test_the_view_is_exported_as_csv_text_and_picture(database: Path) -> None:
     assert len(rows[1][3]) > 10
     assert "val/accuracy" in (database.parent / "runs-runs.txt").read_text()
     assert (database.parent / "runs-runs.svg").read_text().startswith("<svg")
+
+
+def test_the_comparison_is_exported_with_exact_values(database: Path) -> None:
+    use(database, lambda pilot: save_view(pilot, "space", "j", "space", "2"))
+    with (database.parent / "runs-compare.csv").open(newline="") as file:
+        rows = {name: values for name, *values in csv.reader(file)}
+    with Reader(database) as reader:
+        first, second = (reader.find(key) for key in rows["key"])
+    assert [float(value) for value in rows["lr"]] == [first.config["lr"], second.config["lr"]]
+    assert [float(value) for value in rows["best val/loss"]] == [
+        first.summary["val/loss"].min,
+        second.summary["val/loss"].min,
+    ]
+    assert "batch_size" not in rows
+
+
+def test_the_heat_map_is_exported_with_exact_means(database: Path) -> None:
+    use(database, lambda pilot: save_view(pilot, "3"))
+    with (database.parent / "runs-grid.csv").open(newline="") as file:
+        titles, *rows = csv.reader(file)
+    with Reader(database) as reader:
+        runs = reader.runs("optimizer=sgd lr=0.01")
+    assert titles == ["optimizer", "lr 0.001", "lr 0.01", "lr 1"]
+    assert rows[1][0] == "sgd"
+    assert float(rows[1][2]) == pytest.approx(fmean(run.summary["val/loss"].min for run in runs), rel=1e-12)
+    assert rows[1][3] == ""
+
+
+async def save_view(pilot: Pilot[None], *keys: str) -> None:
+    await press(pilot, *keys)
+    await save_as(pilot, "table as csv")
+    assert "saved:" in await wait_for_words(pilot, "saved:")
 
 
 def test_the_view_is_copied_to_the_clipboard_as_csv(database: Path) -> None:
