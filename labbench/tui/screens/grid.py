@@ -170,24 +170,13 @@ class GridScreen(EditScreen[GridState]):
         line.update(Content.styled("   ".join(facts), "$secondary"))
 
     def _show_failures(self) -> None:
-        runs = [*self._state.failed, *self._state.live]
-        has_experiments = len({run.experiment for run in runs}) > 1
-        rows = []
-        for run in runs:
-            style = STATUS_GLYPHS[run.status]
-            cells = [
-                *([GridCell(text.clean(run.experiment), "secondary")] if has_experiments else []),
-                GridCell(failure_summary(run), style.colour),
-                GridCell(text.format_duration(run.seconds), "secondary"),
-            ]
-            rows.append(GridRow(GridCell(f"{style.glyph} {text.clean(run.name)}", style.colour), cells, run.key))
+        titles, rows = _failure_rows([*self._state.failed, *self._state.live])
         statuses = Counter(run.status for run in self._state.failed)
         ended = ", ".join(f"{count} {status}" for status, count in statuses.items()) or "0 failed"
         counts = Content.assemble((ended, "bold"), (f"  {len(self._state.live)} running", "$secondary"))
         set_titles(self._list, title=counts)
-        head = ["run", *(["experiment"] if has_experiments else []), "reason", "wall time"]
         self.set_class(not rows, "-calm")
-        self._list.show([GridCell(title) for title in head] if rows else [], rows)
+        self._list.show(titles if rows else [], rows)
         self._show_traceback()
 
     @on(TextGrid.Moved)
@@ -296,6 +285,22 @@ class GridScreen(EditScreen[GridState]):
 
     def step_back(self) -> None:
         self.app.switch_mode("runs")
+
+
+def _failure_rows(runs: Sequence[RunRecord]) -> tuple[list[GridCell], list[GridRow]]:
+    """Return titles and rows of failed and running runs; runs of several experiments name theirs."""
+    has_experiments = len({run.experiment for run in runs}) > 1
+    titles = ["run", *(["experiment"] if has_experiments else []), "reason", "wall time"]
+    rows = []
+    for run in runs:
+        style = STATUS_GLYPHS[run.status]
+        cells = [
+            *([GridCell(text.clean(run.experiment), "secondary")] if has_experiments else []),
+            GridCell(failure_summary(run), style.colour),
+            GridCell(text.format_duration(run.seconds), "secondary"),
+        ]
+        rows.append(GridRow(GridCell(f"{style.glyph} {text.clean(run.name)}", style.colour), cells, run.key))
+    return list(map(GridCell, titles)), rows
 
 
 def _empty_message(path: Path) -> str:
