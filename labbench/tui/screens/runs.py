@@ -54,14 +54,7 @@ class RunsScreen(RunTableScreen):
         *TABLE_BINDINGS,
         Binding("p", "pin", "baseline", tooltip="Set as the baseline: show differences from this run"),
         Binding("enter", "open", "open", key_display="⏎", tooltip="Open the run: everything recorded about it"),
-        Binding(
-            "percent_sign",
-            "constants",
-            "constants",
-            show=False,
-            key_display="%",
-            tooltip="List the constant settings, which all runs share",
-        ),
+        Binding("percent_sign", "constants", show=False, key_display="%", tooltip="List the constant settings"),
         Binding("c", "app.go('compare')", "compare", tooltip="Compare the marked runs, or those on the charts"),
         Binding("v", "chart_alone", "chart", tooltip="Chart in full screen, or beside the table again"),
     ]
