@@ -122,7 +122,9 @@ class CompareScreen(ChartScreen[ComparedRuns]):
         """Return the number of compared runs, and why it is these."""
         session, n_runs = self.session, len(self._compared.runs)
         if session.compared:
-            return f"compare {text.format_count(n_runs, 'run')} of {session.compared_title}"
+            n_in_cell = sum(run.key in session.compared for run in self._compared.runs)
+            total = f"{n_in_cell} of " if n_in_cell < len(session.compared) else ""
+            return f"compare {total}{text.format_count(len(session.compared), 'run')} of {session.compared_title}"
         if len(session.marks) > n_runs:
             return f"compare {n_runs} of {len(session.marks)} marked runs"
         count = f"compare {text.format_count(n_runs, 'run')}"
