@@ -77,6 +77,8 @@ class Session:
     """Saved state of the charts, as plain JSON."""
     heat_keys: tuple[str, ...] = ()
     """Config keys of the heat map: rows, columns and optionally small multiples."""
+    experiment: str | None = None
+    """Experiment on the screens `grid` and `why`; None for the newest."""
     edits: list[Edit | MarkChange] = field(default_factory=list)
     """Undo stack, newest last; not every edit can be undone."""
     table_share: float | None = None
@@ -96,7 +98,7 @@ class Session:
 
     def query_key(self) -> object:
         """Return a value that changes whenever a resumed screen must reread."""
-        return self.query, tuple(self.marks), self.compared, self.baseline, self.heat_keys
+        return self.query, tuple(self.marks), self.compared, self.baseline, self.heat_keys, self.experiment
 
     def as_json(self) -> dict[str, Any]:
         """Return the state to save, as plain JSON."""

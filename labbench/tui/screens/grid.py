@@ -39,7 +39,7 @@ from labbench.tui.screens.heatmap import MetricHeatMap
 from labbench.tui.screens.run import RunScreen
 from labbench.tui.session import Session
 from labbench.tui.widgets.partial_drawing import StaticText, set_titles
-from labbench.tui.widgets.picker import Picker
+from labbench.tui.widgets.picker import Picker, experiment_picker
 from labbench.tui.widgets.text_grid import GridCell, GridRow, TextGrid
 from labbench.tui.widgets.top_bar import describe_sort
 
@@ -80,7 +80,6 @@ class GridScreen(EditScreen[GridState]):
         super().__init__(session)
         self._state = GridState()
         self._metric: str | None = None
-        self._experiment: str | None = None
         self._importance_key: object = None
         self._rate: float | None = None
 
@@ -99,7 +98,7 @@ class GridScreen(EditScreen[GridState]):
         self._map.focus()
 
     def prepare_read(self) -> Callable[[], GridState]:
-        session, metric, experiment = self.session, self._metric, self._experiment
+        session, metric, experiment = self.session, self._metric, self.session.experiment
 
         def read() -> GridState:
             if not session.path.exists():
@@ -257,13 +256,12 @@ class GridScreen(EditScreen[GridState]):
         self.read()
 
     def action_experiment(self) -> None:
-        choices = [(name, text.clean(name)) for name in reversed(self._state.experiments)]
-        picker = Picker("heat map of the experiment", choices, chosen=self._state.experiment)
+        picker = experiment_picker("heat map of the experiment", self._state.experiments, self._state.experiment)
         self.app.push_screen(picker, self._set_experiment)
 
     def _set_experiment(self, experiment: str | None) -> None:
         if experiment is not None:
-            self._experiment = experiment
+            self.session.experiment = experiment
             self.read()
 
     def action_metric(self, direction: int) -> None:

@@ -19,9 +19,10 @@ from labbench.metrics import Goal, default_metric, ranking_metrics
 from labbench.store.reader import Reader
 from labbench.tui.clipboard import TableRows
 from labbench.tui.screens.base import DataScreen, stop_if_cancelled
+from labbench.tui.screens.grid_queries import of_experiment
 from labbench.tui.session import Session
 from labbench.tui.widgets.partial_drawing import StaticText, set_titles
-from labbench.tui.widgets.picker import Picker
+from labbench.tui.widgets.picker import Picker, experiment_picker
 
 if TYPE_CHECKING:  # numpy is not imported before the first paint
     from labbench.analysis import Answer
@@ -39,8 +40,15 @@ class WhyState:
 
     metrics: Mapping[str, Goal] = field(default_factory=dict)
     answer: Answer | None = None
+    experiments: Sequence[str] = ()
+    """Experiments of the matching runs, the newest last."""
     cache_key: object = None
     """Changes whenever the answer may change."""
+
+    @property
+    def explained_experiments(self) -> Sequence[str]:
+        """Experiments of the runs that the answer is about, the newest first."""
+        return self.answer.scope.experiments if self.answer and self.answer.scope else ()
 
 
 class WhyScreen(DataScreen[WhyState]):
@@ -48,8 +56,9 @@ class WhyScreen(DataScreen[WhyState]):
 
     screen_name = "why"
     view_label = "all lines, also those out of sight, as CSV"
-    primary_actions = ("metric(1)", "copy", "scroll(1)")
+    primary_actions = ("experiment", "metric(1)", "copy", "scroll(1)")
     BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("E", "experiment", "experiment", tooltip="Explain another experiment"),
         Binding("m", "metric(1)", "metric", tooltip="Explain the next metric"),
         Binding("M", "choose_metric", "find metric", show=False, tooltip="Choose a metric by typing"),
         Binding("Y", "copy", "copy", tooltip="Copy the answer to the clipboard"),
@@ -71,24 +80,21 @@ class WhyScreen(DataScreen[WhyState]):
         self._box.focus()
 
     def prepare_read(self) -> Callable[[], WhyState]:
-        path, query, cached, metric = self.session.path, self.session.query, self._why_state, self._metric
+        session, cached, metric = self.session, self._why_state, self._metric or self.session.query.metric
+        path, expression, experiment = session.path, session.query.expression, session.experiment
 
         def read() -> WhyState:
             if not path.exists():
                 return WhyState()
+            check = stop_if_cancelled(get_current_worker())
             with Reader(path) as reader:
-                return _read_answer(
-                    reader, query.expression, metric or query.metric, cached, stop_if_cancelled(get_current_worker())
-                )
+                return _read_answer(reader, expression, experiment, metric, cached, check)
 
         return read
 
     def show(self, answer: WhyState) -> None:
         self._why_state = answer
-        metric = text.clean(answer.answer.metric) if answer.answer else ""
-        expression = self.session.query.expression.strip()
-        filter_words = f"   {text.clean(expression)}" if expression else ""
-        set_titles(self._box, title=Content.assemble((f"why {metric}", "bold"), (filter_words, "$secondary")))
+        set_titles(self._box, title=_title(answer, self.session.query.expression))
         self.query_one("#why-text", StaticText).update(self._content())
 
     def on_resize(self) -> None:
@@ -124,6 +130,17 @@ class WhyScreen(DataScreen[WhyState]):
             self.session.query = replace(self.session.query, metric=metric)
             self.read()
 
+    def action_experiment(self) -> None:
+        chosen = self._why_state.explained_experiments[:1]
+        title = "explain the experiment"
+        picker = experiment_picker(title, self._why_state.experiments, chosen[0] if chosen else None)
+        self.app.push_screen(picker, self._set_experiment)
+
+    def _set_experiment(self, experiment: str | None) -> None:
+        if experiment is not None:
+            self.session.experiment = experiment
+            self.read()
+
     def action_copy(self) -> None:
         self.app.copy_to_clipboard(self._content().plain)
         self.notify("copied: the answer", markup=False, timeout=2)
@@ -139,27 +156,50 @@ class WhyScreen(DataScreen[WhyState]):
         self.app.switch_mode("runs")
 
 
+def _title(state: WhyState, expression: str) -> Content:
+    """Return metric, experiment (of several) and filter of the answer."""
+    metric = text.clean(state.answer.metric) if state.answer else ""
+    parts = [(f"why {metric}", "bold")]
+    explained, count = state.explained_experiments, len(state.experiments)
+    if len(explained) == 1 and count > 1:
+        number = state.experiments.index(explained[0]) + 1 if explained[0] in state.experiments else count
+        parts.append((f"  {text.clean(explained[0])}", "$primary"))
+        parts.append((f" ({number} of {count} experiments, E changes)", "$secondary"))
+    if expression.strip():
+        parts.append((f"  filter {text.clean(expression.strip())}", "$secondary"))
+    return Content.assemble(*parts)
+
+
 def _read_answer(
-    reader: Reader, expression: str, metric: str | None, cached: WhyState, check: Callable[[], None]
+    reader: Reader,
+    expression: str,
+    experiment: str | None,
+    metric: str | None,
+    cached: WhyState,
+    check: Callable[[], None],
 ) -> WhyState:
     """Return the answer for the matching runs: the cached one unless a run was added or has ended."""
-    condition = parser.present_code(parser.parse(expression))
+    matching = parser.parse(expression)
+    experiments = reader.experiments(parser.present_code(matching))
+    if experiment in experiments:
+        matching = of_experiment(matching, experiment)
+    condition = parser.present_code(matching)
     metrics = reader.metrics(condition)
     names = ranking_metrics(metrics)
     chosen = metric if metric in names else default_metric(metrics, reader.declared_goals()) if names else None
     if chosen is None:
-        return WhyState(metrics)
+        return WhyState(metrics, experiments=experiments)
     counts = tuple(reader.status_counts(condition).items())
-    cache_key = (expression, chosen, metrics[chosen], counts)
+    cache_key = (matching, chosen, metrics[chosen], counts)
     if cache_key == cached.cache_key:
         return cached
     from labbench.analysis import explain  # imports numpy and the analysis, half a second
     from labbench.reports.selected_runs import read_selection
 
-    selection = read_selection(reader, parser.parse(expression), chosen)
+    selection = read_selection(reader, matching, chosen)
     has_ended = any(run.status not in ("queued", "running") for run in selection.runs)
     answer = explain(selection, chosen, metrics[chosen], check=check) if has_ended else None
-    return WhyState(metrics, answer, cache_key)
+    return WhyState(metrics, answer, experiments, cache_key)
 
 
 def _style_evidence(sentence: str) -> Content:

@@ -106,6 +106,11 @@ class Picker(ListDialog[str]):
         super().__init__(title, [Choice(value, label) for value, label in choices], chosen=chosen)
 
 
+def experiment_picker(title: str, experiments: Sequence[str], chosen: str | None) -> Picker:
+    """Return a list dialog of experiments, the newest first; `experiments` has the oldest first."""
+    return Picker(title, [(name, text.clean(name)) for name in reversed(experiments)], chosen=chosen)
+
+
 class KeysPicker(Picker):
     """List dialog of config keys, of which several can be typed: `lr,dropout`."""
 
