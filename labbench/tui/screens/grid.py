@@ -169,7 +169,8 @@ class GridScreen(EditScreen[GridState]):
         line.update(Content.styled("   ".join(facts), "$secondary"))
 
     def _show_failures(self) -> None:
-        titles, rows = _failure_rows([*self._state.failed, *self._state.live])
+        runs, has_experiments = [*self._state.failed, *self._state.live], len(self._state.experiments) > 1
+        titles, rows = _failure_rows(runs, has_experiments=has_experiments)
         statuses = Counter(run.status for run in self._state.failed)
         ended = ", ".join(f"{count} {status}" for status, count in statuses.items()) or "0 failed"
         counts = Content.assemble((ended, "bold"), (f"  {len(self._state.live)} running", "$secondary"))
@@ -285,9 +286,8 @@ class GridScreen(EditScreen[GridState]):
         self.app.switch_mode("runs")
 
 
-def _failure_rows(runs: Sequence[RunRecord]) -> tuple[list[GridCell], list[GridRow]]:
-    """Return titles and rows of failed and running runs; runs of several experiments name theirs."""
-    has_experiments = len({run.experiment for run in runs}) > 1
+def _failure_rows(runs: Sequence[RunRecord], *, has_experiments: bool) -> tuple[list[GridCell], list[GridRow]]:
+    """Return titles and rows of failed and running runs, with their experiments if there are several."""
     titles = ["run", *(["experiment"] if has_experiments else []), "reason", "wall time"]
     rows = []
     for run in runs:
