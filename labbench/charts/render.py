@@ -193,7 +193,7 @@ def _draw_off_scale_counts(canvas: Canvas, frame: Frame, lines: PreparedLines) -
         note = f"{arrow} {count} off scale"
         columns = range(frame.column + 1, max(frame.column + 2, frame.column + frame.width - len(note)))
         cells = [(column, row) for row in nearest[:_MAX_NOTE_ROWS] for column in columns]
-        free = (cell for cell in cells if not canvas.count_drawn(*cell, len(note) + 1, 1))
+        free = ((column, row) for column, row in cells if not canvas.count_drawn(column - 1, row, len(note) + 2, 1))
         canvas.put(*next(free, cells[0]), note, LABEL)
 
 
