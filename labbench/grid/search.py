@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from labbench.grid.checks import BadValueError, convert_value, quote_value
-from labbench.grid.durations import parse_duration
-from labbench.grid.run_options import read_goal
+from labbench.grid.run_options import parse_duration, read_goal
 from labbench.grid.source import GridSource, ValueParser
 from labbench.metrics import Goal
 from labbench.params.param import TRAINING, Param
