@@ -7,6 +7,7 @@
 | `{amp:--use-amp}` | the text after the colon if the value is true; a word of nothing else is left out if it is false |
 | `{hidden...}` | the items of a list: the word is repeated for each |
 | `{clip?}` | the value; the word is left out if the run has none, or `"none"` or `""` |
+| `{hidden...?}`, `{hidden?...}` | the items of a list; the word is left out if the run has none |
 | `{{word}}` | the text `{word}` |
 
 A list of words is left out as a whole if one of its words is. `${HOME}`, and braces that do not enclose a name, are
@@ -31,8 +32,8 @@ BUILT_IN = ("python", "experiment", "run.key", "run.dir")
 _NAME = r"[^\W\d][\w-]*(?:\.[\w-]+)*"
 _TOKEN = re.compile(
     r"\$\{\{[^{}]*\}\}|\$\{[^{}]*\}"  # text of a shell
-    rf"|\{{(?P<text>\{{{_NAME}(?:\.\.\.)?\??(?::[^{{}}]*)?\}})\}}(?!\}})"
-    rf"|(?<![{{$])(?P<braces>\{{\{{)?\{{(?P<key>{_NAME})(?P<repeats>\.\.\.)?(?P<optional>\?)?"
+    rf"|\{{(?P<text>\{{{_NAME}(?:\.\.\.\??|\?(?:\.\.\.)?)?(?::[^{{}}]*)?\}})\}}(?!\}})"
+    rf"|(?<![{{$])(?P<braces>\{{\{{)?\{{(?P<key>{_NAME})(?P<signs>\.\.\.\??|\?(?:\.\.\.)?)?"
     r"(?::(?P<form>(?! )[^{}]*))?\}(?(braces)\}\})"
 )
 _NUMBER_FORMAT = re.compile(r".*[bdeEfFgGnoxX%]|0\d+")
@@ -157,7 +158,8 @@ def parse_word(word: str) -> list[str | Placeholder]:
             parts.append(match["text"] or match[0])
             continue
         source = match[0][2:-2] if match["braces"] else match[0]
-        field = Placeholder(source, match["key"], bool(match["repeats"]), bool(match["optional"]), match["form"])
+        signs = match["signs"] or ""
+        field = Placeholder(source, match["key"], "..." in signs, "?" in signs, match["form"])
         parts += ["{", field, "}"] if match["braces"] else [field]
     parts.append(word[position:])
     return [part for part in parts if part]

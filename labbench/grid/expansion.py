@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +15,7 @@ from labbench.errors import GridError, InputError, did_you_mean
 from labbench.grid.checks import BadValueError, convert_setting, convert_value, is_equal
 from labbench.grid.command_template import BUILT_IN, Placeholder, TemplateError, fill_word, placeholders
 from labbench.grid.constraints import ConstraintError
+from labbench.grid.other_spellings import read_other_spelling
 from labbench.grid.read import Axis, Branch, Grid, Rule
 from labbench.grid.source import Setting
 from labbench.grid.toml_positions import Path
@@ -118,10 +120,13 @@ class _Checker:
         """
         param = self.params.get(setting.key)
         if param is None and not self.grid.command:
-            hint = did_you_mean(setting.key, self.params) or f"; the parameters are {', '.join(self.params)}"
             path = setting.path
             while len(path) > 1 and isinstance(path[-1], int):
                 path = path[:-1]
+            parent = setting.key.rpartition(".")[0]
+            if parent in self.params and (other := read_other_spelling(parent, self.grid.source.value_at(path[:-1]))):
+                raise self.grid.source.error(other.in_grid(), path[:-1])
+            hint = did_you_mean(setting.key, self.params) or f"; the parameters are {', '.join(self.params)}"
             raise self.grid.source.error(f"unknown parameter `{setting.key}`{hint}", path, at="key")
         return param
 
@@ -129,7 +134,16 @@ class _Checker:
         param = self.param(setting)
         if param is None:
             return setting.value
+        if setting.path[0] == "params" and param.type in ("int", "float", "bool"):
+            self._require_one_value(setting)
         return self.grid.source.read(partial(convert_setting, param), setting.value, setting.key, setting.path)
+
+    def _require_one_value(self, setting: Setting) -> None:
+        """Raise GridError if `[params]` gives a number or boolean several values."""
+        value: Any = setting.value
+        other = read_other_spelling(setting.key, {"values": value} if isinstance(value, list) else value)
+        if other is not None:
+            raise self.grid.source.error(other.in_grid(), setting.path)
 
     def pins(self, settings: Sequence[Setting]) -> list[Values]:
         """Return the values of one key of `--set`; for a parameter that is no list, each item of a list is a value."""
@@ -329,6 +343,8 @@ def _missing_value(grid: Grid, field: Placeholder, path: Path, *, has_some: bool
             "out of the others"
         )
     else:
+        if (other := read_other_spelling(field.key, grid.source.value_at(("grid", field.key)))) is not None:
+            return grid.source.error(other.in_grid(), ("grid", field.key))
         hint = did_you_mean(field.key, sorted(keys))
         message = (
             f"the command uses `{field.source}`, but no run has `{field.key}`{hint}; for the text {field.source} write "
@@ -369,11 +385,21 @@ def _unused_axes(grid: Grid) -> list[str]:
     axes += [(draw.key, draw.path[:-1]) for draw in grid.draws.distributions] if grid.draws else []
     axes += [("seed", ("repeat", "seeds"))] if grid.seeds else []
     errors = [
-        grid.source.error(f"no word of the command uses `{key}`; only the script's config has it", path, at="key")
+        grid.source.error(f"no word of the command uses `{key}`; {_unused_remedy(grid, key)}", path, at="key")
         for key, path in axes
         if key not in used and key not in grid.pinned
     ]
     return [str(error).partition("\n")[0] for error in errors]
+
+
+def _unused_remedy(grid: Grid, key: str) -> str:
+    """Return the consequence of an axis without a placeholder, or the placeholder to write for another tool's."""
+    name = re.escape(key)
+    other_forms = rf"\$\{{{name}\}}|\${name}\b|%\({name}\)\w|<{name}>|\{{ *{name}\b[^{{}}]*\}}"
+    for _, text in _templates(grid):
+        if match := re.search(other_forms, text):
+            return f"write {{{key}}} instead of {match[0]}"
+    return "only the script's config has it"
 
 
 def require_networks(grid: Grid, configs: Iterable[Mapping[str, Any]]) -> None:

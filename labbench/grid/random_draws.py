@@ -17,6 +17,7 @@ from typing import Any
 
 from labbench.errors import did_you_mean
 from labbench.grid.checks import quote_value
+from labbench.grid.other_spellings import read_other_spelling
 from labbench.grid.source import GridSource, Setting, Table
 from labbench.grid.toml_positions import Path
 from labbench.params.param import Param
@@ -120,23 +121,42 @@ def _distributions(source: GridSource, table: Table, path: Path, prefix: str) ->
     distributions = []
     for name, value in table.items():
         key, where = prefix + name, (*path, name)
-        if not isinstance(value, dict):
+        kinds = [kind for kind in KINDS if kind in value] if isinstance(value, dict) else []
+        if kinds:
+            distributions.append(_read_distribution(source, key, value, where))
+        elif (other := read_other_spelling(key, value)) is not None:
+            raise source.error(other.in_random(), where)
+        elif not isinstance(value, dict):
             hint = did_you_mean(name, KINDS) if prefix else ""
             raise source.error(f"`{key}` needs a distribution, {_FORMS}, not {quote_value(value)}{hint}", where)
-        kinds = [kind for kind in KINDS if kind in value]
-        if not kinds:
-            distributions += _distributions(source, value, where, f"{key}.")
-        elif len(value.keys() - {"step"}) > 1:
-            raise source.error(f"`{key}` has several distributions: keep one", where)
         else:
-            arguments, step = value[kinds[0]], value.get("step")
-            if problem := _check_arguments(kinds[0], arguments):
-                raise source.error(f"`{key}`: {problem}", (*where, kinds[0]))
-            if problem := None if step is None else _check_step(kinds[0], step):
-                raise source.error(f"`{key}`: {problem}", (*where, "step"))
-            source.settings(value, where)  # raises GridError for values that are not JSON
-            distributions.append(Distribution(key, kinds[0], arguments, (*where, kinds[0]), step))
+            distributions += _distributions(source, value, where, f"{key}.")
     return distributions
+
+
+def _read_distribution(source: GridSource, key: str, table: Table, path: Path) -> Distribution:
+    kind = next(kind for kind in KINDS if kind in table)
+    if others := [name for name in table if name not in (kind, "step")]:
+        raise source.error(_too_many_keys(key, kind, others), path)
+    arguments, step = table[kind], table.get("step")
+    if problem := _check_arguments(kind, arguments):
+        raise source.error(f"`{key}`: {problem}", (*path, kind))
+    if problem := None if step is None else _check_step(kind, step):
+        raise source.error(f"`{key}`: {problem}", (*path, "step"))
+    source.settings(table, path)  # raises GridError for values that are not JSON
+    return Distribution(key, kind, arguments, (*path, kind), step)
+
+
+def _too_many_keys(key: str, kind: str, others: Sequence[str]) -> str:
+    """Return the message about a distribution with further keys than `step`."""
+    names = ", ".join(f"`{name}`" for name in (kind, *others))
+    form = "{ choice = [value, ...] }" if kind == "choice" else f"{{ {kind} = {_ends(kind)} }}"
+    if any(name in KINDS for name in others):
+        return f"several distributions in one range: `{key}` has {names}; keep one, such as {form}"
+    if others == ["q"]:
+        return f"write the distance of the values as `step`: `{key}` has {names}"
+    bounds = "; a `uniform` has ends: { uniform = [low, high] }" if kind == "normal" else ""
+    return f"several distributions in one range: `{key}` has {names}; write {form}, with `step` if needed{bounds}"
 
 
 def _uniform(counter: str) -> float:
@@ -149,13 +169,13 @@ def _uniform(counter: str) -> float:
 
 def _check_arguments(kind: str, arguments: Any) -> str | None:
     if not isinstance(arguments, list) or not arguments:
-        return f"`{kind}` takes a list, not {quote_value(arguments)}"
+        takes = "a list" if kind == "choice" else f"a list of two numbers, {_ends(kind)}"
+        return f"`{kind}` takes {takes}, not {quote_value(arguments)}"
     if kind == "choice":
         return None
     numbers = [value for value in arguments if isinstance(value, int | float) and not isinstance(value, bool)]
     if len(arguments) != 2 or len(numbers) != 2:
-        ends = "[mean, standard deviation]" if kind == "normal" else "[low, high]"
-        return f"`{kind}` takes two numbers, {ends}, not {quote_value(arguments)}"
+        return f"`{kind}` takes two numbers, {_ends(kind)}, not {quote_value(arguments)}"
     low, high = numbers
     if kind in ("int", "logint") and not (float(low).is_integer() and float(high).is_integer()):
         return f"`{kind}` takes two whole numbers, not {quote_value(arguments)}"
@@ -164,6 +184,10 @@ def _check_arguments(kind: str, arguments: Any) -> str | None:
     if kind == "normal":
         return None if high > 0 else f"the standard deviation must be above 0, not {quote_value(high)}"
     return None if low < high else f"the first number must be below the second, not {quote_value(arguments)}"
+
+
+def _ends(kind: str) -> str:
+    return "[mean, standard deviation]" if kind == "normal" else "[low, high]"
 
 
 def _check_step(kind: str, step: Any) -> str | None:

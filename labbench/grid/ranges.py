@@ -9,11 +9,18 @@ from typing import Any
 
 from labbench.errors import did_you_mean
 from labbench.grid.checks import quote_value
+from labbench.grid.other_spellings import read_other_spelling
 from labbench.grid.random_draws import KINDS
 from labbench.grid.source import GridSource, Table
 from labbench.grid.toml_positions import Path
 
 KEYS = ("from", "to", "step", "count", "log")
+OTHER_KEYS = {
+    **dict.fromkeys(("num", "n", "steps", "points"), "; write `count` for the number of values"),
+    **dict.fromkeys(("q", "by", "step_size"), "; write `step` for the distance of the values"),
+    **dict.fromkeys(("scale", "sampling", "base"), "; write log = true for equal ratios"),
+}
+"""Hints by the name of an option in other tools."""
 MAX_VALUES = 100_000
 
 
@@ -30,11 +37,21 @@ def replace_ranges(source: GridSource, table: Table, path: Path) -> dict[str, An
             axes[key] = value
         elif _is_range(value):
             axes[key] = _read_range(source, key, value, where)
-        elif len(value) == 1 and next(iter(value)) in KINDS and "task" in source.document:
-            raise source.error(f"a distribution belongs under [random]: {key} = {{ {next(iter(value))} = … }}", where)
+        elif "task" in source.document and not value.keys().isdisjoint(KINDS):
+            kind = next(kind for kind in KINDS if kind in value)
+            raise source.error(f"a distribution belongs under [random]: {key} = {{ {kind} = … }}", where)
         else:
+            _require_no_other_spelling(source, key, value, where)
             axes[key] = replace_ranges(source, value, where)
     return axes
+
+
+def _require_no_other_spelling(source: GridSource, key: str, table: Table, path: Path) -> None:
+    """Raise GridError if a table cannot be one of axes, and another tool has axes of this form."""
+    if all(isinstance(value, list | dict) for value in table.values()):
+        return
+    if (other := read_other_spelling(key, table)) is not None:
+        raise source.error(other.in_grid(), path)
 
 
 def _is_range(table: Mapping[str, Any]) -> bool:
@@ -44,7 +61,7 @@ def _is_range(table: Mapping[str, Any]) -> bool:
 def _read_range(source: GridSource, key: str, table: Mapping[str, Any], path: Path) -> list[int | float]:
     for name, value in table.items():
         if name not in KEYS:
-            hint = did_you_mean(name, KEYS) or f"; the keys are {', '.join(KEYS)}"
+            hint = OTHER_KEYS.get(name) or did_you_mean(name, KEYS) or f"; the keys are {', '.join(KEYS)}"
             raise source.error(f"unknown key `{name}` in the range of `{key}`{hint}", (*path, name), at="key")
         if name == "log" and not isinstance(value, bool):
             raise source.error(f"`log` must be true or false, not {quote_value(value)}", (*path, name))
@@ -53,9 +70,8 @@ def _read_range(source: GridSource, key: str, table: Mapping[str, Any], path: Pa
         if name not in ("log", "count") and not _is_number(value):
             raise source.error(f"`{name}` must be a finite number, not {quote_value(value)}", (*path, name))
     if not {"from", "to"} <= table.keys() or ("step" in table) == ("count" in table):
-        message = (
-            f"a range needs `from`, `to`, and either `step` or `count`: {key} = {{ from = 0, to = 1, step = 0.1 }}"
-        )
+        example = "from = 1e-4, to = 1, count = 5, log = true" if table.get("log") else "from = 0, to = 1, step = 0.1"
+        message = f"a range needs `from`, `to`, and either `step` or `count`: {key} = {{ {example} }}"
         raise source.error(message, path)
     if table["from"] >= table["to"]:
         raise source.error(f"`from` must be below `to` in the range of `{key}`", path)

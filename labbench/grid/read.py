@@ -18,6 +18,7 @@ from labbench.files import expand_home
 from labbench.grid.checks import quote_value
 from labbench.grid.command_template import Word, expand_home_in_word, placeholders
 from labbench.grid.constraints import Constraint, ConstraintError, parse_constraint
+from labbench.grid.other_spellings import OTHER_NAMES, read_other_spelling
 from labbench.grid.random_draws import RandomAxis, read_draws
 from labbench.grid.ranges import replace_ranges
 from labbench.grid.run_options import read_metrics, read_resources, read_runtime, read_stop
@@ -194,10 +195,11 @@ def _require_known_tables(source: GridSource) -> None:
     for name, value in source.document.items():
         if name in TABLES or name in KEYS:
             continue
+        remedy = f"; {OTHER_NAMES[name]}" if name in OTHER_NAMES else ""
         if isinstance(value, dict) or (isinstance(value, list) and value and isinstance(value[0], dict)):
-            hint = did_you_mean(name, TABLES) or f"; the tables are {', '.join(TABLES)}"
+            hint = remedy or did_you_mean(name, TABLES) or f"; the tables are {', '.join(TABLES)}"
             raise source.error(f"unknown table [{name}]{hint}", (name,), at="key")
-        hint = did_you_mean(name, (*KEYS, *TABLES)) or "; put parameters under [params] or [grid]"
+        hint = remedy or did_you_mean(name, (*KEYS, *TABLES)) or "; put parameters under [params] or [grid]"
         raise source.error(f"unknown key `{name}` at the top of the file{hint}", (name,), at="key")
 
 
@@ -329,11 +331,9 @@ def _read_axes(source: GridSource) -> tuple[Axis, ...]:
 def _read_axis(source: GridSource, settings: Sequence[Setting]) -> Axis:
     for setting in settings:
         if not isinstance(setting.value, list):
-            value = quote_value(setting.value)
-            raise source.error(
-                f"an axis must be a list: {setting.key} = [{value}]; put constant parameters under [params]",
-                setting.path,
-            )
+            other, value = read_other_spelling(setting.key, setting.value), quote_value(setting.value)
+            message = f"an axis must be a list: {setting.key} = [{value}]; put constant parameters under [params]"
+            raise source.error(message if other is None else other.in_grid(), setting.path)
         if not setting.value:
             raise source.error(f"the axis `{setting.key}` is empty: add a value", setting.path)
         if len(setting.value) != len(settings[0].value):

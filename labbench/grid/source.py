@@ -121,6 +121,16 @@ class GridSource:
             raise self.error(f"`{name}` must be a list of tables: write [[{name}]]", (name,), at="key")
         return [((name, index), table) for index, table in enumerate(tables)]
 
+    def value_at(self, path: TomlPath) -> Any:
+        """Return the value at a path of the document, None if there is none."""
+        value: Any = self.document
+        for part in path:
+            try:
+                value = value[part]
+            except (KeyError, IndexError, TypeError):
+                return None
+        return value
+
     def _flatten(self, table: Table, path: TomlPath, prefix: str) -> list[Setting]:
         settings = []
         for name, value in table.items():

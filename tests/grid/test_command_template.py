@@ -77,6 +77,9 @@ def test_flags_lists_and_optional_words() -> None:
     ]
     assert fill("--clip={clip?}", ("--clip", "{clip?}"), ("--lr", "{lr?}"), ("{amp:--amp}", "O1")) == ["--lr", "0.1"]
     assert fill("--missing={missing?}") == []
+    for optional_list in ("{hidden...?}", "{hidden?...}"):
+        assert fill(("--hidden", optional_list)) == ["--hidden", "16", "8"]
+        assert fill(f"{{{optional_list}}}", optional_list.replace("hidden", "missing")) == [optional_list]
 
 
 def test_tilde_is_expanded_at_the_start_of_a_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
