@@ -75,6 +75,39 @@ def test_scripts_start_without_waiting_for_torch(grid_of: Callable[..., Path], t
         assert reader.logs(run.key) == ["False\n"]
 
 
+TASK_THAT_PRINTS_ITS_PARENT = """
+import os
+
+import torch
+from torch import nn
+
+from labbench import Data
+
+
+class Task:
+    params = {}
+
+    def data(self, config):
+        with open(f"/proc/{os.getppid()}/cmdline") as file:
+            print("forkserver" in file.read())
+        return Data((torch.zeros(8, 2), torch.zeros(8).long()))
+
+    def model(self, config):
+        return nn.Linear(2, 2)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the command line of a process")
+def test_tasks_train_in_processes_forked_from_a_server(labbench: Labbench, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    (tmp_path / "task.py").write_text(TASK_THAT_PRINTS_ITS_PARENT)
+    (tmp_path / "grid.toml").write_text('task = "task.py:Task"\n[params]\nepochs = 1\n')
+    assert labbench("run", "grid.toml", "--workers", "1").exit_code == 0
+    with Reader(tmp_path / "runs.db") as reader:
+        [run] = reader.runs()
+        assert "True\n" in reader.logs(run.key)
+
+
 def test_the_exit_status_decides_and_the_last_lines_are_recorded(
     labbench: Labbench, grid_of: Callable[..., Path]
 ) -> None:
