@@ -6,7 +6,6 @@ weights.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -17,19 +16,17 @@ from labbench.records import ALL_EPOCHS, Boundary, EngineNote, Event, Finished, 
 from labbench.train import checkpoints
 from labbench.train.active_runs import StopRequests
 from labbench.train.data.dataset import SplitName
-from labbench.train.data.samples import concatenate, map_tensors
 from labbench.train.diagnostics.portrait import PortraitWriter
 from labbench.train.diagnostics.probe import NetworkProbe
 from labbench.train.engine.initial_weights import head_metadata
 from labbench.train.engine.stepper import TrainingState, Workload
 from labbench.train.grouping.arrange import ReadyStack
-from labbench.train.host_copies import SyncPoint, sync_point
+from labbench.train.grouping.evaluation import measure_split
 from labbench.train.metric_buffer import LossBuffer, Stopwatch
 from labbench.train.rng import Purpose, generator_seed, generator_seeds, seeded_generators
 from labbench.train.run_state import TrainingRun
-from labbench.train.tasks.optional_parts import compute_epoch_metrics
 from labbench.train.tasks.sample_metrics import MetricMeans, add_generalization_gap, read_means
-from labbench.train.tasks.task import optional_parts, takes_config
+from labbench.train.tasks.task import optional_parts
 
 Measured: TypeAlias = list[dict[str, float]]
 """Values of each run by metric."""
@@ -208,29 +205,9 @@ class StackTrainer:
 
         The means of `others`, by prefix, come first; all are copied to the host at once.
         """
-        self.stepper.train(False)
-        means, function = MetricMeans(), optional_parts(self.workload.task).epoch_metrics
-        outputs, targets = [], []
-        for batch in self.workload.data.evaluation_batches(name, self.workload.evaluation_batch_size):
-            losses, metrics = self.stepper.evaluate(batch)
-            means.add({"loss": losses, **metrics})
-            if function is not None:
-                outputs.append(self.stepper.predict(batch))
-                targets.append(batch[1])
-        measured = read_means({**others, f"{name}/": means}, len(self.runs))
-        if function is None:
-            return measured
-        all_outputs, all_targets = (
-            concatenate(outputs, dim=1),
-            concatenate(targets),
-        )  # (S, samples, ...), (samples, ...)
-        for index, (run, values) in enumerate(zip(self.runs, measured, strict=True)):
-            own_outputs = map_tensors(operator.itemgetter(index), all_outputs)
-            keywords = {"config": dict(run.config)} if takes_config(function) else {}
-            with sync_point(SyncPoint.TASK_METRICS):
-                metrics_of_split = compute_epoch_metrics(function, own_outputs, all_targets, **keywords)
-            values |= {f"{name}/{metric}": value for metric, value in metrics_of_split.items()}
-        return measured
+        batches = self.workload.data.evaluation_batches(name, self.workload.evaluation_batch_size)
+        configs = [run.config for run in self.runs]
+        return measure_split(self.stepper, self.workload, name, batches, configs, others)
 
     def end_run(
         self, run: TrainingRun, status: Literal["finished", "diverged", "queued"], reason: str

@@ -59,7 +59,10 @@ OTHERS = [
     ("[grid]\nlr = ▸{ logspace = [-4, 0, 5] }", "lr = { from = 0.0001, to = 1.0, count = 5, log = true }"),
     ("[grid]\n▸lr.logspace = [1e-4, 1, 5]", "lr = { from = 0.0001, to = 1, count = 5, log = true }"),
     ("[grid]\nlr = ▸{ start = 0, stop = 1, num = 3 }", "lr = { from = 0, to = 1, count = 3 }"),
-    ("[[zip]]\nlr = ▸{ arange = [0.0, 1.0, 0.5] }\nmomentum = [0.1, 0.2, 0.3]", "lr = { from = 0.0, to = 1.0, step = 0.5 }"),
+    (
+        "[[zip]]\nlr = ▸{ arange = [0.0, 1.0, 0.5] }\nmomentum = [0.1, 0.2, 0.3]",
+        "lr = { from = 0.0, to = 1.0, step = 0.5 }",
+    ),
     # nearly right
     ("[params]\nlr = ▸[0.1, 0.2]", "an axis is a list under [grid]: lr = [0.1, 0.2]"),
     ("[params]\nlr = ▸'0.1, 0.2'", "an axis is a list under [grid]: lr = [0.1, 0.2]"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,11 +17,12 @@ from torch import Tensor, nn
 
 from helpers.training import histories, run_of
 from labbench.params.param import Param
-from labbench.records import EngineNote, Event, Failed, Finished, Runtime
+from labbench.records import EngineNote, Event, Failed, Finished, Points, Runtime, Stop
 from labbench.runner.planner import make_stack
 from labbench.train.data.dataset import Data
 from labbench.train.loop import train
 from labbench.train.tasks.losses import accuracy, cross_entropy
+from labbench.train.tasks.optional_parts import OptionalParts
 from labbench.train.tasks.task import FileTask
 
 RUNS = 8
@@ -27,6 +30,8 @@ RUNS = 8
 
 class CountedTask:
     """A task that counts the calls of its functions; subclasses and arguments replace some."""
+
+    optional = OptionalParts()
 
     def __init__(self) -> None:
         self.calls: Counter[str] = Counter()
@@ -54,8 +59,9 @@ def train_events(task: CountedTask, configs: list[dict[str, Any]] | None = None,
         task.model,
         task.loss,
         accuracy,
+        optional=task.optional,
     )
-    stack = make_stack(runs, task="", stop=None, **{"runtime": Runtime(), **options})
+    stack = make_stack(runs, task="", **{"stop": None, "runtime": Runtime(), **options})
     return list(train(stack, file_task, "cpu"))
 
 
@@ -111,6 +117,78 @@ def test_a_mistake_in_the_loss_fails_each_run_once_with_its_line() -> None:
     )
     assert task.calls["data"] == 1
     assert task.calls["loss"] <= RUNS + 1
+
+
+class MeasuredTask(CountedTask):
+    """A task with epoch metrics, data of a test split, and a count of the training steps."""
+
+    def __init__(self, epoch_metrics: Callable[[Tensor, Tensor], Any]) -> None:
+        super().__init__()
+        self.optional = OptionalParts(epoch_metrics=epoch_metrics, evaluation_batch_size=10)
+
+    def data(self, config: dict[str, Any]) -> Data:
+        data = super().data(config)
+        return replace(data, test=data.train)
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        self.calls["steps"] += outputs.requires_grad
+        return cross_entropy(outputs, targets)
+
+
+def mistaken_f1(outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    return {"f1": target.sum()}  # type: ignore[name-defined]  # noqa: F821
+
+
+def fails_before_training(task: MeasuredTask, message: str, **options: Any) -> bool:
+    """Return True if each run of the task fails with this message, without a training step."""
+    events = train_events(task, **options)
+    failed = failures(events)
+    assert all(message in event.message for event in failed)
+    assert task.calls["data"] == 1
+    has_trained = any(isinstance(event, Points) for event in events)
+    return sorted(event.run for event in failed) == [str(number) for number in range(RUNS)] and not has_trained
+
+
+@pytest.mark.parametrize("engine", ["auto", "loop"])
+@pytest.mark.parametrize(
+    ("epoch_metrics", "message"),
+    [
+        (lambda outputs, targets: {"matrix": torch.ones(2, 2)}, "'matrix' must be one number, not Tensor"),
+        (lambda outputs, targets: outputs.argmax(1), "must return a dict of numbers, not Tensor"),
+        (mistaken_f1, "NameError: name 'target' is not defined (test_failures.py:"),
+    ],
+)
+def test_a_mistake_in_epoch_metrics_fails_the_runs_before_they_train(
+    engine: Any, epoch_metrics: Callable[[Tensor, Tensor], Any], message: str
+) -> None:
+    assert fails_before_training(MeasuredTask(epoch_metrics), message, runtime=Runtime(engine=engine))
+
+
+def test_a_mistake_in_the_test_data_or_in_stop_fails_the_runs_before_they_train() -> None:
+    class WithOtherInputs(MeasuredTask):
+        def data(self, config: dict[str, Any]) -> Data:
+            return replace(super().data(config), test=(torch.ones(9, 5), torch.ones(9).long()))
+
+    assert fails_before_training(WithOtherInputs(lambda outputs, targets: {}), "shapes cannot be multiplied (9x5")
+    stop = Stop("val/f2", "max", patience=1)
+    message = "[stop] metric = 'val/f2' is not measured at the end of an epoch; use one of gap/accuracy, train/accuracy"
+    assert fails_before_training(MeasuredTask(lambda outputs, targets: {"f1": 0.5}), message, stop=stop)
+
+
+def test_metrics_that_need_the_whole_split_get_it_and_do_not_see_the_check() -> None:
+    calls = []
+
+    def epoch_metrics(outputs: Tensor, targets: Tensor) -> dict[str, float]:
+        if len(targets) not in (20, 64):
+            raise ValueError("only one class in the targets")
+        calls.append(len(targets))
+        return {"calls": float(len(calls))}
+
+    task = MeasuredTask(epoch_metrics)
+    events = train_events(task, [{"seed": seed} for seed in range(2)], stop=Stop("val/calls", "max", patience=9))
+    assert not failures(events)
+    assert {history.started.way for history in histories(events).values() if history.started} == {"stacked"}
+    assert calls == [20, 64, 20, 20, 20, 20, 64, 64]  # the check; two epochs of two runs; their test
 
 
 def test_a_mistake_in_data_fails_all_runs_at_once() -> None:

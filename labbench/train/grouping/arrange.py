@@ -21,6 +21,7 @@ from labbench.train.engine.stepper import Stepper, Workload
 from labbench.train.failures import Failure, error_summary
 from labbench.train.grouping.by_data import DataGroup
 from labbench.train.grouping.equivalence import find_mismatch
+from labbench.train.grouping.evaluation import check_evaluation
 from labbench.train.grouping.loop_or_stack import reason_to_loop
 from labbench.train.grouping.memory import choose_width, halve_width_on_oom, structure_key, width_upper_bound
 from labbench.train.grouping.separation import read_traits, restore_task_attributes, split_by_traits
@@ -168,7 +169,9 @@ def make_singles(
 
 def make_single(run: TrainingRun, workload: Workload, note: str | None = None) -> ReadyStack:
     """Return a stack of one run with the engine `loop`."""
-    stepper = make_single_stepper(run, workload)
+    model = make_initial_model(run, workload)
+    check_evaluation(model, run, workload)
+    stepper = make_single_stepper(run, model, workload)
     return ReadyStack([run], stepper, stepper.step_counter, note)
 
 
@@ -189,6 +192,7 @@ def make_stack(
             reason = reason_to_loop(engine, runs, workload)
     if reason is not None:
         return reason
+    check_evaluation(models[0], runs[0], workload)
     step_counter = StepCounter(runs[0].metric_buffer.step)
     stack = make_stacked_stepper(runs, models, workload, step_counter)
     stepper, note = try_cuda_graph(stack, workload)

@@ -30,10 +30,12 @@ def make_initial_model(run: TrainingRun, workload: Workload) -> nn.Module:
     return model
 
 
-def make_single_stepper(run: TrainingRun, workload: Workload) -> SingleStepper:
-    """Return a stepper of one run with the engine `loop`, at its current step."""
-    step_counter = StepCounter(run.metric_buffer.step)
-    stepper = SingleStepper(make_initial_model(run, workload), run.config, workload, step_counter)
+def make_single_stepper(run: TrainingRun, model: nn.Module, workload: Workload) -> SingleStepper:
+    """Return a stepper of one run with the engine `loop`, at its current step.
+
+    The stepper takes ownership of the model.
+    """
+    stepper = SingleStepper(model, run.config, workload, StepCounter(run.metric_buffer.step))
     if run.resume_state is not None:
         stepper.load([run.resume_state])
     return stepper
