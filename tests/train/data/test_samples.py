@@ -245,9 +245,11 @@ def test_a_collate_fn_without_one_row_per_sample_fails_the_run_with_a_reason() -
     assert "one row for each of the" in failed.message
 
 
-@pytest.mark.parametrize("engine", ["auto", "loop"])
-def test_without_validation_data_nothing_is_validated(engine: str) -> None:
+def test_without_validation_data_nothing_is_validated_in_a_stack_and_alone() -> None:
     x, y = torch.randn(40, 6), torch.arange(40) % 3
-    histories = train_all(task_of(Data((x, y)), lambda: nn.Sequential(nn.Linear(6, 3))), engine)
-    assert all(history.finished is not None for history in histories)
-    assert {name for name in histories[0].curves if "/" in name} == {"train/loss", "train/accuracy", "time/compute_s"}
+    task = task_of(Data((x, y)), lambda: nn.Sequential(nn.Linear(6, 3)))
+    stacked = train_all(task)
+    assert {history.started.way for history in stacked if history.started} == {"stacked"}
+    assert all(history.finished is not None for history in stacked)
+    assert {name for name in stacked[0].curves if "/" in name} == {"train/loss", "train/accuracy", "time/compute_s"}
+    assert_same_curves(stacked, train_all(task, "loop"))
