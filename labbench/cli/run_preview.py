@@ -69,8 +69,8 @@ def print_preview(
         search = make_search_plan(expanded, options)
         for line in [clean(run.name) for run in runs] if search is None else describe_search(search):
             echo(line)
-        share = 1.0 if search is None else search.cost / search.full_cost
-        preview = Preview(expanded, runs, continuations, db, devices, options.workers, share)
+        stages = () if search is None else search.stages
+        preview = Preview(expanded, runs, continuations, db, devices, options.workers, stages)
         prefix = f"{name}: " if len(grids) > 1 else ""
         if options.executor == "local":
             print_estimate(preview, prefix=prefix)
@@ -89,8 +89,8 @@ class Preview:
     devices: Sequence[str]
     workers: int | None
     """Value of `--workers`."""
-    share: float = 1.0
-    """Share of the epochs of these runs that a search trains."""
+    stages: Sequence[tuple[float, int]] = ()
+    """Stages of a search among these runs: number of runs, and of epochs of each."""
 
     def open_executor(self) -> Executor:
         """Return the executor that would train the runs, without a time limit."""
@@ -106,7 +106,7 @@ class Preview:
             for record, run in zip(records, self.due, strict=True)
             if run.identity in sources
         }
-        return estimate_training(stacks, executor, epochs_done=done)
+        return estimate_training(stacks, executor, epochs_done=done, stages=self.stages)
 
 
 def print_estimate(preview: Preview, *, prefix: str) -> None:
@@ -133,8 +133,7 @@ def print_estimate(preview: Preview, *, prefix: str) -> None:
     if estimate.seconds is None:
         echo("no estimate of the time", err=True)
     else:
-        duration = format_duration(estimate.seconds * preview.share)
-        echo(f"about {duration} on {workers} (estimated from one epoch of up to 3 stacks)", err=True)
+        echo(f"about {format_duration(estimate.seconds)} on {workers} (estimated from one epoch of up to 3 stacks)", err=True)
 
 
 def print_cluster_plan(preview: Preview, executor: ExecutorName, *, prefix: str) -> None:

@@ -7,6 +7,7 @@ the loading of data and the competition for the cores count too.
 from __future__ import annotations
 
 import heapq
+import math
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -34,11 +35,16 @@ class Estimate:
 
 
 def estimate_training(
-    stacks: Sequence[Stack], executor: Executor, *, epochs_done: Mapping[str, int] | None = None
+    stacks: Sequence[Stack],
+    executor: Executor,
+    *,
+    epochs_done: Mapping[str, int] | None = None,
+    stages: Sequence[tuple[float, int]] = (),
 ) -> Estimate:
     """Estimate the time of `labbench run` for these stacks with this executor, from the start of the process on.
 
-    `epochs_done` is the number of epochs after which a run begins, by key; 0 for other runs.
+    `epochs_done` is the number of epochs after which a run begins, by key; 0 for other runs. A search trains only the
+    runs of its `stages`, one stage after another: pairs of a number of runs and their epochs.
     """
     done, preparation = epochs_done or {}, time.time() - psutil.Process().create_time()
     sampled = [stacks[index] for index in sorted({0, len(stacks) // 2, len(stacks) - 1})]
@@ -52,7 +58,13 @@ def estimate_training(
     rate = sum(timing.run_epoch * sum(epochs_left(run, done) for run in timing.stack.runs) for timing in timings) / sum(
         cost_left(timing.stack, done) for timing in timings
     )
-    training = schedule_length([loading + rate * cost_left(stack, done) for stack in stacks], executor.capacity())
+    costs, workers = [rate * cost_left(stack, done) for stack in stacks], executor.capacity()
+    if stages:
+        run_epoch = sum(costs) / sum(epochs_left(run, done) for stack in stacks for run in stack.runs)
+        width = sum(len(stack.runs) for stack in stacks) / len(stacks)
+        training = sum(_stage_seconds(runs, epochs * run_epoch, loading, width, workers) for runs, epochs in stages)
+    else:
+        training = schedule_length([loading + cost for cost in costs], workers)
     return Estimate(preparation + measured.start_seconds + training, measured.engine_notes)
 
 
@@ -127,6 +139,12 @@ def schedule_length(seconds: Sequence[float], workers: int) -> float:
     for duration in seconds:
         heapq.heapreplace(free, free[0] + duration)
     return max(free)
+
+
+def _stage_seconds(runs: float, run_seconds: float, loading: float, width: float, workers: int) -> float:
+    """Return the time of a stage of a search, whose runs train in stacks of `width`, or one for each worker."""
+    count = max(min(workers, math.ceil(runs)), math.ceil(runs / width))
+    return schedule_length([loading + run_seconds * runs / count] * count, workers)
 
 
 def epochs_left(run: RunRecord, done: Mapping[str, int]) -> float:

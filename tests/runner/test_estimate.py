@@ -69,6 +69,16 @@ def test_the_estimate_counts_the_epochs_that_are_left() -> None:
     assert whole - seconds([stack("a", 200)], {}) == pytest.approx(400, rel=0.1)
 
 
+def test_the_stages_of_a_search_train_one_after_another() -> None:
+    stacks = [stack(key, 100, runs=4) for key in "ab"]
+    full = estimate_training(stacks, ScriptedExecutor("cpu")).seconds
+    stages = [(8.0, 10), (2.0, 90)]
+    search = estimate_training(stacks, ScriptedExecutor("cpu"), stages=stages).seconds
+    assert full is not None
+    assert search is not None
+    assert full - search == pytest.approx(2.0 * (800 - 8 * 10 - 2 * 90), rel=0.1)
+
+
 def test_stacks_that_fail_are_not_estimated() -> None:
     assert estimate_training([stack("bad", 2)], ScriptedExecutor("cpu")).seconds is None
     assert estimate_training([stack("bad", 2), stack("a", 2)], ScriptedExecutor("cpu")).seconds is not None

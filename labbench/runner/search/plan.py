@@ -94,6 +94,13 @@ class SearchPlan:
         return total_cost(self.brackets) * self.runs_per_candidate + self.new_seeds_cost
 
     @property
+    def stages(self) -> list[tuple[float, int]]:
+        """Number of runs that train together, and of epochs of each, in the order of the search."""
+        rungs = [rung for bracket in self.brackets for rung in bracket]
+        stages = [(rung.candidates * self.runs_per_candidate, rung.new_epochs) for rung in rungs]
+        return [*stages, (self.finalists * len(self.new_seeds), self.epochs)] if self.finalists else stages
+
+    @property
     def full_cost(self) -> int:
         """Cost of all runs of the full grid."""
         return self.grid_runs * self.epochs
