@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import signal
+import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -133,7 +136,30 @@ def task_params(grid: Grid) -> Params:
     require_torch()
     from labbench.train.tasks.task import load_task  # a user's file, which imports torch
 
-    return all_params(load_task(grid.task).params)
+    with _import_limit(grid.resources.timeout):
+        return all_params(load_task(grid.task).params)
+
+
+@contextmanager
+def _import_limit(seconds: float | None) -> Iterator[None]:
+    """Raise TimeoutError after this time in the block, which imports a task.
+
+    Does nothing without a limit, or outside the main thread.
+    """
+    if seconds is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise TimeoutError(f"the import takes longer than {seconds:g} s ([resources] timeout)")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def require_stop_metric(grid: Grid) -> None:

@@ -248,6 +248,15 @@ def test_detached_training_continues_and_invalid_input_is_reported_immediately(
     wait_for(lambda: "next: labbench" in next((tmp_path / "runs.db.files").glob("*.log")).read_text())
 
 
+def test_an_import_that_takes_longer_than_the_timeout_is_ended_with_its_line(labbench: Labbench, tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(f"import time\n\ntime.sleep({HANG_SECONDS})\n")
+    (tmp_path / "grid.toml").write_text('task = "slow.py:Task"\n[resources]\ntimeout = "0.5s"\n')
+    result = labbench("run", "grid.toml")
+    assert result.exit_code == 2
+    assert "slow.py:3: TimeoutError: the import takes longer than 0.5 s ([resources] timeout)" in result.stderr
+    assert "    time.sleep(" in result.stderr
+
+
 def test_output_of_a_task_does_not_mix_with_the_json(labbench: Labbench, tmp_path: Path) -> None:
     (tmp_path / "loud.py").write_text(
         "import torch\n"
