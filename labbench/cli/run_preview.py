@@ -133,7 +133,10 @@ def print_estimate(preview: Preview, *, prefix: str) -> None:
     if estimate.seconds is None:
         echo("no estimate of the time", err=True)
     else:
-        echo(f"about {format_duration(estimate.seconds)} on {workers} (estimated from one epoch of up to 3 stacks)", err=True)
+        echo(
+            f"about {format_duration(estimate.seconds)} on {workers} (estimated from one epoch of up to 3 stacks)",
+            err=True,
+        )
 
 
 def print_cluster_plan(preview: Preview, executor: ExecutorName, *, prefix: str) -> None:

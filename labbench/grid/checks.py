@@ -6,7 +6,7 @@ import json
 import math
 from typing import Any
 
-from labbench.errors import did_you_mean
+from labbench.grid.other_names import suggest_name
 from labbench.params.param import BadItem, Param
 
 _WORDS = {
@@ -135,7 +135,7 @@ def _check_scalar(param: Param, kind: str, written: Any) -> Any:
     value = _convert_scalar(kind, written)
     if param.choices and value not in param.choices:
         choices = ", ".join(map(str, param.choices))
-        hint = did_you_mean(value, param.choices) if isinstance(value, str) else ""
+        hint = suggest_name(value, param.choices) if isinstance(value, str) else ""
         raise BadValueError(f"must be one of {choices}, not {quote_value(written)}{hint}")
     limits = [
         (param.low is None or value >= param.low, "at least", param.low),

@@ -15,6 +15,7 @@ from labbench.errors import GridError, InputError, did_you_mean
 from labbench.grid.checks import BadValueError, convert_setting, convert_value, is_equal
 from labbench.grid.command_template import BUILT_IN, Placeholder, TemplateError, fill_word, placeholders
 from labbench.grid.constraints import ConstraintError
+from labbench.grid.other_names import suggest_name
 from labbench.grid.other_spellings import read_other_spelling
 from labbench.grid.read import Axis, Branch, Grid, Rule
 from labbench.grid.source import Setting
@@ -126,7 +127,7 @@ class _Checker:
             parent = setting.key.rpartition(".")[0]
             if parent in self.params and (other := read_other_spelling(parent, self.grid.source.value_at(path[:-1]))):
                 raise self.grid.source.error(other.in_grid(), path[:-1])
-            hint = did_you_mean(setting.key, self.params) or f"; the parameters are {', '.join(self.params)}"
+            hint = suggest_name(setting.key, self.params) or f"; the parameters are {', '.join(self.params)}"
             raise self.grid.source.error(f"unknown parameter `{setting.key}`{hint}", path, at="key")
         return param
 

@@ -215,19 +215,3 @@ def _power(base: float, exponent: Number) -> float:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-OTHER_NAMES = {
-    **dict.fromkeys(
-        ("parameters", "hyperparameters", "param_grid", "param_space", "search_space", "space", "sweep"),
-        "axes belong under [grid], single values under [params]",
-    ),
-    **dict.fromkeys(("config", "args", "hparams"), "put parameters under [params] or [grid]"),
-    **dict.fromkeys(("program", "script", "entrypoint"), 'write command = ["python", "train.py", "--lr", "{lr}"]'),
-    **dict.fromkeys(("num_samples", "n_trials", "run_cap", "samples"), "write samples = 20 under [random]"),
-    **dict.fromkeys(("seeds", "repeats", "num_seeds"), "write seeds = 3 under [repeat]"),
-    **dict.fromkeys(("metric", "objective", "direction"), 'write "val/loss" = "min" under [metrics]'),
-    **dict.fromkeys(("early_terminate", "pruner", "early_stopping"), "use [search] to prune runs, [stop] to end them"),
-    **dict.fromkeys(("method", "sampler", "algorithm"), 'write method = "tpe" under [search]; [grid] needs no method'),
-}
-"""Remedies by the name of a table or key that other tools have at the top of the file."""

@@ -18,7 +18,8 @@ from labbench.files import expand_home
 from labbench.grid.checks import quote_value
 from labbench.grid.command_template import Word, expand_home_in_word, placeholders
 from labbench.grid.constraints import Constraint, ConstraintError, parse_constraint
-from labbench.grid.other_spellings import OTHER_NAMES, read_other_spelling
+from labbench.grid.other_names import TOP_LEVEL, suggest_name
+from labbench.grid.other_spellings import read_other_spelling
 from labbench.grid.random_draws import RandomAxis, read_draws
 from labbench.grid.ranges import replace_ranges
 from labbench.grid.run_options import read_metrics, read_resources, read_runtime, read_stop
@@ -195,11 +196,11 @@ def _require_known_tables(source: GridSource) -> None:
     for name, value in source.document.items():
         if name in TABLES or name in KEYS:
             continue
-        remedy = f"; {OTHER_NAMES[name]}" if name in OTHER_NAMES else ""
+        remedy = f"; {TOP_LEVEL[name]}" if name in TOP_LEVEL else ""
         if isinstance(value, dict) or (isinstance(value, list) and value and isinstance(value[0], dict)):
             hint = remedy or did_you_mean(name, TABLES) or f"; the tables are {', '.join(TABLES)}"
             raise source.error(f"unknown table [{name}]{hint}", (name,), at="key")
-        hint = remedy or did_you_mean(name, (*KEYS, *TABLES)) or "; put parameters under [params] or [grid]"
+        hint = remedy or suggest_name(name, (*KEYS, *TABLES)) or "; put parameters under [params] or [grid]"
         raise source.error(f"unknown key `{name}` at the top of the file{hint}", (name,), at="key")
 
 
@@ -378,6 +379,11 @@ def _read_include(source: GridSource, table: Table, path: TomlPath) -> Mapping[s
 
 
 def _read_exclude(source: GridSource, table: Table, path: TomlPath) -> Rule:
+    condition = table.get("when")
+    if isinstance(condition, dict) and condition:
+        key, value = next(iter(condition.items()))
+        message = f"an [[exclude]] needs no `when`: write its keys directly, {key} = {quote_value(value)}"
+        raise source.error(message, (*path, "when"), at="key")
     when = source.settings(table, path)
     if not when:
         raise source.error("this [[exclude]] is empty, which would exclude every run: add a condition", path, at="key")

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeAlias
 
 from labbench.errors import GridError, did_you_mean
 from labbench.grid.checks import BadValueError, convert_value
+from labbench.grid.other_names import suggest_name
 from labbench.grid.toml_positions import Path as TomlPath
 from labbench.grid.toml_positions import Positions, find_positions
 from labbench.params.builtin import BUILTIN
@@ -95,7 +96,7 @@ class GridSource:
         """Raise GridError if a table has a key other than `keys`."""
         for key in table:
             if key not in keys:
-                hint = did_you_mean(key, keys) or f"; the keys are {', '.join(keys)}"
+                hint = suggest_name(key, keys) or f"; the keys are {', '.join(keys)}"
                 raise self.error(f"unknown key `{key}` in [{path[0]}]{hint}", (*path, key), at="key")
 
     def options(self, name: str, readers: Mapping[str, ValueParser]) -> dict[str, Any]:
