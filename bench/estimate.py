@@ -16,19 +16,22 @@ import tempfile
 import time
 from pathlib import Path
 
+TASKS = Path(__file__).with_name("stack_tasks.py").resolve()
+
 GRIDS = {
     "mlp": """
 task = "digits"
 [params]
 epochs = 20
-hidden = [128, 64]
 [grid]
-lr = [0.3, 0.1, 0.03, 0.01, 0.003, 0.001]
+dropout = [0.0, 0.5]
+batchnorm = [false, true]
+lr = [0.1, 0.03, 0.01, 0.003, 0.001, 0.0003]
 [[zip]]
 optimizer = ["sgd", "sgd", "adam"]
 momentum = [0.0, 0.9, 0.0]
 [repeat]
-seeds = 4
+seeds = 2
 """,
     "cnn": """
 task = "digits"
@@ -40,6 +43,38 @@ batchnorm = true
 lr = [0.03, 0.01, 0.003, 0.001]
 optimizer = ["sgd", "adam"]
 [repeat]
+seeds = 3
+""",
+    "cnn 16x16": f"""
+task = "{TASKS}:Images"
+[params]
+epochs = 8
+[grid]
+lr = [0.03, 0.01, 0.003, 0.001]
+optimizer = ["sgd", "adam"]
+[repeat]
+seeds = 3
+""",
+    "transformer": f"""
+task = "{TASKS}:Transformer"
+[params]
+epochs = 6
+[grid]
+lr = [0.03, 0.01, 0.003, 0.001]
+[repeat]
+seeds = 3
+""",
+    "search": """
+task = "digits"
+[params]
+epochs = 27
+[grid]
+optimizer = ["sgd", "adam"]
+lr = [0.3, 0.1, 0.03, 0.01, 0.003, 0.001]
+dropout = [0.0, 0.2, 0.5]
+[search]
+method = "halving"
+metric = "val/accuracy"
 seeds = 3
 """,
     "few epochs": """
@@ -81,7 +116,7 @@ def measure(name: str, rounds: int) -> None:
             wall, _ = run_labbench(folder)
             estimate = read_estimate(output)
             print(
-                f"{name:10}  estimate {estimate:6.1f} s  wall {wall:6.1f} s  ratio {estimate / wall:4.2f}"
+                f"{name:11}  estimate {estimate:6.1f} s  wall {wall:6.1f} s  ratio {estimate / wall:4.2f}"
                 f"  answer after {answer:4.1f} s",
                 flush=True,
             )

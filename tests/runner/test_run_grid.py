@@ -248,9 +248,7 @@ def test_detached_training_continues_and_invalid_input_is_reported_immediately(
     wait_for(lambda: "next: labbench" in next((tmp_path / "runs.db.files").glob("*.log")).read_text())
 
 
-def test_an_import_longer_than_the_timeout_is_ended_with_its_line(
-    labbench: Labbench, tmp_path: Path
-) -> None:
+def test_an_import_longer_than_the_timeout_is_ended_with_its_line(labbench: Labbench, tmp_path: Path) -> None:
     (tmp_path / "slow.py").write_text(f"import time\n\ntime.sleep({HANG_SECONDS})\n")
     (tmp_path / "grid.toml").write_text('task = "slow.py:Task"\n[resources]\ntimeout = "0.5s"\n')
     result = labbench("run", "grid.toml")
