@@ -89,7 +89,8 @@ def check_evaluation(model: nn.Module, run: TrainingRun, workload: Workload) -> 
         measured: dict[str, float] = {}
         for name in _evaluated_splits(workload):
             measured |= _measure_first(stepper, workload, name, run.config)
-        if not workload.data.has_validation:
+        has_criterion = run.early_stopping.stop is not None or optional_parts(task).scheduler is not None
+        if not (has_criterion and workload.data.has_validation):
             return
         values = add_generalization_gap(_epoch_values(stepper, workload, measured))
         EarlyStopping(run.early_stopping.stop).reason_to_stop(values)
@@ -138,8 +139,8 @@ def _measure_first(stepper: Stepper, workload: Workload, name: SplitName, config
 
 
 def _first_batch(workload: Workload, name: SplitName) -> Split:
-    """Return the first batch of an evaluation; of Datasets a few samples, which are read once for all runs."""
-    data, size = workload.data, workload.evaluation_batch_size
+    """Return the first samples of a split, as many as a model has in training; of Datasets a few for all runs."""
+    data, size = workload.data, min(workload.batch_size, workload.evaluation_batch_size)
     if isinstance(data, Data):
         return next(iter(data.evaluation_batches(name, size)))
     return data.sample_validation(min(size, CHECKED_SAMPLES))
