@@ -89,11 +89,14 @@ def check_evaluation(model: nn.Module, run: TrainingRun, workload: Workload) -> 
         measured: dict[str, float] = {}
         for name in _evaluated_splits(workload):
             measured |= _measure_first(stepper, workload, name, run.config)
-        has_criterion = run.early_stopping.stop is not None or optional_parts(task).scheduler is not None
+        stop = run.early_stopping.stop
+        has_criterion = stop is not None or optional_parts(task).scheduler is not None
         if not (has_criterion and workload.data.has_validation):
             return
         values = add_generalization_gap(_epoch_values(stepper, workload, measured))
-        EarlyStopping(run.early_stopping.stop).reason_to_stop(values)
+        if stop is not None and stop.metric not in values:  # some samples may have metrics that the first ones lack
+            values |= _measure_whole(stepper, workload, "val", run.config)
+        EarlyStopping(stop).reason_to_stop(values)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns of a scheduler that is stepped before its optimizer
             stepper.end_epoch(0, values)
@@ -133,9 +136,13 @@ def _measure_first(stepper: Stepper, workload: Workload, name: SplitName, config
     except (Exception, SystemExit):  # a user's code may raise anything
         if optional_parts(workload.task).epoch_metrics is None:
             raise
-        batches = workload.data.evaluation_batches(name, workload.evaluation_batch_size)
-        (measured,) = measure_split(stepper, workload, name, batches, [config])
+        measured = _measure_whole(stepper, workload, name, config)
     return measured
+
+
+def _measure_whole(stepper: Stepper, workload: Workload, name: SplitName, config: Config) -> dict[str, float]:
+    batches = workload.data.evaluation_batches(name, workload.evaluation_batch_size)
+    return measure_split(stepper, workload, name, batches, [config])[0]
 
 
 def _first_batch(workload: Workload, name: SplitName) -> Split:
