@@ -16,7 +16,7 @@ from labbench.grid.toml_positions import Path
 
 KEYS = ("from", "to", "step", "count", "log")
 OTHER_KEYS = {
-    **dict.fromkeys(("num", "n", "steps", "points"), "; write `count` for the number of values"),
+    **dict.fromkeys(("num", "n", "points"), "; write `count` for the number of values"),
     **dict.fromkeys(("q", "by", "step_size"), "; write `step` for the distance of the values"),
     **dict.fromkeys(("scale", "sampling", "base"), "; write log = true for equal ratios"),
 }
