@@ -90,3 +90,24 @@ def test_an_interrupted_search_proposes_the_same_configurations(labbench: Labben
     assert "the search has not ended" not in parts[-1].stderr
     assert reasons("runs.db") == reasons("whole.db")
     assert 4 < len(reasons("runs.db")) < 12
+
+
+def test_settings_of_a_script_are_proposed_from_the_results_of_earlier_batches(
+    labbench: Labbench, tmp_path: Path
+) -> None:
+    (tmp_path / "train.py").write_text(
+        "import sys, labbench\nwith labbench.start() as run:\n    run.log({'loss': abs(float(sys.argv[1]) - 0.3)})\n"
+    )
+    (tmp_path / "grid.toml").write_text(
+        'name = "g"\ncommand = ["python", "train.py", "{lr}"]\n[random]\nsamples = 40\nlr = { uniform = [0.0, 1.0] }\n'
+        '[search]\nmethod = "tpe"\nmetric = "loss"\nbatch = 4\nbudget = 9\n'
+    )
+    result = labbench("run", "grid.toml", "--workers", "2")
+    assert result.exit_code == 0, result.stderr
+    assert "batch 3 of 3: 1 run to train" in result.stderr
+    assert "g: 9 of the 40 runs of the full grid" in result.stderr
+    with closing(sqlite3.connect("runs.db")) as connection:
+        rates = [lr for (lr,) in connection.execute("SELECT json_extract(config, '$.lr') FROM runs ORDER BY id")]
+    assert len(set(rates)) == 9
+    assert abs(rates[-1] - 0.3) < max(abs(lr - 0.3) for lr in rates[:4])
+    assert labbench("run", "grid.toml").stderr.count("9 of the 40 runs") == 1
