@@ -54,7 +54,7 @@ def task_grid(task: str) -> str:
         f"seeds = {N_SEEDS}  # every combination with {N_SEEDS} seeds, which show how certain a difference is",
         "",
         "[metrics]",
-        _goal_line(task),
+        *_goal_lines(task),
     ]
     return "\n".join(lines) + "\n\n" + MORE
 
@@ -73,5 +73,6 @@ def _param_line(key: str, param: Param) -> tuple[str, str]:
     return f"# {toml_key(key)} = {toml_value(param.default)}", param.help
 
 
-def _goal_line(task: str) -> str:
-    return '"val/loss" = "min"' if task == "own" else '"val/accuracy" = "max"'
+def _goal_lines(task: str) -> list[str]:
+    """Return the goals of the metrics; the task `own` may be a regression, without an accuracy."""
+    return ['"val/accuracy" = "max"'] * (task != "own") + ['"val/loss" = "min"']
