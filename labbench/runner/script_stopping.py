@@ -23,7 +23,7 @@ class _Script:
     rule: EarlyStopping
     last_step: int = -1
     reason: str | None = None
-    """Reason to stop it, None as long as it goes on."""
+    """Reason to stop it, None while it continues."""
 
 
 class ScriptStopping:
