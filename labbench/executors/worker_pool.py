@@ -277,7 +277,8 @@ class Worker:
 def start_forkserver() -> ForkServerContext:
     """Start the fork server, which loads torch once, with `WORKER_ENVIRONMENT`; return its context."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["labbench.train.loop", "labbench.executors.worker_main"])
+    backward = "torch.fx.experimental.symbolic_shapes"  # imported by the first backward pass
+    context.set_forkserver_preload(["labbench.train.loop", "labbench.executors.worker_main", backward])
     keep_sockets_in_scratch_folder()
     with _environment_of_workers():
         forkserver.ensure_running()  # malloc reads the environment only at the start of a process

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
+from inspect import unwrap
 from typing import Any, TypeVar
 
 import torch
@@ -53,10 +54,12 @@ class Precision:
             if self.bf16 and isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.register_forward_pre_hook(_widen_inputs)
 
-    def maybe_compile(self, forward: Forward) -> Forward:
-        """Return the forward pass, compiled by torch if `compiles` is set."""
+    def maybe_compile(self, forward: Forward, uncompiled: type[nn.Module]) -> Forward:
+        """Return the forward pass, compiled by torch if `compiles` is set, without modules of class `uncompiled`."""
         if not self.compiles:
             return forward
+        # here and not as a decorator: torch imports its compiler for it, which takes as long as to import torch itself
+        uncompiled.forward = torch.compiler.disable(unwrap(uncompiled.forward))
         # not dynamic: torch cannot evaluate the guards on dynamic sizes, and there are only a few sizes
         compiled: Forward = torch.compile(forward, dynamic=False)  # type: ignore[assignment]
         return compiled

@@ -11,7 +11,6 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from torch import Tensor, nn
-from torch._dynamo.utils import counters
 
 from helpers.cuda import needs_cuda
 from helpers.training import CPU, History, histories, run_of
@@ -128,6 +127,8 @@ def test_a_model_that_refuses_bf16_in_a_stack_trains_alone() -> None:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # raised by torch about its own code
 def test_a_compiled_stack_trains_the_same_runs() -> None:
+    from torch._dynamo.utils import counters  # takes a second
+
     if precision.compile_error("cpu") is not None:
         pytest.skip(f"no compiler available: {precision.compile_error('cpu')}")
     counters.clear()

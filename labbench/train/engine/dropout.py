@@ -208,7 +208,8 @@ class SeededDropout(nn.Module):
     """Multiply by `masks` in training mode; the identity in eval mode.
 
     Inputs have shape (N, ...) for one run or (S, N, ...) for a stack. With `spatial` > 0 the last `spatial` dimensions
-    share a draw: whole channels are dropped.
+    share a draw: whole channels are dropped. `torch.compile` leaves it out (`Precision.maybe_compile`): masks depend on
+    the step, so that each step would recompile.
     """
 
     def __init__(self, masks: DropoutMasks, spatial: int = 0) -> None:
@@ -216,7 +217,6 @@ class SeededDropout(nn.Module):
         self.masks = masks
         self.spatial = spatial
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator] # masks depend on the step: each step would recompile
     def forward(self, inputs: Tensor) -> Tensor:
         """Return inputs of any shape, multiplied by the mask of this step."""
         mask = self.draw_mask(inputs)

@@ -8,19 +8,38 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from inspect import unwrap
 from itertools import groupby
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar, cast
 
 import torch
-import torch._dynamo  # every optimizer imports it on first use, which takes a second: do it before workers fork
 from torch import Tensor, optim
 
 from labbench.records import Config
 from labbench.train.engine.flat_params import FlatParameters
 from labbench.train.host_copies import to_device
 
+AnyOptimizer = TypeVar("AnyOptimizer", bound=optim.Optimizer)
+
 FUSED_DEVICES: tuple[str, ...] = ("cpu", "cuda")
 """Types of devices for which torch has fused kernels of SGD, Adam and AdamW."""
+
+
+def without_dynamo(optimizer: type[AnyOptimizer]) -> type[AnyOptimizer]:
+    """Return an optimizer of torch that cannot be part of a compiled function, and does not import `torch._dynamo`.
+
+    The decorators of torch's methods import it, which takes as long as the import of torch.
+    """
+    methods = {
+        "__module__": optimizer.__module__,
+        "add_param_group": unwrap(optimizer.add_param_group),
+        "step": torch.no_grad()(unwrap(optimizer.step)),
+    }
+    return cast(type[AnyOptimizer], type(optimizer.__name__, (optimizer,), methods))
+
+
+SGD, Adam, AdamW = without_dynamo(optim.SGD), without_dynamo(optim.Adam), without_dynamo(optim.AdamW)
+RMSprop, Adagrad = without_dynamo(optim.RMSprop), without_dynamo(optim.Adagrad)
 
 
 def make_optimizer(config: Config, parameters: Iterable[Any], device: torch.device) -> optim.Optimizer:
@@ -40,15 +59,15 @@ def make_optimizer(config: Config, parameters: Iterable[Any], device: torch.devi
     fused = (real and device.type in FUSED_DEVICES) or None
     if name == "sgd":
         nesterov = config["nesterov"] and momentum > 0
-        return optim.SGD(parameters, lr, momentum, weight_decay=weight_decay, nesterov=nesterov, fused=fused)
+        return SGD(parameters, lr, momentum, weight_decay=weight_decay, nesterov=nesterov, fused=fused)
     if name == "adam":
-        return optim.Adam(parameters, lr, betas, eps, weight_decay, fused=fused)
+        return Adam(parameters, lr, betas, eps, weight_decay, fused=fused)
     if name == "adamw":
-        return optim.AdamW(parameters, lr, betas, eps, weight_decay, fused=fused)
+        return AdamW(parameters, lr, betas, eps, weight_decay, fused=fused)
     if name == "rmsprop":
-        return optim.RMSprop(parameters, lr, config["alpha"], eps, weight_decay, momentum)
+        return RMSprop(parameters, lr, config["alpha"], eps, weight_decay, momentum)
     if name == "adagrad":
-        return optim.Adagrad(
+        return Adagrad(
             parameters, lr, weight_decay=weight_decay, eps=eps, fused=(real and device.type == "cpu") or None
         )
     raise ValueError(f"unknown optimizer: {name}")

@@ -16,7 +16,7 @@ from labbench.errors import InputError
 from labbench.records import Config
 from labbench.train.data.dataset import Split
 from labbench.train.data.samples import Samples, call_model, concatenate, map_tensors, split_samples
-from labbench.train.engine.dropout import swap_dropout
+from labbench.train.engine.dropout import SeededDropout, swap_dropout
 from labbench.train.engine.freezing import set_mode
 from labbench.train.engine.module_state import AttributeTracker, TaskTracker
 from labbench.train.engine.run_optimizer import RunOptimizer
@@ -52,7 +52,7 @@ class SingleStepper:
             # up to twice as fast on CPUs, most of all for pooling and normalization
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         workload.precision.adapt_batch_norm(model)
-        self._precision, self._forward = workload.precision, workload.precision.maybe_compile(model)
+        self._precision, self._forward = workload.precision, workload.precision.maybe_compile(model, SeededDropout)
         self.parameters = dict(model.named_parameters())
         self._optimizer = RunOptimizer(model, config, workload)
         self._averages = make_averages(self.parameters, settings["ema_decay"])

@@ -121,7 +121,7 @@ class StackedStepper:
         kind = VmapDropout if engine == "vmap" else SeededDropout
         self._dropouts = replace_dropout(model, kind, lambda layer: DropoutMasks([], [], layer, step_counter))
         self._precision.adapt_batch_norm(model)
-        self._forward = self._precision.maybe_compile(make_forward(engine, model, workload))
+        self._forward = self._precision.maybe_compile(make_forward(engine, model, workload), SeededDropout)
         self._max_evaluated = (
             max(MIN_EVALUATED_SAMPLES, workload.batch_size)
             if engine == "vmap" and workload.data.device.type == "cpu"

@@ -32,6 +32,11 @@ class WorkCounter(TorchDispatchMode):
         self.bf16_flops = 0
         """Part of `flops` in operations with bfloat16 inputs."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Return False: nothing is compiled, and torch would import its compiler, which takes a second."""
+        return False
+
     def __enter__(self) -> WorkCounter:
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
