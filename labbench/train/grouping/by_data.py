@@ -6,6 +6,7 @@ Runs share a data set if their configs agree in every key that the task's `data`
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -49,10 +50,11 @@ def group_by_data(
     while waiting:
         first = waiting[0]
         config = ReadTrackingConfig(first.config)  # in no comprehension, whose closure would refer to it
-        keys = config.read
+        keys, references = config.read, sys.getrefcount(config)
         try:
             dataset, runtime = make_data(task, config), stack.runtime
-            config.read_if_referenced()
+            if sys.getrefcount(config) > references:
+                config.read_if_referenced()
             placed = place_data(dataset, device, dtype, runtime.data, loaders=runtime.loaders or 0)
         except (Exception, SystemExit) as error:  # a user's code may raise anything
             sharing = [run for run in waiting if _shares_workload(run, first, keys)]
@@ -153,7 +155,10 @@ class ReadTrackingConfig(dict[str, Any]):
         return other | self.copy()
 
     def read_if_referenced(self) -> None:
-        """Count all keys as read if an object such as a `Dataset` refers to the config, and may read it later."""
+        """Count all keys as read if an object such as a `Dataset` refers to the config, and may read it later.
+
+        Looks at every object of the process.
+        """
         referrers = (each for each in gc.get_referrers(self) if not isinstance(each, FrameType | GeneratorType))
         if next(referrers, None) is not None:
             self._read_all()
