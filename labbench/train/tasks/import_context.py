@@ -35,7 +35,7 @@ def imports_of(task: str) -> AbstractContextManager[None]:
 def open_modules() -> list[ModuleType]:
     """Return the imported modules of the task whose context is open."""
     context = ImportContext._open
-    return [] if context is None else [module for module in list(sys.modules.values()) if context.owns(module)]
+    return [] if context is None else list(context.owned(sys.modules).values())
 
 
 def imported_files(task: str) -> list[Path]:
@@ -86,11 +86,8 @@ class ImportContext:
         finally:
             ImportContext._open = outer
             self._paths = [str(self.folder), *dict.fromkeys(path for path in sys.path if path not in paths)]
-            self._modules = {
-                name: module
-                for name, module in list(sys.modules.items())
-                if module is not modules.get(name) and self.owns(module)
-            }
+            new = {name: module for name, module in list(sys.modules.items()) if module is not modules.get(name)}
+            self._modules = self.owned(new)
             for path in (location for module in self._modules.values() for location in _locations(module)):
                 self._stamps.setdefault(path, _stamp(path, before=start))
             for name in self._modules:
@@ -103,9 +100,14 @@ class ImportContext:
         """Files of the cached modules."""
         return [path for module in self._modules.values() for path in _locations(module) if path.is_file()]
 
-    def owns(self, module: ModuleType) -> bool:
-        """Return True for a module imported from the paths of this task."""
-        return any(_lies_in(location, Path(path).absolute()) for location in _locations(module) for path in self._paths)
+    def owned(self, modules: Mapping[str, ModuleType]) -> dict[str, ModuleType]:
+        """Return the modules that were imported from the paths of this task."""
+        folders = [Path(path).absolute() for path in self._paths]
+        return {
+            name: module
+            for name, module in list(modules.items())
+            if any(_lies_in(location, folder) for location in _locations(module) for folder in folders)
+        }
 
     def _shadowed(self, modules: Mapping[str, ModuleType]) -> dict[str, ModuleType]:
         """Return the loaded modules that have the name of a module in the task's folder.
@@ -138,15 +140,22 @@ def _locations(module: ModuleType) -> list[Path]:
     """
     file = getattr(module, "__file__", None)
     if isinstance(file, str):
-        return [Path(file)]
+        return [_parse(file)]
     try:
-        return [Path(path) for path in getattr(module, "__path__", ()) if isinstance(path, str)]
+        return [_parse(path) for path in getattr(module, "__path__", ()) if isinstance(path, str)]
     except (TypeError, KeyError):  # not a module, or a package whose parent was removed
         return []
 
 
+@cache
+def _parse(path: str) -> Path:
+    """Return the path; parsing the thousands of paths of `sys.modules` takes longer than comparing them."""
+    return Path(path)
+
+
 def _lies_in(path: Path, folder: Path) -> bool:
-    return path.is_relative_to(folder) and not is_of_library(path)
+    parts = folder.parts
+    return path.parts[: len(parts)] == parts and not is_of_library(path)  # `is_relative_to` parses the folder each time
 
 
 def is_of_library(path: Path) -> bool:
