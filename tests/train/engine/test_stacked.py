@@ -21,6 +21,7 @@ from labbench.records import Boundary, Event, Failed, Finished, Log, RunRecord, 
 from labbench.runner.planner import make_stack
 from labbench.train.active_runs import StopRequests
 from labbench.train.data.dataset import Data, load_digits
+from labbench.train.engine.dropout import KEY_STEPS
 from labbench.train.loop import train
 from labbench.train.tasks.losses import accuracy, cross_entropy
 from labbench.train.tasks.task import FileTask, Task, load_task
@@ -227,10 +228,11 @@ SETTINGS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("shift", range(5))
 @pytest.mark.parametrize("model", MODELS)
-def test_a_stack_equals_single_runs_in_float64_over_100_steps(model: str, shift: int) -> None:
+def test_a_stack_equals_single_runs_in_float64(model: str, shift: int) -> None:
+    """Over more steps than a dropout layer has keys for at once."""
     engine, make_model = MODELS[model]
     optimizer = list(UPDATES)[(shift + list(MODELS).index(model)) % 5]
-    common = {"epochs": 25, "batch_size": 24, "optimizer": optimizer}
+    common = {"epochs": 6, "batch_size": 8, "optimizer": optimizer}
     drops = [0.0, 0.5, 0.2]
     configs = [
         {**common, "seed": seed, "p": p, **update, **settings}
@@ -241,7 +243,7 @@ def test_a_stack_equals_single_runs_in_float64_over_100_steps(model: str, shift:
     together = trained_together(configs, digits_task(make_model), runtime=EXACT)
     assert engines(together) == {engine}
     for ours, theirs in zip(together, trained_alone(configs, digits_task(make_model), runtime=EXACT), strict=True):
-        assert len(ours.curves["train/loss"]) == 100
+        assert len(ours.curves["train/loss"]) == 72 > KEY_STEPS
         assert_close(ours, theirs)
 
 
@@ -273,10 +275,9 @@ MANY = [
 def test_the_width_of_a_stack_changes_no_bit(model: str) -> None:
     task = digits_task(MODELS[model][1])
     wide = trained_together(MANY, task)
-    for width in (2, 3, 5):
+    for width in (3, 5):  # and 2, which is left
         narrow = [h for start in range(0, 12, width) for h in trained_together(MANY[start : start + width], task)]
-        alone = 12 % width == 1
-        for ours, theirs in list(zip(narrow, wide, strict=True))[: 12 - alone]:
+        for ours, theirs in zip(narrow, wide, strict=True):
             assert curves(ours) == curves(theirs)
 
 
