@@ -12,6 +12,8 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 CASTS = ("float", "to", "type")
 """Methods of a tensor that change its dtype."""
+SCALARS = {type(None), bool, int, float, str, torch.dtype, torch.device, type(torch.strided), type}
+"""Types of arguments that contain no tensors."""
 
 
 class Float64Mode(TorchFunctionMode):
@@ -26,17 +28,28 @@ class Float64Mode(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        leaves = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        if not any(leaf.dtype == torch.float64 for leaf in leaves) or _is_in_place(func):
+        tensors = _find_tensors(args, kwargs)
+        if not any(tensor.dtype == torch.float64 for tensor in tensors) or _is_in_place(func):
             return func(*args, **kwargs)
         name = getattr(func, "__name__", "")
         if name in CASTS and args[0].dtype == torch.float64:
             if name == "float":
                 return args[0]
             return func(args[0], *tree_map(_promote_dtype, args[1:]), **tree_map(_promote_dtype, kwargs))
-        if any(_is_lower(leaf) for leaf in leaves):
+        if any(map(_is_lower, tensors)):
             args, kwargs = tree_map(_promote, (tuple(args), dict(kwargs)))
         return func(*args, **kwargs)
+
+
+def _find_tensors(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
+    """Return the tensors of any shape in the arguments of a function, also those inside lists and other containers."""
+    tensors = []
+    for value in (*args, *kwargs.values()):
+        if isinstance(value, Tensor):
+            tensors.append(value)
+        elif type(value) not in SCALARS:  # to search every argument takes longer than most functions
+            tensors += [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]
+    return tensors
 
 
 def _is_in_place(func: Callable[..., Any]) -> bool:
