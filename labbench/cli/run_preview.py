@@ -115,7 +115,7 @@ def print_estimate(preview: Preview, *, prefix: str) -> None:
     records = preview_records(expanded, preview.due, preview.continuations.sources)
     with closing(preview.open_executor()) as executor:
         stacks = preview_stacks(expanded, records, preview.db, devices, workers=executor.capacity())
-        runs = round(preview.share * len(preview.due))
+        runs = round(sum(count for count, _ in preview.stages)) or len(preview.due)
         plan = format_count(runs, "run") if expanded.grid.command else describe_plan(stacks)
         echo(f"{prefix}to train: {plan} (of {len(expanded.runs)} in the grid)", err=True)
         if expanded.removed:
