@@ -125,7 +125,7 @@ class EditScreen(DataScreen[Result]):
             self.notify("a running run cannot be deleted: press K to stop it first", severity="warning", markup=False)
             return
         question = f"delete {name_runs(runs)}, their numbers and files?"
-        dialog = Confirmation(question, details=_list_names(runs), yes="delete permanently", no="keep them")
+        dialog = Confirmation(question, details=_list_names(runs), yes="delete permanently", no="keep")
         self.app.push_screen(dialog, lambda yes: self.edit(edits.remove(runs)) if yes else None)
 
     def action_retry(self) -> None:
@@ -140,9 +140,8 @@ class EditScreen(DataScreen[Result]):
         if not stoppable:
             self.notify("no selected run is running or queued", markup=False)
             return
-        dialog = Confirmation(
-            f"stop {name_runs(stoppable)}?", details=_list_names(stoppable), yes="stop", no="let them run"
-        )
+        question = f"stop {name_runs(stoppable)}?"
+        dialog = Confirmation(question, details=_list_names(stoppable), yes="stop", no="continue")
         self.app.push_screen(dialog, lambda yes: self.edit(edits.stop(stoppable)) if yes else None)
 
     def action_copy(self) -> None:

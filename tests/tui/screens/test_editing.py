@@ -77,7 +77,7 @@ def test_an_edit_on_a_marked_run_applies_to_all_marked_runs(database: Path) -> N
 
 def test_nothing_is_deleted_without_confirmation(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
-        assert "n keep them" in await press(pilot, "D")
+        assert "n keep" in await press(pilot, "D")
         await press(pilot, "enter", "n")
         await press(pilot, "D", "escape")
 
