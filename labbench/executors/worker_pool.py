@@ -66,7 +66,7 @@ class WorkerExecutor(Executor):
 
         Stacks of scripts need no workers that have loaded torch.
         """
-        context = start_forkserver() if load_torch else multiprocessing.get_context("spawn")
+        context = start_forkserver(devices[0]) if load_torch else multiprocessing.get_context("spawn")
         self._folder = ScratchFolder()
         outputs = [Path(self._folder.path, f"worker-{number}.txt") for number in range(len(devices))]
         self._workers = [
@@ -274,11 +274,12 @@ class Worker:
                 yield Log(run.key, run.attempt, text.text, text.replaces_unfinished)
 
 
-def start_forkserver() -> ForkServerContext:
+def start_forkserver(device: str = "cpu") -> ForkServerContext:
     """Start the fork server, which loads torch once, with `WORKER_ENVIRONMENT`; return its context."""
     context = multiprocessing.get_context("forkserver")
-    backward = "torch.fx.experimental.symbolic_shapes"  # imported by the first backward pass
-    context.set_forkserver_preload(["labbench.train.loop", "labbench.executors.worker_main", backward])
+    # imported by the first backward pass, and by the check of the step on a GPU
+    lazy = "torch.fx.experimental.symbolic_shapes" if device == "cpu" else "torch._dynamo"
+    context.set_forkserver_preload(["labbench.train.loop", "labbench.executors.worker_main", lazy])
     keep_sockets_in_scratch_folder()
     with _environment_of_workers():
         forkserver.ensure_running()  # malloc reads the environment only at the start of a process
