@@ -191,6 +191,18 @@ def test_metrics_that_need_the_whole_split_get_it_and_do_not_see_the_check() -> 
     assert calls == [20, 64, 20, 20, 20, 20, 64, 64]  # the check; two epochs of two runs; their test
 
 
+def test_a_run_that_diverges_at_its_first_step_is_not_failed_by_metrics_that_need_numbers() -> None:
+    def epoch_metrics(outputs: Tensor, targets: Tensor) -> dict[str, float]:
+        if not outputs.isfinite().all():
+            raise ValueError("input contains NaN")
+        return {"largest": float(outputs.max())}
+
+    events = train_events(MeasuredTask(epoch_metrics), [{"seed": 0, "lr": 1e30}, {"seed": 1}])
+    ends = {event.run: event.status for event in events if isinstance(event, Finished)}
+    assert ends["0"] == "diverged"
+    assert not failures(events)
+
+
 def test_a_mistake_in_data_fails_all_runs_at_once() -> None:
     class Mistaken(CountedTask):
         def data(self, config: dict[str, Any]) -> Data:

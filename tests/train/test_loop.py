@@ -353,11 +353,11 @@ def test_all_runs_see_the_same_randomly_drawn_data() -> None:
     [
         (
             line(loss=lambda outputs, targets: F.mse_loss(outputs[:, 0], targets)),
-            r"shape \(10,\), not shape \(\); .*none",
+            r"shape \(40,\), not shape \(\); .*none",
         ),
         (
             line(loss=lambda outputs, targets: F.l1_loss(outputs, targets[:, None], reduction="none")),
-            r"not shape \(10, 1\)",
+            r"not shape \(40, 1\)",
         ),
         (line(metrics=lambda outputs, targets: {"mae": 0.5}), "metric 'mae' must be a tensor .* not 0.5"),
         (line(metrics=lambda outputs, targets: {"loss": targets}), "a metric named 'loss'"),

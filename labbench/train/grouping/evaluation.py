@@ -9,12 +9,12 @@ from __future__ import annotations
 import copy
 import math
 import operator
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from labbench.records import Config
 from labbench.train.data.dataset import Data, Split, SplitName
@@ -67,7 +67,7 @@ def measure_split(
 
 
 def check_evaluation(model: nn.Module, run: TrainingRun, workload: Workload) -> None:
-    """Do what happens at the end of an epoch with a copy of a new run's model and the first samples of each split.
+    """Do a step and what follows an epoch with a copy of a new run's model, and the first samples of each split.
 
     The random generators and the attributes of the task are restored. A built-in task needs no check.
 
@@ -83,35 +83,40 @@ def check_evaluation(model: nn.Module, run: TrainingRun, workload: Workload) -> 
     except Exception:  # a user's module may hold anything
         return
     seed, device = generator_seed(run.config["seed"], Purpose.GENERATOR), workload.data.device
-    workload = replace(workload, precision=replace(workload.precision, compiles=False))
+    precision = replace(workload.precision, compiles=False)
+    workload = replace(workload, precision=precision, fixed={**workload.fixed, "ema_decay": None})
     with seeded_generators(seed, device), attributes_of(task).restore_after():
         stepper = SingleStepper(model, run.config, workload, StepCounter())
+        step_metrics = _measure_step(stepper, workload)
+        if step_metrics is None:
+            return
         measured: dict[str, float] = {}
         for name in _evaluated_splits(workload):
             measured |= _measure_first(stepper, workload, name, run.config)
+        values = {name: value for name, value in measured.items() if not name.startswith("test/")}
+        if "train/loss" in values:
+            values["train/eval_loss"] = values["train/loss"]
+        values = add_generalization_gap(values | {f"train/{name}": math.nan for name in ("loss", *step_metrics)})
         stop = run.early_stopping.stop
-        has_criterion = stop is not None or optional_parts(task).scheduler is not None
-        if not (has_criterion and workload.data.has_validation):
-            return
-        values = add_generalization_gap(_epoch_values(stepper, workload, measured))
-        if stop is not None and stop.metric not in values:  # some samples may have metrics that the first ones lack
-            values |= _measure_whole(stepper, workload, "val", run.config)
+        if stop is not None and stop.metric not in values and workload.data.has_validation:
+            values |= _measure_whole(stepper, workload, "val", run.config)  # the first samples may lack a metric
         EarlyStopping(stop).reason_to_stop(values)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns of a scheduler that is stepped before its optimizer
-            stepper.end_epoch(0, values)
+        stepper.end_epoch(0, values)
 
 
-def _epoch_values(stepper: Stepper, workload: Workload, measured: Mapping[str, float]) -> dict[str, float]:
-    """Return the metrics of an epoch, given those of the evaluated splits; values of training steps are NaN."""
-    values = {name: value for name, value in measured.items() if name.startswith("val/")}
-    if "train/loss" in measured:
-        values |= {name: value for name, value in measured.items() if name.startswith("train/")}
-        values["train/eval_loss"] = measured["train/loss"]
-    else:
-        _, sample_metrics = stepper.evaluate(_first_batch(workload, "val"))
-        values |= {f"train/{name}": math.nan for name in ("loss", *sample_metrics)}
-    return values
+def _measure_step(stepper: SingleStepper, workload: Workload) -> Mapping[str, Tensor] | None:
+    """Return the metrics of a step, (1, N), which a model may need before its first evaluation; the weights stay.
+
+    Returns None if the loss is not finite: the run will diverge.
+    """
+    before = {name: parameter.detach().clone() for name, parameter in stepper.parameters.items()}
+    stepper.train(True)
+    batch = workload.data.first_batch([stepper.config["seed"]], _batch_size(workload))
+    losses, metrics = stepper.step(batch)
+    with torch.no_grad(), sync_point(SyncPoint.SETUP):
+        for name, parameter in stepper.parameters.items():
+            parameter.copy_(before[name])
+        return metrics if losses.isfinite().all() else None
 
 
 def _evaluated_splits(workload: Workload) -> list[SplitName]:
@@ -146,8 +151,12 @@ def _measure_whole(stepper: Stepper, workload: Workload, name: SplitName, config
 
 
 def _first_batch(workload: Workload, name: SplitName) -> Split:
-    """Return the first samples of a split, as many as a model has in training; of Datasets a few for all runs."""
-    data, size = workload.data, min(workload.batch_size, workload.evaluation_batch_size)
-    if isinstance(data, Data):
-        return next(iter(data.evaluation_batches(name, size)))
-    return data.sample_validation(min(size, CHECKED_SAMPLES))
+    """Return the first samples of a split; of Datasets some that are read once for all runs."""
+    data, size = workload.data, min(_batch_size(workload), workload.evaluation_batch_size)
+    return next(iter(data.evaluation_batches(name, size))) if isinstance(data, Data) else data.sample_validation(size)
+
+
+def _batch_size(workload: Workload) -> int:
+    """Return the number of samples in a batch: as many as in training, of Datasets only a few."""
+    size = min(workload.batch_size, workload.samples_per_epoch)
+    return size if isinstance(workload.data, Data) else min(size, CHECKED_SAMPLES)
