@@ -116,7 +116,7 @@ def test_a_mistake_in_the_loss_fails_each_run_once_with_its_line() -> None:
         event.message.startswith("NameError: name 'output' is not defined (test_failures.py:") for event in failed
     )
     assert task.calls["data"] == 1
-    assert task.calls["loss"] <= RUNS + 1
+    assert task.calls["loss"] <= 2 * RUNS + 1  # in a copy, and in the first step
 
 
 class MeasuredTask(CountedTask):

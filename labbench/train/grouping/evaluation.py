@@ -24,6 +24,7 @@ from labbench.train.engine.schedules import StepCounter
 from labbench.train.engine.single import SingleStepper
 from labbench.train.engine.stepper import Stepper, Workload
 from labbench.train.grouping.equivalence import CHECKED_SAMPLES
+from labbench.train.grouping.separation import read_traits
 from labbench.train.host_copies import SyncPoint, sync_point
 from labbench.train.rng import Purpose, generator_seed, seeded_generators
 from labbench.train.run_state import TrainingRun
@@ -76,7 +77,7 @@ def check_evaluation(model: nn.Module, run: TrainingRun, workload: Workload) -> 
         InputError: The task's metrics are unusable, or the metric of `[stop]` is not measured.
     """
     task = workload.task
-    if not isinstance(task, FileTask) or run.epoch > 0:
+    if not isinstance(task, FileTask) or run.epoch > 0 or read_traits(task, run.config, model).has_model:
         return
     try:
         model = copy.deepcopy(model)
@@ -86,8 +87,11 @@ def check_evaluation(model: nn.Module, run: TrainingRun, workload: Workload) -> 
     precision = replace(workload.precision, compiles=False)
     workload = replace(workload, precision=precision, fixed={**workload.fixed, "ema_decay": None})
     with seeded_generators(seed, device), attributes_of(task).restore_after():
-        stepper = SingleStepper(model, run.config, workload, StepCounter())
-        step_metrics = _measure_step(stepper, workload)
+        try:
+            stepper = SingleStepper(model, run.config, workload, StepCounter())
+            step_metrics = _measure_step(stepper, workload)
+        except (Exception, SystemExit):  # the run's own first step reports it, if it is no fault of the copy
+            return
         if step_metrics is None:
             return
         measured: dict[str, float] = {}
