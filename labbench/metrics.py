@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Literal, TypeAlias
 
 Goal: TypeAlias = Literal["min", "max", "none"]
@@ -136,6 +137,7 @@ def is_quality(metric: str) -> bool:
     return not (is_axis(metric) or is_counter or is_condition or _is_setting(all_words))
 
 
+@lru_cache(maxsize=4096)  # every read of a curve needs the goals of all metrics
 def default_goal(metric: str) -> Goal:
     """Return the goal of a metric by the words of its name: `min` for losses and errors, `none` for conditions.
 
