@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
-from labbench.analysis.answer import Answer, ParameterAnswer
+from labbench.analysis.answer import Answer, Estimate, ParameterAnswer
 from labbench.analysis.intervals import Interval
 from labbench.analysis.table import freeze, is_number
 from labbench.metrics import Goal
@@ -237,3 +237,31 @@ def effect_labels(parameter: ParameterAnswer) -> list[str]:
         else f"{format_number(effect.span[0])} to {format_number(effect.span[1])}"
         for effect in effects
     ]
+
+
+def format_span(span: tuple[float, float] | None) -> str:
+    """Format the values of a bin, such as `0.0036–0.022`; empty for none and for a single value."""
+    if span is None or span[0] == span[1]:
+        return ""
+    return "–".join(format_setting(float(f"{edge:.2g}")) for edge in span)
+
+
+def setup_phrase(estimate: Estimate, answer: Answer) -> str:
+    """Describe a configuration by the settings that vary in the grid."""
+    return describe_settings(estimate.differing, parameter_levels(answer)) or "the only configuration"
+
+
+def seeds_phrase(n: int) -> str:
+    return f"{n} seed{'s' if n != 1 else ''}"
+
+
+def format_percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+def estimate_phrase(estimate: Estimate, answer: Answer) -> str:
+    """Format an estimate as `0.978 [0.974, 0.981] over 3 seeds`."""
+    interval = estimate.interval
+    if estimate.n > 1 and interval.low == interval.high and interval.low is not None:
+        return f"{use_minus_sign(format_number(interval.mean))} with each of {seeds_phrase(estimate.n)}"
+    return f"{format_interval(interval, ranking_decimals(answer))} over {seeds_phrase(estimate.n)}"

@@ -11,7 +11,7 @@ from labbench.analysis.answer import Answer, ParameterAnswer
 from labbench.analysis.effects import Effect
 from labbench.analysis.intervals import Interval
 from labbench.reports.formatting import effect_labels, format_interval
-from labbench.reports.sentences import MODEL_METHODS
+from labbench.reports.sentences.parameter_sentences import MODEL_METHODS
 from labbench.text import cell_width, clean, fit_to_width, format_number, progress_bar
 
 _BAR_CELLS = 24

@@ -1,0 +1,189 @@
+"""Format the effects of parameters, their interactions and usable learning rates as sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from labbench.analysis.answer import Answer, Interaction, ParameterAnswer, Widening
+from labbench.analysis.costs import Basin
+from labbench.analysis.effects import Contrast, Effect
+from labbench.analysis.table import freeze
+from labbench.reports.formatting import (
+    Levels,
+    describe_settings,
+    format_gain,
+    format_mean,
+    format_named_setting,
+    format_percent,
+    format_setting_briefly,
+    format_span,
+    format_two_digits,
+    format_value,
+    parameter_levels,
+)
+from labbench.text import clean, format_setting
+
+MODEL_METHODS = ("additive model", "random forest")
+"""Methods with an unexplained rest, which may or may not be interactions."""
+
+
+def parameter_sentence(parameter: ParameterAnswer, answer: Answer) -> str:
+    contrast = parameter.marginal.contrast
+    name = clean(parameter.name)
+    if parameter.followers:
+        name += f" (with {', '.join(clean(follower) for follower in parameter.followers)})"
+    if contrast is None:
+        return f"{name}: only one of its values has results" if len(parameter.marginal.effects) > 1 else ""
+    values = [effect for effect in parameter.marginal.effects if effect.n]
+    clause = (
+        _two_values_clause(parameter, contrast, answer)
+        if len(values) == 2
+        else _many_values_clause(parameter, contrast, answer)
+    )
+    return f"{name}: {clause}{_diverged_values_clause(parameter, answer)}"
+
+
+def _two_values_clause(parameter: ParameterAnswer, contrast: Contrast, answer: Answer) -> str:
+    ahead, behind = _value_phrase(parameter, contrast.value), _value_phrase(parameter, contrast.against)
+    gain = format_gain(contrast.interval, answer.goal, contrast.ratio)
+    if parameter.evidence == "none" and contrast.interval.low is not None:
+        return f"no significant difference{_average_phrase(answer)} ({ahead} vs {behind}: {gain})"
+    better = f"better {ahead}" if _is_switch(parameter) else f"{ahead} ahead of {behind}"
+    is_model = answer.shares is not None and answer.shares.method in MODEL_METHODS
+    conditional = f"averaged over the configurations that vary it (depends on {clean(parameter.parent or '')})"
+    average = "on average" if is_model else conditional if parameter.parent else "averaged over the grid"
+    return (
+        f"{better} by {gain} {average}"
+        + _evidence_phrase(parameter)
+        + _alternative_clause(parameter, answer)
+        + _best_differs_clause(parameter, contrast, answer)
+    )
+
+
+def _many_values_clause(parameter: ParameterAnswer, contrast: Contrast, answer: Answer) -> str:
+    ahead, behind = _value_phrase(parameter, contrast.value), _value_phrase(parameter, contrast.against)
+    measured = [effect for effect in parameter.marginal.effects if effect.n]
+    ordered = sorted(measured, key=lambda effect: effect.interval.mean, reverse=answer.goal == "max")
+    top, worst = ordered[0], ordered[-1]
+    lowest = f"{format_mean(worst.interval)} at {_value_phrase(parameter, worst.value)}"
+    spread = f"{format_mean(top.interval)} at {ahead} to {lowest}"
+    if parameter.evidence == "none" and contrast.interval.low is not None:
+        chance = _chance_of_gaps_clause(measured)
+        return f"no significant difference among its {len(measured)} values (from {spread} on average){chance}"
+    gain = format_gain(contrast.interval, answer.goal, contrast.ratio)
+    margin = f"ahead of {behind} by {gain}"
+    if contrast.interval.low is not None and not contrast.interval.excludes(0.0):
+        margin = f"not clearly ahead of {behind} ({gain})"
+    return (
+        f"best on average at {ahead} ({format_mean(top.interval)}), {margin}"
+        + f"; worst at {_value_phrase(parameter, worst.value)} ({format_mean(worst.interval)})"
+        + _evidence_phrase(parameter)
+        + _alternative_clause(parameter, answer)
+        + _best_differs_clause(parameter, contrast, answer)
+    )
+
+
+def _chance_of_gaps_clause(effects: Sequence[Effect]) -> str:
+    """Return a remark if intervals do not overlap although the values do not differ significantly."""
+    intervals = [effect.interval for effect in effects]
+    lows = [interval.low for interval in intervals if interval.low is not None]
+    highs = [interval.high for interval in intervals if interval.high is not None]
+    if not lows or not highs or max(lows) <= min(highs):
+        return ""
+    pairs = len(effects) * (len(effects) - 1) // 2
+    return f"; among {pairs} pairs, intervals that do not overlap are no evidence by themselves"
+
+
+def _average_phrase(answer: Answer) -> str:
+    """Return " on average" if there are other parameters, under which the values may still differ."""
+    return " on average" if len(answer.parameters) > 1 else ""
+
+
+def _evidence_phrase(parameter: ParameterAnswer) -> str:
+    if parameter.evidence == "weak":
+        return " (weak evidence: not significant after correcting for the number of parameters)"
+    return " (too few runs for an interval)" if parameter.marginal.p_value is None else ""
+
+
+def _alternative_clause(parameter: ParameterAnswer, answer: Answer) -> str:
+    alternative = parameter.close_alternative
+    if alternative is None or parameter.evidence == "none":
+        return ""
+    phrase = _value_phrase(parameter, alternative.value)
+    if _is_switch(parameter):
+        phrase = f"a configuration {phrase}"
+    if alternative.differing:
+        phrase += f" at {describe_settings(alternative.differing, parameter_levels(answer))}"
+    gap = format_two_digits(alternative.gap)
+    if alternative.ratio is not None:
+        gap = f"a factor of {format_setting(float(f'{alternative.ratio:.3g}'))}"
+    return f", but {phrase} comes within {gap} of the best"
+
+
+def _best_differs_clause(parameter: ParameterAnswer, contrast: Contrast, answer: Answer) -> str:
+    """Report the best configuration's value if another is best on average."""
+    if answer.best is None or parameter.numeric or any(effect.span for effect in parameter.marginal.effects):
+        return ""
+    used = answer.best.config.get(parameter.name)
+    if freeze(used) == freeze(contrast.value):
+        return ""
+    return f", but the best configuration uses {_value_phrase(parameter, used)}"
+
+
+def _diverged_values_clause(parameter: ParameterAnswer, answer: Answer) -> str:
+    diverged = [effect for effect in parameter.marginal.effects if not effect.n and effect.diverged]
+    values = ", ".join(_value_phrase(parameter, effect.value) for effect in diverged)
+    return f"; every run {answer.lost} at {values}" if diverged else ""
+
+
+def _value_phrase(parameter: ParameterAnswer, value: Any) -> str:
+    """Format a value of a parameter for a sentence that starts with the parameter's name."""
+    if isinstance(value, bool) and _is_switch(parameter):
+        return "with it" if value else "without it"
+    if value is None:
+        return "not set"
+    effect = next((effect for effect in parameter.marginal.effects if freeze(effect.value) == freeze(value)), None)
+    if effect is not None and (span := format_span(effect.span)):
+        return span
+    return format_value(value, [effect.value for effect in parameter.marginal.effects])
+
+
+def _is_switch(parameter: ParameterAnswer) -> bool:
+    """Return True if all values are booleans, as for `batchnorm`."""
+    return all(isinstance(effect.value, bool) for effect in parameter.marginal.effects)
+
+
+def interaction_sentence(interaction: Interaction, levels: Levels) -> str:
+    first, second = interaction.names
+    by_best: dict[str, list[str]] = {}
+    for value, best in interaction.best:
+        by_best.setdefault(format_setting_briefly(second, best, levels), []).append(
+            format_setting_briefly(first, value, levels)
+        )
+    cases = "; ".join(f"{best} for {', '.join(values)}" for best, values in by_best.items())
+    share = format_percent(interaction.importance.mean)
+    return f"the best {clean(second)} depends on {clean(first)}: on average {cases} ({share} of the variance)"
+
+
+def widening_sentence(widening: Widening, levels: Levels) -> str:
+    name = clean(widening.name)
+    if isinstance(widening.wide_value, bool):
+        wide, narrow = ("with it", "without it") if widening.wide_value else ("without it", "with it")
+        subject = name if widening.wide_value else f"no {name}"
+    else:
+        wide, narrow = (
+            f"with {format_setting_briefly(widening.name, v, levels)}"
+            for v in (widening.wide_value, widening.narrow_value)
+        )
+        subject = format_named_setting(widening.name, widening.wide_value, levels)
+    rates = f"{_range_phrase(widening.wide)} {wide}, {_range_phrase(widening.narrow)} {narrow}"
+    return f"{subject} widens the range of learning rates within 5 % of the best: {rates}"
+
+
+def _range_phrase(basin: Basin) -> str:
+    if basin.low == basin.high:
+        return f"only {format_setting(basin.low)}"
+    below = " (smallest tried)" if basin.open_below else ""
+    above = " (largest tried)" if basin.open_above else ""
+    return f"{format_setting(basin.low)}{below} to {format_setting(basin.high)}{above}"
