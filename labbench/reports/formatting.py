@@ -89,7 +89,7 @@ def format_interval(interval: Interval, decimals: int | None = None) -> str:
     `decimals` are the decimals of a column on the linear scale (`column_decimals`); default: of the interval.
     """
     if interval.low is None or interval.high is None or interval.low == interval.high:
-        return use_minus_sign(format_number(interval.mean))
+        return format_fixed(interval.mean, decimals)
     if decimals is not None:
         mean, low, high = (format_fixed(value, decimals) for value in (interval.mean, interval.low, interval.high))
         return f"{mean} [{low}, {high}]"
@@ -116,6 +116,11 @@ def column_decimals(intervals: Sequence[Interval]) -> int | None:
         return None
     decimals = [each for interval in intervals if (each := _decimals_of(interval)) is not None]
     return min(max(decimals), min(decimals) + 1) if decimals else None
+
+
+def effect_decimals(parameter: ParameterAnswer) -> int | None:
+    """Return the decimals of the means of a parameter's values (`column_decimals`)."""
+    return column_decimals([effect.interval for effect in parameter.marginal.effects if effect.n])
 
 
 def ranking_decimals(answer: Answer) -> int | None:
@@ -156,21 +161,21 @@ def _invert(ratio: Interval) -> Interval:
     return replace(ratio, mean=1.0 / ratio.mean if ratio.mean else math.inf, low=low, high=high)
 
 
-def format_change(interval: Interval) -> str:
-    """Format a difference with signs, as `+0.004 [−0.001, +0.009]`."""
+def format_change(interval: Interval, decimals: int | None = None) -> str:
+    """Format a difference with signs, as `+0.004 [−0.001, +0.009]`, by default with the decimals of the interval."""
     if interval.low is None or interval.high is None or interval.low == interval.high:
         return add_plus_sign(interval.mean, format_two_digits(interval.mean))
-    decimals = decimals_for(half_width(interval))
+    decimals = decimals_for(half_width(interval)) if decimals is None else decimals
     mean, low, high = (
         add_plus_sign(value, format_fixed(value, decimals)) for value in (interval.mean, interval.low, interval.high)
     )
     return f"{mean} [{low}, {high}]"
 
 
-def format_gain(difference: Interval, goal: Goal, ratio: Interval | None = None) -> str:
+def format_gain(difference: Interval, goal: Goal, ratio: Interval | None = None, *, decimals: int | None = None) -> str:
     """Format a difference as a gain, positive for both goals, or its ratio as `a factor of 2.1 [1.8, 2.5]`.
 
-    Numbers of a difference have signs if the interval extends below 0.
+    Numbers of a difference have signs if the interval extends below 0. `decimals` are those of a column.
     """
     if ratio is not None:
         return f"a factor of {format_factor(ratio, goal)}"
@@ -179,7 +184,7 @@ def format_gain(difference: Interval, goal: Goal, ratio: Interval | None = None)
         limits = (None, None) if low is None or high is None else (-high, -low)
         difference = Interval(-difference.mean, *limits)
     is_ahead = difference.low is None or difference.low > 0
-    return format_interval(difference) if is_ahead else format_change(difference)
+    return format_interval(difference, decimals) if is_ahead else format_change(difference, decimals)
 
 
 def add_plus_sign(value: float, text: str) -> str:
@@ -192,8 +197,10 @@ def format_two_digits(value: float) -> str:
     return use_minus_sign(format_setting(float(f"{value:.2g}")))
 
 
-def format_mean(interval: Interval) -> str:
-    """Format the mean alone, with the decimals that its interval justifies."""
+def format_mean(interval: Interval, decimals: int | None = None) -> str:
+    """Format the mean alone, with the decimals of its column, by default those that its interval justifies."""
+    if decimals is not None:
+        return format_fixed(interval.mean, decimals)
     return format_number(interval.mean) if interval.low is None else format_like(interval.mean, interval)
 
 

@@ -28,8 +28,8 @@ from labbench.metrics import Goal
 from labbench.records import RunRecord, rank_of_configuration
 from labbench.reports.budget_chart import budget_svg
 from labbench.reports.budget_sentences import budget_tables
-from labbench.reports.formatting import describe_settings, effect_labels, format_interval
-from labbench.reports.sentences import cost_sentences, sentences
+from labbench.reports.formatting import describe_settings, effect_decimals, effect_labels, format_interval
+from labbench.reports.sentences import cost_sentences, details, verdict
 from labbench.reports.tables import STAR, ReportTable, other_tables, setups_table, tuned_tables
 from labbench.reports.text_charts import importance_rows
 from labbench.store.reader import Reader
@@ -93,13 +93,13 @@ def render_page(answer: Answer, efficiency: Efficiency | None, curves: Sequence[
 
     `efficiency` is the cost of reaching a target.
     """
-    first, *others = [*sentences(answer), *cost_sentences(answer, efficiency)]
+    others = [*details(answer), *cost_sentences(answer, efficiency)]
     setups = setups_table(answer)
     template = Template(files("labbench.reports").joinpath("answer_page.html").read_text(encoding="utf-8"))
     return template.substitute(
         title=_escape(f"{answer.metric}: the best configuration, and why"),
         metric=_escape(answer.metric),
-        verdict=_escape(first),
+        verdict="<br>".join(map(_escape, verdict(answer))),
         sentences="\n".join(f"<li>{_escape(line)}</li>" for line in others),
         tuned="\n".join(map(_render_report_table, tuned_tables(answer))),
         budgets="\n".join(
@@ -144,14 +144,14 @@ def _render_importance(answer: Answer) -> str:
 
 def _render_parameter(parameter: ParameterAnswer, answer: Answer) -> str:
     """Return the table of a parameter's values: mean over the rest of the grid and number of runs."""
-    effects = parameter.marginal.effects
+    effects, decimals = parameter.marginal.effects, effect_decimals(parameter)
     means = [effect.interval.mean for effect in effects if effect.n]
     best = (min if answer.goal == "min" else max)(means, default=math.nan)
     rows = [
         _render_row(
             [
                 f"{STAR} {value}" if effect.n and effect.interval.mean == best else value,
-                format_interval(effect.interval) if effect.n else "no result",
+                format_interval(effect.interval, decimals) if effect.n else "no result",
                 f"{effect.n}" + (f", {effect.diverged} {answer.lost}" if effect.diverged else ""),
             ]
         )

@@ -13,7 +13,9 @@ from labbench.analysis.intervals import Scale
 from labbench.analysis.setup_costs import Efficiency, SetupCosts
 from labbench.analysis.tuning.tuned_values import MIN_INTERVAL_SEEDS, TunedComparison, TunedValue
 from labbench.reports.formatting import (
+    column_decimals,
     describe_settings,
+    effect_decimals,
     effect_labels,
     format_factor,
     format_fixed,
@@ -27,7 +29,7 @@ from labbench.reports.formatting import (
     parameter_levels,
     ranking_decimals,
 )
-from labbench.text import cell_width, clean, fit_to_width, format_duration, format_number, format_setting
+from labbench.text import cell_width, clean, fit_to_width, format_duration, format_setting
 
 COLUMN_GAP = "   "
 STAR = "★"
@@ -83,11 +85,11 @@ def _row_with_star(table: ReportTable, index: int) -> tuple[str, ...]:
 
 def effects_table(answer: Answer, parameter: ParameterAnswer) -> ReportTable:
     """Return the table of the means at each value of a parameter, averaged over the others."""
-    effects = parameter.marginal.effects
+    effects, decimals = parameter.marginal.effects, effect_decimals(parameter)
     rows = tuple(
         (
             clean(label),
-            format_interval(effect.interval) if effect.n else "no result",
+            format_interval(effect.interval, decimals) if effect.n else "no result",
             str(effect.n),
             f"{DIVERGED_SIGN} {effect.diverged}" if effect.diverged else "",
         )
@@ -103,12 +105,13 @@ def tuned_tables(answer: Answer) -> list[ReportTable]:
 
 
 def _tuned_table(answer: Answer, comparison: TunedComparison) -> ReportTable:
-    levels = parameter_levels(answer)
+    levels, decimals = parameter_levels(answer), column_decimals([value.interval for value in comparison.values])
+    behind_decimals = column_decimals([value.behind for value in comparison.values if value.behind is not None])
     rows = tuple(
         (
             format_setting_briefly(comparison.name, value.value, levels),
-            format_interval(value.interval),
-            _behind_cell(value, answer),
+            format_interval(value.interval, decimals),
+            _behind_cell(value, answer, behind_decimals),
             str(value.settings),
             describe_settings(value.chosen, levels) or "the only setting",
         )
@@ -120,13 +123,13 @@ def _tuned_table(answer: Answer, comparison: TunedComparison) -> ReportTable:
     return ReportTable(f"{name}: each value at its own best setting, judged on left-out seeds", header, rows)
 
 
-def _behind_cell(value: TunedValue, answer: Answer) -> str:
+def _behind_cell(value: TunedValue, answer: Answer, decimals: int | None) -> str:
     """Format the distance of a value from the first one: a difference, or a factor as `× 2.1 [1.8, 2.5]`."""
     if value.behind is None:
         return ""
     if value.ratio is not None:
         return f"× {format_factor(value.ratio, answer.goal)}"
-    return format_gain(value.behind, answer.goal)
+    return format_gain(value.behind, answer.goal, decimals=decimals)
 
 
 def setups_table(answer: Answer) -> ReportTable | None:
@@ -154,18 +157,21 @@ def _setup_row(estimate: Estimate, answer: Answer, with_iqm: bool, with_lost: bo
         format_like(estimate.median, estimate.interval)
         if decimals is None
         else format_fixed(estimate.median, decimals),
-        *([format_number(estimate.iqm)] if with_iqm else []),
-        _spread_cell(estimate),
+        *(["" if estimate.iqm is None else format_fixed(estimate.iqm, decimals)] if with_iqm else []),
+        _spread_cell(estimate, decimals),
         str(estimate.n),
         *([f"{estimate.diverged} of {estimate.runs}"] if with_lost else []),
         _format_seconds(estimate.seconds),
     )
 
 
-def _spread_cell(estimate: Estimate) -> str:
+def _spread_cell(estimate: Estimate, decimals: int | None) -> str:
+    """Format a standard deviation with one decimal more than the means."""
     if estimate.spread_factor is not None:
         return format_setting(float(f"{estimate.spread_factor:.3g}"))
-    return "" if estimate.spread is None else format_two_digits(estimate.spread)
+    if estimate.spread is None or decimals is None:
+        return "" if estimate.spread is None else format_two_digits(estimate.spread)
+    return format_fixed(estimate.spread, decimals + 1)
 
 
 def _heat_map_table(answer: Answer, heat_map: HeatMap) -> ReportTable:
@@ -180,13 +186,15 @@ def _heat_map_table(answer: Answer, heat_map: HeatMap) -> ReportTable:
     top, bottom = (max(measured), min(measured)) if answer.goal == "max" else (min(measured), max(measured))
     best = (max if answer.goal == "max" else min)(stable or measured)
 
+    decimals = column_decimals([cell.interval for line in table.cells for cell in line if cell.interval.mean == best])
+
     def shade(mean: float | None) -> float | None:
         return None if mean is None else _position(mean, bottom, top, answer.scale)
 
     def cell_text(row: int, column: int) -> str:
         cell = table.cells[row][column]
         if cell.n:
-            return format_mean(cell.interval) + (f" {DIVERGED_SIGN}{cell.diverged}" if cell.diverged else "")
+            return format_mean(cell.interval, decimals) + (f" {DIVERGED_SIGN}{cell.diverged}" if cell.diverged else "")
         return answer.lost if cell.diverged else "–" if cell.runs else ""
 
     names = tuple(clean(name) for name in heat_map.names)
@@ -236,12 +244,13 @@ def _costs_table(answer: Answer, efficiency: Efficiency | None) -> ReportTable |
     if efficiency is None or not efficiency.setups:
         return None
     axes = list(efficiency.setups[0].reached)
+    decimals = column_decimals([costs.area for costs in efficiency.setups if costs.area is not None])
     rows = tuple(
         (
             describe_settings(costs.differing, parameter_levels(answer)) or "the only configuration",
             f"{costs.reached['steps'].reached} of {costs.reached['steps'].runs}",
             *(_format_cost(costs, axis) for axis in axes),
-            "" if costs.area is None else format_interval(costs.area),
+            "" if costs.area is None else format_interval(costs.area, decimals),
         )
         for costs in efficiency.setups
     )

@@ -10,7 +10,7 @@ import math
 from labbench.analysis.answer import Answer, ParameterAnswer
 from labbench.analysis.effects import Effect
 from labbench.analysis.intervals import Interval
-from labbench.reports.formatting import effect_labels, format_interval
+from labbench.reports.formatting import effect_decimals, effect_labels, format_interval
 from labbench.reports.sentences.parameter_sentences import MODEL_METHODS
 from labbench.text import cell_width, clean, fit_to_width, format_number, progress_bar
 
@@ -58,11 +58,11 @@ def effect_lines(answer: Answer, parameter: ParameterAnswer, columns: int = 100)
     Means are over the rest of the grid, plots on the scale of all parameters. The plot is left out if a line would
     exceed `columns`.
     """
-    effects = parameter.marginal.effects
+    effects, decimals = parameter.marginal.effects, effect_decimals(parameter)
     scale = _shared_scale(answer)
     names = effect_labels(parameter)
     name_width = max(map(cell_width, names), default=0)
-    means = [format_interval(effect.interval) if effect.n else "no result" for effect in effects]
+    means = [format_interval(effect.interval, decimals) if effect.n else "no result" for effect in effects]
     mean_width = max(map(len, means), default=0)
     measured = [effect.interval.mean for effect in effects if effect.n]
     best = (min if answer.goal == "min" else max)(measured, default=math.nan)

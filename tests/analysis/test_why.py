@@ -48,7 +48,7 @@ def test_sentences_report_the_numbers():
     report = text(why(grid(optimizer_and_rate), ACCURACY, "max"))
     assert report.splitlines()[0].startswith("best: adam, lr 0.01, ")
     assert "over 3 seeds" in report
-    assert "too close to call with 3 paired seeds" in report  # dropout has no effect
+    assert "how sure: too close to call with 3 seeds" in report  # dropout has no effect
     assert "optimizer: adam ahead of sgd by 0.0" in report
     assert "batchnorm: better with it by 0.0" in report
     assert "dropout: no significant difference on average (" in report
@@ -60,7 +60,9 @@ def test_a_large_lead_is_a_clear_verdict():
     answer = why(grid(lambda c: 0.5 + 0.2 * (c["lr"] == 0.1), axes={"lr": [0.01, 0.1, 1.0]}), ACCURACY, "max")
     assert answer.verdict == "clear"
     assert answer.rivals == 0
-    assert ": better; it beats the runner-up with 99 % of seeds" in text(answer)
+    assert "how sure: clear; the seeds alone do not explain such a difference; it beats the runner-up with 99 % of seeds" in text(
+        answer
+    )
 
 
 @pytest.mark.parametrize("axes", [{"a": [1, 2]}, {"a": [1, 2, 3]}, {"a": [1, 2], "b": ["x", "y"]}])
@@ -86,7 +88,7 @@ def test_verdict_rivals_and_evidence_of_a_single_parameter_agree():
         runs = grid(lambda c: 0.01 * c["a"], axes={"a": [0, 1, 2]}, spread=0.01, rng=rng)
         answer = why([Observation(o.config, o.seed, o.value + shifts[o.seed]) for o in runs], "score", "max")
         report = text(answer)
-        assert (answer.verdict == "clear") == (": better;" in report)
+        assert (answer.verdict == "clear") == ("how sure: clear" in report)
         if answer.verdict == "clear":
             assert "no significant difference" not in report
             assert "more configuration" not in report
@@ -267,7 +269,7 @@ def run(value=None, *, diverged=False, **config):
 
 BAD = {
     "no runs": ([], "no results", "no run has ended yet, so there are no values of m"),
-    "one run": ([run(0.5)], "only one set-up has results", "best: the only configuration: m 0.5000 over 1 seed"),
+    "one run": ([run(0.5)], "only one set-up has results", "best: the only configuration: m 0.5000 with one seed"),
     "all diverged": ([run(diverged=True, lr=lr) for lr in (0.1, 1.0)], "no results", "2 of 2 runs diverged"),
     "all failed": ([run(lr=lr) for lr in (0.1, 1.0)], "no results", "left out: 2 runs without m (failed, stopped or"),
     "nan": ([run(math.nan), run(math.inf, lr=1.0)], "no results", "no run has a value of m: 2 of 2 runs diverged"),

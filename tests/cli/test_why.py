@@ -28,7 +28,10 @@ def test_the_answer_is_sentences_then_charts(database: str) -> None:
     status, text, _ = run("--db", database, "why", "val/loss")
     lines = text.splitlines()
     assert status == 0
-    assert lines[0].startswith("best: adam, lr 0.01: val/loss 0.062 [")
+    assert lines[0] == "best: adam, lr 0.01: val/loss 0.062 on average over 2 seeds"
+    assert lines[1] == "by how much: 0.012 lower than the runner-up (adam, lr 0.001: 0.074)"
+    assert lines[2].startswith("how sure: clear; ")
+    assert any(line.startswith("in numbers, with 95 % intervals: best 0.062 [0.049, 0.113], ") for line in lines)
     figures = lines[lines.index("where the variance comes from") :]
     assert any(line.split()[0] == "optimizer" and "42%" in line for line in figures)
     assert any(line.split()[:2] == ["★", "adam"] and "●" in line for line in figures)
@@ -128,8 +131,8 @@ def two_experiments(tmp_path: Path) -> str:
 def test_the_newest_experiment_is_reported_and_named(two_experiments: str) -> None:
     _, text, _ = run("--db", two_experiments, "why", "val/loss")
     lines = text.splitlines()
-    assert lines[0].startswith("best: lr 0.1: val/loss 0.51 [")
-    assert lines[1].startswith("experiment new, the newest of 2 with val/loss")
+    assert lines[0].startswith("best: lr 0.1: val/loss 0.51")
+    assert lines[3].startswith("experiment new, the newest of 2 with val/loss")
     assert "seeds: random_state" in lines
     assert "keys left out: output_dir, which identify a run (--keep KEY keeps one)" in lines
 
@@ -169,7 +172,7 @@ def gaps(tmp_path: Path) -> str:
 
 def test_a_run_counts_with_its_last_gap_because_an_untrained_network_has_the_smallest(gaps: str) -> None:
     _, text, _ = run("--db", gaps, "why", "gap/accuracy")
-    assert text.startswith("best: batchnorm: gap/accuracy 0.051 [")
+    assert text.startswith("best: batchnorm: gap/accuracy 0.051")
     assert "each run counts with its last gap/accuracy, because an untrained network may have the best one" in text
     assert "fastest to" not in text
     assert json.loads(run("--db", gaps, "why", "gap/accuracy", "--best", "--json")[1])["best"]["mean"] < 0.01

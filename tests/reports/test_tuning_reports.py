@@ -78,7 +78,7 @@ def test_the_report_and_the_page_compare_random_configurations(labbench: Labbenc
 def test_the_report_and_the_page_lead_with_tuned_values(labbench: Labbench, tmp_path: Path) -> None:
     write_search(tmp_path / "runs.db", seeds=3)
     lines = labbench("why", "val/accuracy").stdout.splitlines()
-    assert lines[1].startswith("optimizer, each value tuned: adam 0.898 [")
+    assert lines[3].startswith("optimizer, each value at its best setting: adam is better than sgd by 0.")
     assert labbench("why", "val/accuracy", "--html", "a.html").exit_code == 0
     assert "optimizer: each value at its own best setting" in (tmp_path / "a.html").read_text()
     [tuned] = json.loads(labbench("why", "val/accuracy", "--json").stdout)["tuned"]

@@ -12,14 +12,14 @@ from labbench.reports.sentences.parameter_sentences import (
     widening_sentence,
 )
 from labbench.reports.sentences.scope_sentences import experiment_sentence, scale_sentence, scope_sentences
-from labbench.reports.sentences.tuning_sentences import averages_sentence, tuned_sentences
+from labbench.reports.sentences.tuning_sentences import averages_sentence, estimand_sentence, tuned_sentences
 from labbench.reports.sentences.verdict_sentences import (
-    best_sentence,
     cheaper_sentence,
+    numbers_sentence,
     rivals_sentence,
-    runner_up_sentence,
     selection_sentence,
     unsafe_sentence,
+    verdict_sentences,
 )
 from labbench.text import clean
 
@@ -32,17 +32,26 @@ MAX_DIVERGENCES = 3
 
 
 def sentences(answer: Answer) -> list[str]:
-    """Return the verdict as sentences, most important first."""
+    """Return the verdict in plain words, then its numbers and details, as sentences."""
+    return [*verdict(answer), *details(answer)]
+
+
+def verdict(answer: Answer) -> list[str]:
+    """Return the answer in plain words: up to three sentences."""
+    return [_no_results_sentence(answer)] if answer.best is None else verdict_sentences(answer)
+
+
+def details(answer: Answer) -> list[str]:
+    """Return the sentences below the verdict, most important first."""
     if answer.best is None:
-        lines = [_no_results_sentence(answer), experiment_sentence(answer), *_missing_runs_sentences(answer)]
+        lines = [experiment_sentence(answer), *_missing_runs_sentences(answer)]
         return [line for line in lines if line] + scope_sentences(answer)
     lines = [
-        best_sentence(answer),
         experiment_sentence(answer),
         *tuned_sentences(answer),
         *budget_sentences(answer),
+        numbers_sentence(answer),
         selection_sentence(answer),
-        runner_up_sentence(answer),
         rivals_sentence(answer),
         cheaper_sentence(answer),
         unsafe_sentence(answer),
@@ -54,6 +63,7 @@ def sentences(answer: Answer) -> list[str]:
         _basis_sentence(answer),
         _limits_sentence(answer),
         scale_sentence(answer),
+        estimand_sentence(answer),
         *_missing_runs_sentences(answer),
         *scope_sentences(answer),
     ]

@@ -12,6 +12,7 @@ from labbench.analysis.table import freeze
 from labbench.reports.formatting import (
     Levels,
     describe_settings,
+    effect_decimals,
     format_gain,
     format_mean,
     format_named_setting,
@@ -65,9 +66,10 @@ def _many_values_clause(parameter: ParameterAnswer, contrast: Contrast, answer: 
     ahead, behind = _value_phrase(parameter, contrast.value), _value_phrase(parameter, contrast.against)
     measured = [effect for effect in parameter.marginal.effects if effect.n]
     ordered = sorted(measured, key=lambda effect: effect.interval.mean, reverse=answer.goal == "max")
-    top, worst = ordered[0], ordered[-1]
-    lowest = f"{format_mean(worst.interval)} at {_value_phrase(parameter, worst.value)}"
-    spread = f"{format_mean(top.interval)} at {ahead} to {lowest}"
+    decimals = effect_decimals(parameter)
+    top, worst = (format_mean(effect.interval, decimals) for effect in (ordered[0], ordered[-1]))
+    worst_value = _value_phrase(parameter, ordered[-1].value)
+    spread = f"{top} at {ahead} to {worst} at {worst_value}"
     if parameter.evidence == "none" and contrast.interval.low is not None:
         chance = _chance_of_gaps_clause(measured)
         return f"no significant difference among its {len(measured)} values (from {spread} on average){chance}"
@@ -76,8 +78,8 @@ def _many_values_clause(parameter: ParameterAnswer, contrast: Contrast, answer: 
     if contrast.interval.low is not None and not contrast.interval.excludes(0.0):
         margin = f"not clearly ahead of {behind} ({gain})"
     return (
-        f"best on average at {ahead} ({format_mean(top.interval)}), {margin}"
-        + f"; worst at {_value_phrase(parameter, worst.value)} ({format_mean(worst.interval)})"
+        f"best on average at {ahead} ({top}), {margin}"
+        + f"; worst at {worst_value} ({worst})"
         + _evidence_phrase(parameter)
         + _alternative_clause(parameter, answer)
         + _best_differs_clause(parameter, contrast, answer)

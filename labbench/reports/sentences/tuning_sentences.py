@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from labbench.analysis.answer import Answer
-from labbench.analysis.tuning.tuned_values import MIN_INTERVAL_SEEDS, TunedComparison, TunedValue
+from labbench.analysis.tuning.tuned_values import MIN_INTERVAL_SEEDS, TunedComparison
 from labbench.reports.formatting import (
-    Levels,
+    column_decimals,
     format_gain,
     format_interval,
     format_setting_briefly,
@@ -15,28 +15,31 @@ from labbench.text import clean
 
 
 def tuned_sentences(answer: Answer) -> list[str]:
-    """Compare the first two values of each parameter, each at its own best setting, and name the estimand."""
-    if not answer.tuned:
-        return []
-    return [*(_comparison_sentence(comparison, answer) for comparison in answer.tuned), estimand_sentence(answer)]
+    """Compare the first two values of each parameter, each at its own best setting."""
+    return [_comparison_sentence(comparison, answer) for comparison in answer.tuned]
 
 
 def _comparison_sentence(comparison: TunedComparison, answer: Answer) -> str:
     first, second = comparison.values[:2]
-    levels = parameter_levels(answer)
     assert second.behind is not None, "it is not the first value"
     gain = format_gain(second.behind, answer.goal, second.ratio)
-    phrases = [_value_phrase(comparison, value, levels) for value in (first, second)]
-    is_close = second.behind.low is not None and not comparison.clear
-    relation = "not clearly ahead of" if is_close else "ahead of"
-    sentence = f"{clean(comparison.name)}, each value tuned: {phrases[0]} {relation} {phrases[1]} by {gain}"
+    levels, decimals = parameter_levels(answer), tuned_decimals(comparison)
+    names = [format_setting_briefly(comparison.name, value.value, levels) for value in (first, second)]
+    means = " against ".join(format_interval(value.interval, decimals).partition(" ")[0] for value in (first, second))
+    if second.behind.low is None:
+        relation = f"{names[0]} is ahead of {names[1]} by {gain} ({means})"
+    elif comparison.clear:
+        relation = f"{names[0]} is better than {names[1]} by {gain} ({means})"
+    else:
+        relation = f"{names[0]} and {names[1]} are too close to call ({means}: {gain})"
     others = len(comparison.values) - 2
-    return f"{sentence}; {others} more value{'s' if others > 1 else ''} in the table" if others else sentence
+    more = f"; {others} more value{'s' if others > 1 else ''} in the table" if others else ""
+    return f"{clean(comparison.name)}, each value at its best setting: {relation}{more}"
 
 
-def _value_phrase(comparison: TunedComparison, value: TunedValue, levels: Levels) -> str:
-    name = format_setting_briefly(comparison.name, value.value, levels)
-    return f"{name} {format_interval(value.interval)} ({_settings_count(value.settings)})"
+def tuned_decimals(comparison: TunedComparison) -> int | None:
+    """Return the decimals of the means of all values of a comparison (`column_decimals`)."""
+    return column_decimals([value.interval for value in comparison.values])
 
 
 def _settings_count(n: int) -> str:
@@ -44,7 +47,9 @@ def _settings_count(n: int) -> str:
 
 
 def estimand_sentence(answer: Answer) -> str:
-    """Describe what the results of tuned values estimate, and how."""
+    """Describe what the results of tuned values estimate, and how; "" without such a comparison."""
+    if not answer.tuned:
+        return ""
     seeds = answer.tuned[0].seeds
     fewer = f"{seeds - 1} seed{'s' if seeds > 2 else ''}"
     mean = "geometric mean" if answer.scale == "log" else "mean"

@@ -1,33 +1,116 @@
-"""Format the best configuration and its comparison with the others as sentences."""
+"""Format the verdict in plain words, and the numbers of the best configuration and of its rivals, as sentences."""
 
 from __future__ import annotations
 
-from labbench.analysis.answer import Answer
+from labbench.analysis.answer import Answer, Estimate
 from labbench.analysis.comparison import MAX_SEEDS, Difference
 from labbench.analysis.intervals import Interval
 from labbench.reports.formatting import (
     estimate_phrase,
     format_change,
     format_factor,
+    format_interval,
     format_like,
     format_percent,
+    format_two_digits,
+    ranking_decimals,
     seeds_phrase,
     setup_phrase,
 )
 from labbench.text import clean, format_duration
 
+_IDENTICAL = Interval(0.0, 0.0, 0.0)
+"""Interval of the difference between two configurations with the same results."""
+_SMALLEST_FACTOR = 2.0
+"""Ratio of two losses from which the verdict gives a factor instead of percent."""
 
-def best_sentence(answer: Answer) -> str:
+
+def verdict_sentences(answer: Answer) -> list[str]:
+    """Return the answer in plain words: the best configuration, its lead over the runner-up, and how sure that is."""
+    return [line for line in (_best_sentence(answer), _lead_sentence(answer), _certainty_sentence(answer)) if line]
+
+
+def _best_sentence(answer: Answer) -> str:
     best = answer.best
     assert best is not None, "sentences() checks it"
-    sentence = f"best: {setup_phrase(best, answer)}: {clean(answer.metric)} {estimate_phrase(best, answer)}"
-    if best.interval.low is None:
-        sentence += "; no interval, because no configuration was run with a second seed"
-    elif best.n == 1:
-        sentence += "; the interval is based on the spread of other configurations"
+    sentence = f"best: {setup_phrase(best, answer)}: {clean(answer.metric)} {_mean_phrase(best, answer)}"
     if best.diverged:
         sentence += f"; {best.diverged} of its {best.runs} runs {answer.lost}, as did runs of every other configuration"
     return sentence
+
+
+def _mean_phrase(estimate: Estimate, answer: Answer) -> str:
+    """Format a mean as `0.978 on average over 3 seeds`."""
+    mean = format_mean_like_ranking(estimate, answer)
+    if estimate.n == 1:
+        return f"{mean} with one seed"
+    if estimate.interval.low is not None and estimate.interval.low == estimate.interval.high:
+        return f"{mean} with each of {seeds_phrase(estimate.n)}"
+    return f"{mean} on average over {seeds_phrase(estimate.n)}"
+
+
+def _lead_sentence(answer: Answer) -> str:
+    second, difference = answer.runner_up, answer.difference
+    if second is None or difference is None:
+        return "no other configuration has a result" if answer.counts.setups > 1 else ""
+    if difference.interval == _IDENTICAL:
+        return f"by how much: the runner-up ({setup_phrase(second, answer)}) has exactly the same result"
+    runner_up = f"the runner-up ({setup_phrase(second, answer)}: {format_mean_like_ranking(second, answer)})"
+    if not difference.interval.mean:
+        return f"by how much: equal to {runner_up} on average"
+    unstable = f", {second.diverged} of whose {second.runs} runs {answer.lost}" if second.diverged else ""
+    return f"by how much: {_lead_phrase(difference)} than {runner_up}{unstable}"
+
+
+def _lead_phrase(difference: Difference) -> str:
+    """Format a difference of means as `0.012 higher`, or a ratio of losses as `2.1 times lower` or `8 % lower`."""
+    ratio, change = difference.ratio, difference.interval.mean
+    direction = "higher" if change > 0 else "lower"
+    if ratio is None or not ratio.mean:
+        return f"{format_two_digits(abs(change))} {direction}"
+    factor = max(ratio.mean, 1.0 / ratio.mean)
+    if factor < _SMALLEST_FACTOR:
+        return f"{format_two_digits(100.0 * abs(ratio.mean - 1.0))} % {direction}"
+    return f"{format_two_digits(factor)} times {direction}"
+
+
+def _certainty_sentence(answer: Answer) -> str:
+    difference = answer.difference
+    if answer.runner_up is None or difference is None or difference.interval == _IDENTICAL:
+        return ""
+    if difference.interval.low is None:
+        return "how sure: too few seeds to say; run 3 seeds per configuration for a first comparison"
+    if difference.clear:
+        return f"how sure: clear; the seeds alone do not explain such a difference{_chance_phrase(difference)}"
+    seeds = seeds_phrase(difference.pairs) if difference.pairs else _seeds_of_both(answer)
+    needed = difference.seeds_needed
+    advice = f"about {needed} are needed" if needed else f"more than {MAX_SEEDS} are needed, so choose either"
+    return f"how sure: too close to call with {seeds}: the difference may be luck; {advice}"
+
+
+def numbers_sentence(answer: Answer) -> str:
+    """Return the means of the best configuration and the runner-up, and their difference, with intervals."""
+    best, second, difference = answer.best, answer.runner_up, answer.difference
+    if best is None:
+        return ""
+    if best.interval.low is None:
+        return "no intervals, because no configuration was run with a second seed"
+    decimals = ranking_decimals(answer)
+    parts = [f"best {format_interval(best.interval, decimals)}"]
+    if second is not None and difference is not None and difference.interval != _IDENTICAL:
+        parts.append(f"runner-up {format_interval(second.interval, decimals)}")
+        paired = f"{difference.pairs} paired seeds" if difference.pairs else _seeds_of_both(answer)
+        parts.append(f"{_change_phrase(difference)} with {paired}")
+    sentence = f"in numbers, with 95 % intervals: {', '.join(parts)}"
+    if best.n == 1:
+        sentence += "; the interval of the best is based on the spread of other configurations"
+    return sentence
+
+
+def format_mean_like_ranking(estimate: Estimate, answer: Answer) -> str:
+    """Format a mean with the decimals of the table of configurations."""
+    mean, _, _ = format_interval(estimate.interval, ranking_decimals(answer)).partition(" ")
+    return mean
 
 
 def selection_sentence(answer: Answer) -> str:
@@ -45,31 +128,13 @@ def selection_sentence(answer: Answer) -> str:
     )
 
 
-def runner_up_sentence(answer: Answer) -> str:
-    second, difference = answer.runner_up, answer.difference
-    if second is None or difference is None:
-        return "no other configuration has a result" if answer.counts.setups > 1 else ""
-    if difference.interval == Interval(0.0, 0.0, 0.0):
-        return f"the runner-up ({setup_phrase(second, answer)}) has exactly the same result"
-    comparison = f"against the runner-up ({setup_phrase(second, answer)}): {_change_phrase(difference)}"
-    if difference.interval.low is None:
-        return f"{comparison}: too few seeds to say; run 3 seeds per configuration for a first comparison"
-    seeds = f"{difference.pairs} paired seeds" if difference.pairs else _seeds_of_both(answer)
-    if difference.clear:
-        return f"{comparison}: better{_chance_phrase(difference)}"
-    needed = difference.seeds_needed
-    advice = f"about {needed} are needed" if needed else f"more than {MAX_SEEDS} are needed, so choose either"
-    return f"{comparison}: too close to call with {seeds}; {advice}"
-
-
 def _change_phrase(difference: Difference) -> str:
     """Format a difference with signs, or a ratio of losses as `2.1 times lower [1.8, 2.5]`."""
     ratio = difference.ratio
     if ratio is None:
-        return format_change(difference.interval)
-    is_lower = ratio.mean <= 1.0  # a runner-up with a lower mean has diverged runs
-    factor, _, limits = format_factor(ratio, "min" if is_lower else "max").partition(" ")
-    return f"{factor} times {'lower' if is_lower else 'higher'} {limits}".rstrip()
+        return f"difference {format_change(difference.interval)}"
+    factor, _, limits = format_factor(ratio, "min" if ratio.mean <= 1.0 else "max").partition(" ")
+    return f"{factor} times {'lower' if ratio.mean <= 1.0 else 'higher'} {limits}".rstrip()
 
 
 def _chance_phrase(difference: Difference) -> str:

@@ -105,10 +105,11 @@ class WhyScreen(DataScreen[WhyState]):
         answer = self._why_state.answer
         if answer is None:
             return Content.styled(_EMPTY, "$secondary")
-        from labbench.reports.sentences import sentences
+        from labbench.reports.sentences import details, verdict
 
-        verdict, *rest = (text.clean(line) for line in sentences(answer))
-        lines = [Content.styled(verdict, "bold $primary"), Content(""), *map(_style_evidence, rest)]
+        first, *others = (text.clean(line) for line in verdict(answer))
+        lines = [Content.styled(first, "bold $primary"), *(Content.styled(line, "bold") for line in others)]
+        lines += [Content(""), *(_style_evidence(text.clean(line)) for line in details(answer))]
         return Content("\n").join([*lines, *_figure_lines(answer, self._box.scrollable_content_region.width)])
 
     def action_metric(self, direction: int) -> None:
@@ -203,12 +204,13 @@ def _read_answer(
 
 
 def _style_evidence(sentence: str) -> Content:
-    """Return a sentence, in faint italics if its evidence is weak."""
+    """Return a sentence, paler and in italics if its evidence is weak."""
     is_weak = any(words in sentence for words in _WEAK_EVIDENCE)
-    return Content.styled(sentence, "italic $secondary" if is_weak else "$foreground")
+    return Content.styled(sentence, "italic $foreground 80%" if is_weak else "$foreground")
 
 
-_WEAK_EVIDENCE = ("too close to call", "too few seeds", "cannot be told", "no difference")
+_WEAK_EVIDENCE = ("too close to call", "too few seeds", "no significant difference", "not clearly ahead", "weak evidence")
+"""Words of sentences about differences that may be luck."""
 
 
 def _figure_lines(answer: Answer, columns: int) -> list[Content]:
