@@ -205,7 +205,7 @@ class Answer:
     unsafe: Estimate | None = None
     """Configuration with a better mean than `best`, not selected because some of its runs diverged."""
     tuned: tuple[TunedComparison, ...] = ()
-    """Values of the categorical parameters, each at its own best setting, by importance of the parameter."""
+    """Values of each parameter with names or few numbers as values, each at its own best setting; names first."""
     budgets: tuple[BudgetComparison, ...] = ()
     """Best of n configurations by n; empty unless they were drawn at random."""
     parameters: tuple[ParameterAnswer, ...] = ()

@@ -258,11 +258,24 @@ def _answer_lines(answer: Answer, costs: Efficiency | None) -> list[str]:
 
 
 def _print_document(answer: Answer, costs: Efficiency | None, document_format: str) -> None:
-    """Print the answer as JSON, or its tables as markup."""
+    """Print the answer as JSON or CSV, or its tables as markup."""
     if document_format == "json":
         click.echo(json.dumps(answer.as_document() | {"efficiency": costs and costs.as_document()}))
+    elif document_format == "csv":
+        _print_rows(answer, costs)
     else:
         _print_tables(answer, costs, document_format)
+
+
+def _print_rows(answer: Answer, costs: Efficiency | None) -> None:
+    """Print the numbers of the answer as one CSV table."""
+    from labbench.export.table_files import csv_writer, escape_formula
+    from labbench.reports.answer_rows import answer_rows
+
+    table = answer_rows(answer, costs)
+    csv_writer(sys.stdout).writerows(
+        [escape_formula(cell) if isinstance(cell, str) else cell for cell in row] for row in (table.header, *table.rows)
+    )
 
 
 def _print_tables(answer: Answer, costs: Efficiency | None, table_format: str) -> None:
@@ -281,7 +294,7 @@ def _print_tables(answer: Answer, costs: Efficiency | None, table_format: str) -
         *other_tables(answer, costs),
     )
     tables = [table for table in all_tables if table is not None]
-    comment = {"markdown": "**{}**\n", "latex": "% {}", "csv": "# {}", "plain": "{}:"}[table_format]
+    comment = {"markdown": "**{}**\n", "latex": "% {}", "plain": "{}:"}[table_format]
     for index, table in enumerate(tables):
         click.echo(("\n" if index else "") + comment.format(clean(table.title)))
         print_markup(table.header, table.rows, [column > 0 for column in range(len(table.header))], table_format)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import numpy as np
 from labbench.analysis import Answer, explain
 from labbench.analysis.selection import Scope
 from labbench.analysis.tuning.budgets import BudgetComparison, BudgetCurve
+from labbench.analysis.tuning.tuned_values import MAX_COMPARED_NUMBERS
 from labbench.charts.series import Floats, value_range
 from labbench.errors import InputError, did_you_mean
 from labbench.reports.budget_sentences import curve_label
@@ -19,6 +20,7 @@ from labbench.reports.figures import FigureCurve, FigureStyle, draw_figure_curve
 from labbench.reports.formatting import format_setting_briefly, parameter_levels
 from labbench.reports.metric_curves import MetricSelection
 from labbench.reports.selected_runs import read_selection
+from labbench.text import clean
 
 _MARGIN = 0.25
 """Margin around the curves of a figure, relative to their range, which shows bands that are near."""
@@ -38,10 +40,8 @@ def save_tuned_values(
     answer = _explain(selection)
     comparisons = {comparison.name: comparison for comparison in answer.tuned}
     if key not in comparisons:
-        raise InputError(
-            f"--tuned {key}: needs a key with values that are no numbers, other keys to tune, and 2 common seeds"
-            + did_you_mean(key, comparisons)
-        )
+        comparable = _list_comparable(comparisons) + did_you_mean(key, comparisons)
+        raise InputError(f"--tuned {key}: {_find_obstacle(answer, key)}{comparable}")
     levels = parameter_levels(answer)
     rows = [
         (f"{format_setting_briefly(key, v.value, levels)} (of {v.settings})", v.interval)
@@ -50,6 +50,32 @@ def save_tuned_values(
     labels = (f"{selection.metric}, tuned, on new seeds", key)
     draw_intervals(path, rows, style, labels=labels, log=log or answer.scale == "log")
     return answer.scope
+
+
+def _find_obstacle(answer: Answer, key: str) -> str:
+    """Return the reason why the values of a key cannot be compared at their own best settings."""
+    parameters = {parameter.name: parameter for parameter in answer.parameters}
+    if answer.best is None:
+        return f"no run has a value of {clean(answer.metric)}"
+    leader = next((name for name, parameter in parameters.items() if key in parameter.followers), None)
+    if leader is not None:
+        return f"it varies only together with `{leader}`: give that key"
+    if key not in parameters:
+        return "no key of this name varies in the runs"
+    if len(parameters) == 1:
+        return "no other key varies, so there is nothing to tune; --group draws the curves of its values"
+    effects = parameters[key].marginal.effects
+    if parameters[key].numeric and (len(effects) > MAX_COMPARED_NUMBERS or any(effect.span for effect in effects)):
+        filter_hint = f"select some by a filter, such as {key}=VALUE,VALUE"
+        return f"it has more than {MAX_COMPARED_NUMBERS} numbers as values; {filter_hint}"
+    if answer.counts.most_seeds < 2:
+        return "each configuration has one seed, and tuning is judged on left-out seeds: add [repeat] seeds = 3"
+    return "fewer than two of its values have settings without diverged runs and with 2 common seeds"
+
+
+def _list_comparable(keys: Iterable[str]) -> str:
+    names = ", ".join(f"`{clean(key)}`" for key in keys)
+    return f"; keys that can be compared: {names}" if names else ""
 
 
 def save_budgets(

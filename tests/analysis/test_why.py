@@ -60,8 +60,9 @@ def test_a_large_lead_is_a_clear_verdict():
     answer = why(grid(lambda c: 0.5 + 0.2 * (c["lr"] == 0.1), axes={"lr": [0.01, 0.1, 1.0]}), ACCURACY, "max")
     assert answer.verdict == "clear"
     assert answer.rivals == 0
-    assert "how sure: clear; the seeds alone do not explain such a difference; it beats the runner-up with 99 % of seeds" in text(
-        answer
+    assert (
+        "how sure: clear; the seeds alone do not explain such a difference; it beats the runner-up with 99 % of seeds"
+        in text(answer)
     )
 
 

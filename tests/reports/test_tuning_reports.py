@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import re
 from collections.abc import Callable
@@ -72,7 +74,8 @@ def test_the_report_and_the_page_compare_random_configurations(labbench: Labbenc
     assert "best val/accuracy of n random configurations, median [95 % for all n at once]" in text
     assert labbench("why", "val/accuracy", "--html", "a.html").exit_code == 0
     assert "best val/accuracy by number of random configurations" in (tmp_path / "a.html").read_text()
-    assert "adam (12), median" in labbench("why", "val/accuracy", "--format", "csv").stdout
+    rows = list(csv.DictReader(io.StringIO(labbench("why", "val/accuracy", "--format", "csv").stdout)))
+    assert {row["value"] for row in rows if row["table"] == "budgets"} == {"sgd", "adam"}
 
 
 def test_the_report_and_the_page_lead_with_tuned_values(labbench: Labbench, tmp_path: Path) -> None:
@@ -83,6 +86,28 @@ def test_the_report_and_the_page_lead_with_tuned_values(labbench: Labbench, tmp_
     assert "optimizer: each value at its own best setting" in (tmp_path / "a.html").read_text()
     [tuned] = json.loads(labbench("why", "val/accuracy", "--json").stdout)["tuned"]
     assert [(value["value"], value["settings"]) for value in tuned["values"]] == [("adam", 12), ("sgd", 12)]
+
+
+def test_the_csv_has_the_numbers_of_the_json_one_in_a_cell(labbench: Labbench, tmp_path: Path) -> None:
+    write_search(tmp_path / "runs.db", seeds=3)
+    answer = json.loads(labbench("why", "val/accuracy", "--json").stdout)
+    rows = list(csv.DictReader(io.StringIO(labbench("why", "val/accuracy", "--format", "csv").stdout)))
+    of_table = {name: [row for row in rows if row["table"] == name] for name in {row["table"] for row in rows}}
+    best, second = of_table["configurations"][:2]
+    assert [float(best[name]) for name in ("estimate", "low", "high")] == [
+        answer["best"][name] for name in ("mean", "low", "high")
+    ]
+    assert (best["config.optimizer"], float(best["config.lr"])) == ("adam", answer["best"]["config"]["lr"])
+    assert float(second["difference_low"]) == answer["runner_up"]["difference"]["low"]
+    assert float(second["probability"]) == answer["runner_up"]["probability_of_improvement"]
+    [comparison] = answer["tuned"]
+    assert [(row["value"], float(row["estimate"]), int(row["settings"])) for row in of_table["tuned"]] == [
+        (value["value"], value["mean"], value["settings"]) for value in comparison["values"]
+    ]
+    optimizer = next(parameter for parameter in answer["parameters"] if parameter["name"] == "optimizer")
+    effects = [row for row in of_table["effects"] if row["parameter"] == "optimizer"]
+    assert [float(row["p"]) for row in effects] == [optimizer["p_value"]] * 2
+    assert not any("±" in cell or " of " in cell or "[" in cell for row in rows for cell in row.values())
 
 
 def test_figures_of_tuned_values_and_of_random_configurations(labbench: Labbench, tmp_path: Path) -> None:
@@ -98,7 +123,16 @@ def test_figures_of_tuned_values_and_of_random_configurations(labbench: Labbench
     ("options", "message"),
     [
         (["--tuned", "optimizer"], "--tuned draws a figure: add -o FILE"),
-        (["--tuned", "optimizr", "-o", "a.svg"], "`optimizer`"),
+        (
+            ["--tuned", "optimizr", "-o", "a.svg"],
+            "no key of this name varies in the runs; keys that can be compared: `optimizer`; did you mean `optimizer`?",
+        ),
+        (
+            ["--tuned", "lr", "-o", "a.svg"],
+            "more than 6 numbers as values; select some by a filter, such as lr=VALUE,VALUE",
+        ),
+        (["--tuned", "lr", "-o", "a.svg"], "; keys that can be compared: `optimizer`"),
+        (["optimizer=adam", "--tuned", "lr", "-o", "a.svg"], "no other key varies, so there is nothing to tune"),
         (["--best-of", "all", "-o", "a.svg"], "needs at least 5 configurations per value that were drawn at random"),
         (["--tuned", "optimizer", "--best-of", "all", "-o", "a.svg"], "--tuned and --best-of are different figures"),
     ],

@@ -32,6 +32,8 @@ from labbench.metrics import Goal
 
 MIN_INTERVAL_SEEDS = 3
 """Smallest number of common seeds for an interval."""
+MAX_COMPARED_NUMBERS = 6
+"""Largest number of values of a numeric parameter that are compared."""
 SIMULATION_COUNT = 500
 """Number of simulated grids (D)."""
 MAX_GAP = 6.0
@@ -266,13 +268,22 @@ def _flip(interval: Interval, sign: float) -> Interval:
     return Interval(-interval.mean, -interval.high, -interval.low)
 
 
+def has_comparable_values(parameter: Parameter) -> bool:
+    """Return True for names, and for few numbers: of more, neighbours are a curve and not choices."""
+    values = sum(level is not None for level in parameter.levels)
+    return not parameter.numeric or (parameter.spans is None and values <= MAX_COMPARED_NUMBERS)
+
+
 def compare_all_tuned(
     everything: Table, noise: Noise | None, goal: Goal, names: Sequence[str]
 ) -> tuple[TunedComparison, ...]:
-    """Return the comparisons of the named parameters that are categorical and independent, in this order."""
+    """Return the comparisons of the named parameters that are independent and have few values.
+
+    Those with names as values come first, then those with numbers, each in the order of `names`.
+    """
     table = everything.with_values()
-    by_name = {p.name: p for p in everything.independent if not p.numeric}
-    parameters = [by_name[name] for name in names if name in by_name]
+    by_name = {p.name: p for p in everything.independent if has_comparable_values(p)}
+    parameters = sorted((by_name[name] for name in names if name in by_name), key=lambda parameter: parameter.numeric)
     if not parameters or noise is None:
         return ()
     seeds = find_common_seeds(table, goal)

@@ -209,7 +209,13 @@ def _style_evidence(sentence: str) -> Content:
     return Content.styled(sentence, "italic $foreground 80%" if is_weak else "$foreground")
 
 
-_WEAK_EVIDENCE = ("too close to call", "too few seeds", "no significant difference", "not clearly ahead", "weak evidence")
+_WEAK_EVIDENCE = (
+    "too close to call",
+    "too few seeds",
+    "no significant difference",
+    "not clearly ahead",
+    "weak evidence",
+)
 """Words of sentences about differences that may be luck."""
 
 

@@ -50,7 +50,9 @@ def test_values_that_differ_on_average_alone_are_not_called_different_once_tuned
 
 def test_the_report_leads_with_tuned_values_and_labels_the_averages():
     lines = sentences(why(grid(optimizer_and_rate), ACCURACY, "max"))
-    first_tuned = next(i for i, line in enumerate(lines) if line.startswith("optimizer, each value at its best setting: adam is "))
+    first_tuned = next(
+        i for i, line in enumerate(lines) if line.startswith("optimizer, each value at its best setting: adam is ")
+    )
     label = lines.index("averages over the grid follow: they include settings that tuning would avoid")
     first_average = next(i for i, line in enumerate(lines) if line.startswith("optimizer: adam ahead of sgd"))
     assert first_tuned == 3, "the verdict has three lines"
@@ -97,9 +99,20 @@ def test_values_without_other_settings_to_tune_are_not_listed():
     assert why(grid(lambda c: 0.9, axes={"model": ["a", "b"]}), ACCURACY, "max").tuned == ()
 
 
-def test_numbers_are_settings_and_not_compared():
-    answer = why(grid(optimizer_and_rate), ACCURACY, "max")
-    assert {comparison.name for comparison in answer.tuned} == {"optimizer", "batchnorm"}
+def test_few_numbers_are_compared_like_names_and_follow_them():
+    axes = {"batch_size": [32, 64, 128], "optimizer": ["sgd", "adam"], "lr": [10.0**-i for i in range(8)]}
+    answer = why(
+        grid(lambda c: 0.9 - 0.001 * c["batch_size"] - 0.01 * c["lr"] - 0.1 * (c["optimizer"] == "sgd"), axes=axes),
+        ACCURACY,
+        "max",
+    )
+    assert [comparison.name for comparison in answer.tuned] == ["optimizer", "batch_size"], "8 rates are a curve"
+    first, second, third = tuned(answer, "batch_size").values
+    assert (first.value, second.value, third.value) == (32, 64, 128)
+    assert second.behind.low <= 0.032 <= second.behind.high
+    assert (first.settings, first.chosen["optimizer"]) == (16, "adam")
+    line = next(line for line in sentences(answer) if line.startswith("batch_size, each value at its best setting"))
+    assert "32 is better than 64 by 0.0" in line
 
 
 def test_survivors_of_a_search_are_compared_on_their_new_seeds():
