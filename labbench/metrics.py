@@ -82,6 +82,9 @@ _LOWER_IS_BETTER = (
 )  # fmt: skip
 """Words of metrics whose lower values are better, as papers and libraries abbreviate them."""
 
+_LOSSES = {"loss", "nll", "ce", "bce", "xent", "crossentropy", "perplexity", "ppl", "mse", "rmse", "mae"}
+"""Words of losses."""
+
 _LOWER_PHRASES = (
     {"cross", "entropy"},
     {"bit", "per"},
@@ -159,6 +162,13 @@ def default_goal(metric: str) -> Goal:
     if is_lower:
         return "max" if is_reversed else "min"
     return "max" if is_quality(metric) else "none"
+
+
+def is_loss(metric: str) -> bool:
+    """Return True for losses and likelihoods, which are finite unless the training diverges: `val/loss`, `nll`."""
+    words = _split_words(metric)
+    is_named = any(word in _LOSSES or word.endswith("loss") for word in words) or {"cross", "entropy"} <= set(words)
+    return is_named and default_goal(metric) == "min"
 
 
 def counts_by_last(metric: str) -> bool:

@@ -34,7 +34,8 @@ class BestValues:
 
 def compare_with_last(runs: Sequence[RunRecord], metric: str, goal: Goal) -> BestValues:
     """Compare the best values of finished runs with their last values."""
-    summaries = [run.summary[metric] for run in runs if run.status == "finished" and metric in run.summary]
+    finished = [run for run in runs if run.status == "finished" and not run.has_diverged(metric)]
+    summaries = [run.summary[metric] for run in finished if metric in run.summary]
     pairs = [(summary, best) for summary in summaries if (best := _best(summary, goal)) is not None]
     if not pairs:
         return BestValues()
@@ -45,7 +46,7 @@ def compare_with_last(runs: Sequence[RunRecord], metric: str, goal: Goal) -> Bes
 
 def _best(summary: MetricSummary, goal: Goal) -> tuple[float, int] | None:
     value, step = summary.best(goal)
-    return None if value is None or step is None or not math.isfinite(summary.last) else (value, step)
+    return None if value is None or step is None else (value, step)
 
 
 def _is_early(summary: MetricSummary, step: int) -> bool:

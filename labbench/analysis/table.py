@@ -84,11 +84,10 @@ def observe(
 
 
 def _make_observation(run: RunRecord, metric: str, goal: Goal, at: Literal["best", "last"]) -> Observation:
-    summary = run.summary.get(metric)
+    summary, diverged = run.summary.get(metric), run.has_diverged(metric)
     value = None
-    if run.status == "finished" and summary is not None:
-        # a metric that ends non-finite counts as diverged, however good its best value was
-        value = summary.best(goal)[0] if at == "best" and math.isfinite(summary.last) else summary.last
+    if run.status == "finished" and summary is not None and not diverged:
+        value = summary.best(goal)[0] if at == "best" else summary.last
     compute = run.summary.get("time/compute_s")
     seed = run.config.get("seed")
     return Observation(
@@ -96,7 +95,7 @@ def _make_observation(run: RunRecord, metric: str, goal: Goal, at: Literal["best
         seed=seed if isinstance(seed, int) else None,
         value=value,
         seconds=run.seconds if compute is None else compute.last,
-        diverged=run.status == "diverged",
+        diverged=diverged,
     )
 
 

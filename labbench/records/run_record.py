@@ -126,17 +126,23 @@ class RunRecord:
         end = self.finished or self.heartbeat
         return None if self.started is None or end is None else max(0.0, end - self.started)
 
+    def has_diverged(self, metric: str) -> bool:
+        """Return True if the run diverged, or if its last value of the metric is not finite.
+
+        No value of such a run counts, however good its best one was.
+        """
+        summary = self.summary.get(metric)
+        return self.status == "diverged" or (summary is not None and not math.isfinite(summary.last))
+
     def best(self, metric: str, goal: Goal) -> float | None:
-        """Return the best finite value of a metric, None if it was not logged or the goal is `none`.
+        """Return the best value of a metric; None if it was not logged, the run diverged or the goal is `none`.
 
         It is the last value of a metric that is best in an untrained network (`metrics.counts_by_last`).
         """
-        if metric not in self.summary:
+        if metric not in self.summary or self.has_diverged(metric):
             return None
         summary = self.summary[metric]
-        if goal != "none" and counts_by_last(metric):
-            return summary.last if math.isfinite(summary.last) else None
-        return summary.best(goal)[0]
+        return summary.last if goal != "none" and counts_by_last(metric) else summary.best(goal)[0]
 
 
 def rank_of_configuration(runs: Sequence[RunRecord], metric: str, goal: Goal) -> float:

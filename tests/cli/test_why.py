@@ -111,6 +111,35 @@ def test_scripts_whose_last_value_is_nan_count_as_diverged(tmp_path: Path) -> No
     assert text.splitlines()[0] == "no run has a value of loss: 4 of 4 runs diverged"
 
 
+def test_a_script_that_ends_with_nan_has_diverged_everywhere(tmp_path: Path) -> None:
+    db = str(tmp_path / "runs.db")
+    for lr, losses in ((1.0, (1.0, 0.1, float("nan"))), (0.1, (1.0, 0.5, 0.6)), (0.2, (1.0, 0.7, 0.8))):
+        with labbench.start(config={"lr": lr}, name=f"lr {lr}", db=db, system_metrics=False) as script:
+            for loss in losses:
+                script.log({"val/loss": loss, "val/auc": loss})
+    listed = json.loads(run("--db", db, "ls", "--sort", "best(val/loss)", "--json")[1])
+    assert [(record["name"], record["status"]) for record in listed] == [
+        ("lr 0.1", "finished"), ("lr 0.2", "finished"), ("lr 1.0", "diverged"),
+    ]  # fmt: skip
+    assert listed[2]["reason"] == "non-finite val/loss at step 2"
+    assert [record["name"] for record in json.loads(run("--db", db, "ls", "best(val/loss)<0.6", "--json")[1])] == [
+        "lr 0.1"
+    ]
+    assert len(json.loads(run("--db", db, "ls", "min(val/loss)<0.6", "--json")[1])) == 2, "its finite values are kept"
+    table = run("--db", db, "ls", "status=diverged", "--columns", "best(val/loss),min(val/loss)", "--format", "csv")[1]
+    assert table.splitlines()[1].endswith(",,0.1000")
+    answer = json.loads(run("--db", db, "why", "val/loss", "--json")[1])
+    assert (answer["best"]["config"]["lr"], answer["runs"]["diverged"]) == (0.1, 1)
+    assert "1 of 3 runs diverged" in run("--db", db, "why", "val/loss")[1]
+
+
+def test_a_metric_other_than_a_loss_may_end_with_nan_without_divergence(tmp_path: Path) -> None:
+    db = str(tmp_path / "runs.db")
+    with labbench.start(config={"lr": 1}, db=db, system_metrics=False) as script:
+        script.log({"val/loss": 0.5, "val/auc": float("nan")})  # such as the AUC of a batch with one class
+    assert [record["status"] for record in json.loads(run("--db", db, "ls", "--json")[1])] == ["finished"]
+
+
 @pytest.fixture
 def two_experiments(tmp_path: Path) -> str:
     """Return a database of scripts in two experiments; the older one has a better loss at another learning rate."""

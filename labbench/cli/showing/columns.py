@@ -121,7 +121,7 @@ def _named_columns(records: Sequence[RunRecord], name: str, goals: Mapping[str, 
         return [_setting_column(records, name)]
     metric, function = split_heading(name)
     if function in ("last", "best", "min", "max"):
-        values = [_summary_value(record.summary.get(metric), function, goals.get(metric, "none")) for record in records]
+        values = [_summary_value(record, metric, function, goals.get(metric, "none")) for record in records]
         return [TextColumn(name, align_decimal_points([format_number(value) for value in values]), right=True)]
     return metric_columns(records, name, goals[name]) if name in goals else [_setting_column(records, name)]
 
@@ -131,8 +131,9 @@ def _setting_column(records: Sequence[RunRecord], key: str, *, rank: int = 0) ->
     return TextColumn(key, cells, right=True, rank=rank)
 
 
-def _summary_value(summary: MetricSummary | None, function: str, goal: Goal) -> float | None:
-    if summary is None:
+def _summary_value(record: RunRecord, metric: str, function: str, goal: Goal) -> float | None:
+    summary = record.summary.get(metric)
+    if summary is None or (function == "best" and record.has_diverged(metric)):
         return None
     return {
         "last": summary.last, "best": summary.best(goal)[0], "min": summary.min, "max": summary.max,
@@ -162,7 +163,10 @@ def _ranked(columns: Sequence[TextColumn], rank: int) -> list[TextColumn]:
 def metric_columns(records: Sequence[RunRecord], metric: str, goal: Goal) -> list[TextColumn]:
     """Return columns with the last value and, unless the goal is `none`, the best value and its step."""
     summaries = [record.summary.get(metric) for record in records]
-    bests = [(None, None) if summary is None else summary.best(goal) for summary in summaries]
+    bests = [
+        (None, None) if summary is None or record.has_diverged(metric) else summary.best(goal)
+        for record, summary in zip(records, summaries, strict=True)
+    ]
     last = TextColumn(
         metric,
         align_decimal_points(["" if summary is None else format_number(summary.last) for summary in summaries]),

@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 from labbench.errors import InputError
 from labbench.filters.parser import RESERVED, And, Comparison, Filter, Function, Not, Or, parse_timestamp, uses_key
 from labbench.metrics import GOALS, Goal, default_goal
-from labbench.store.queries.run_sql import STATUS, storable_text
+from labbench.store.queries.run_sql import ENDS_FINITE, STATUS, storable_text
 from labbench.store.row_checks import RowCheck
 
 Metrics: TypeAlias = Mapping[str, tuple[int, Goal]]
@@ -368,7 +368,9 @@ def _metric_column(function: Function, goal: Goal) -> str:
         return f"({series} LIMIT 1)"
     if function == "smooth":  # avg() ignores NaN, which is stored as NULL
         return f"(SELECT avg(value) FROM ({series} DESC LIMIT {SMOOTHED_POINTS}))"
-    return f"s.{goal}" if function == "best" else f"s.{function}"
+    if function == "best":  # as RunRecord.best
+        return f"(CASE WHEN runs.status != 'diverged' AND {ENDS_FINITE} THEN s.{goal} END)"
+    return f"s.{function}"
 
 
 def _placeholders(values: Sequence[object]) -> str:

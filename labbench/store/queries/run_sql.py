@@ -28,6 +28,9 @@ IS_LOST = f"{HAS_LOST_DRIVER} AND NOT {IS_HELD_BY_JOB}"
 STATUS = f"CASE WHEN {IS_LOST} THEN 'lost' ELSE runs.status END"
 """Status of a run for readers."""
 
+ENDS_FINITE = "coalesce(abs(s.last) <= 1.7976931348623157e308, 0)"
+"""True if the last value of a series is finite; NaN is stored as NULL. `s` is its row of `summary`."""
+
 _PROCESS = [field.name for field in fields(ProcessIdentity)]
 
 IS_OF_PROCESS = " AND ".join(f"{column} IS ?" for column in _PROCESS)

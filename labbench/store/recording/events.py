@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from labbench.metrics import trainer_goal
 from labbench.records import Points
 from labbench.store.queries.run_sql import storable_text
+from labbench.store.recording.divergence import mark_divergence
 from labbench.store.series import overview
 from labbench.store.series.points import add_points
 from labbench.system.clock import now
@@ -61,6 +62,7 @@ def end_run(
     finished = None if status == "queued" else at or now()
     query = f"UPDATE runs SET status = ?, reason = ?, finished = {END_TIME} WHERE id = ?"
     connection.execute(query, (status, reason and storable_text(reason), finished, run_id))
+    mark_divergence(connection, run_id)
     overview.complete(connection, run_id)
 
 
