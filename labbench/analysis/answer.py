@@ -382,6 +382,7 @@ def _divergence_document(divergence: Divergence) -> dict[str, Any]:
 def _scope_document(scope: Scope) -> dict[str, Any]:
     return {
         "values": scope.at,
+        "tune_on": None if scope.tuning is None else {"metric": scope.tuning.metric, "values": scope.tuning.at},
         "early_bests": scope.bests.early,
         "mean_optimism": scope.bests.optimism,
         "experiments": list(scope.experiments),

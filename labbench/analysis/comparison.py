@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from labbench.analysis.distributions import t_quantile, t_tail
 from labbench.analysis.intervals import Interval, VarianceEstimate
 from labbench.analysis.noise import Noise
-from labbench.analysis.table import ROUNDING_TOLERANCE, Floats, Ints, Table, weighted_sum
+from labbench.analysis.table import ROUNDING_TOLERANCE, Floats, Ints, Setup, Table, weighted_sum
 from labbench.metrics import Goal
 
 RIVAL_LEVEL = 0.999
@@ -62,9 +62,9 @@ class Difference:
 
 
 def rank_setups(table: Table, goal: Goal) -> Ints:
-    """Return indices (C,) from best to worst mean; configurations with diverged runs come last."""
+    """Return indices (C,) from best to worst mean score; configurations with diverged runs come last."""
     unsafe = np.array([setup.diverged > 0 for setup in table.setups])
-    return np.lexsort((orient(table.means, goal) * -1.0, unsafe)).astype(np.int64)
+    return np.lexsort((-table.mean_scores(goal), unsafe)).astype(np.int64)
 
 
 def orient(values: Floats, goal: Goal) -> Floats:
@@ -234,21 +234,21 @@ def held_out_score(table: Table, goal: Goal) -> float | None:
     """
     eligible = [setup for setup in table.setups if not setup.diverged]
     seeds = [seed for seed in {seed for setup in eligible for seed in setup.seeds} if seed is not None]
-    forecasts = []
+    results = []
     for seed in sorted(seeds):
-        candidates = [_leave_seed_out(setup.values, setup.seeds, seed) for setup in eligible if seed in setup.seeds]
-        chosen = [(others, left_out) for others, left_out in candidates if others is not None]
+        candidates = [_leave_seed_out(setup, seed, goal) for setup in eligible if seed in setup.seeds]
+        chosen = [(score, left_out) for score, left_out in candidates if score is not None]
         if len(chosen) >= max(2, len(eligible) / 2):
-            ranked = max(chosen, key=lambda pair: pair[0] if goal == "max" else -pair[0])
-            forecasts.append(ranked[1])
-    return float(np.mean(forecasts)) if len(forecasts) > 1 else None
+            results.append(max(chosen, key=lambda pair: pair[0])[1])
+    return float(np.mean(results)) if len(results) > 1 else None
 
 
-def _leave_seed_out(values: tuple[float, ...], seeds: tuple[int | None, ...], seed: int) -> tuple[float | None, float]:
-    """Return the mean of the values with other seeds, and the value with this seed.
+def _leave_seed_out(setup: Setup, seed: int, goal: Goal) -> tuple[float | None, float]:
+    """Return the mean score with the other seeds, greater is better, and the value with this seed.
 
-    The mean is None if there are no other seeds.
+    The score is None if there are no other seeds.
     """
-    place = seeds.index(seed)
-    others = values[:place] + values[place + 1 :]
-    return (fmean(others) if others else None), values[place]
+    place = setup.seeds.index(seed)
+    scores = setup.scores or tuple(value if goal == "max" else -value for value in setup.values)
+    others = scores[:place] + scores[place + 1 :]
+    return (fmean(others) if others else None), setup.values[place]

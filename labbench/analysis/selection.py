@@ -16,6 +16,7 @@ from labbench.analysis.run_keys import find_rank_key, find_run_keys, split_words
 from labbench.analysis.table import freeze, is_number
 from labbench.analysis.tuning.budgets import Sampling
 from labbench.errors import InputError, did_you_mean
+from labbench.metrics import Goal
 from labbench.records import NEW_SEED_TAG, RunRecord
 from labbench.records.continuations import without_continued
 
@@ -45,11 +46,23 @@ class KeyOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class Tuning:
+    """Metric for choosing configurations, if they are judged on another one."""
+
+    metric: str
+    goal: Goal
+    at: At = "best"
+    """Value of a run that counts."""
+
+
+@dataclass(frozen=True, slots=True)
 class Scope:
     """Runs, keys and values that an answer is about."""
 
     at: At = "best"
     """Value of a run: its best, or its last one."""
+    tuning: Tuning | None = None
+    """Metric for choosing configurations; None: the metric of the answer itself."""
     bests: BestValues = field(default_factory=BestValues)
     """Best values of the runs compared with their last ones."""
     linear: bool = False

@@ -60,6 +60,8 @@ class Observation:
     """Training time, or another cost of the run."""
     diverged: bool = False
     """True if the run ended as diverged; see also `has_diverged`."""
+    score: float | None = None
+    """Number for choosing configurations, greater is better; None: `value` itself."""
 
     @property
     def has_diverged(self) -> bool:
@@ -81,6 +83,20 @@ def observe(
     """
     goal = goal or default_goal(metric)
     return [_make_observation(run, metric, goal, at) for run in runs if run.status not in ("queued", "running")]
+
+
+def add_scores(runs: Iterable[Observation], tuning: Iterable[Observation], goal: Goal) -> list[Observation]:
+    """Return observations of a metric with the values of another one, the same runs' `tuning`, as scores.
+
+    `goal` is that of the tuning metric. A run without its value counts as missing, or as diverged if that diverged.
+    """
+    sign = 1.0 if goal == "max" else -1.0
+    return [
+        replace(run, value=None if score.value is None else run.value, diverged=run.diverged or score.diverged)
+        if score.value is None or run.value is None
+        else replace(run, score=sign * score.value)
+        for run, score in zip(runs, tuning, strict=True)
+    ]
 
 
 def _make_observation(run: RunRecord, metric: str, goal: Goal, at: Literal["best", "last"]) -> Observation:
@@ -115,6 +131,8 @@ class Setup:
     """Number of diverged runs."""
     seconds: float | None
     """Mean training time in seconds over the runs that recorded it."""
+    scores: tuple[float, ...] = ()
+    """Score of each seed for choosing configurations, greater is better; empty: the values are the scores."""
 
     @property
     def missing(self) -> int:
@@ -173,6 +191,19 @@ class Table:
     def value(self) -> Floats:
         """All values, by configuration, shape (V,)."""
         return np.array([value for setup in self.setups for value in setup.values], dtype=np.float64)
+
+    def scores(self, goal: Goal) -> Floats:
+        """Return the scores for choosing configurations, greater is better, shape (V,)."""
+        if any(setup.scores for setup in self.setups):
+            return np.array([score for setup in self.setups for score in setup.scores], dtype=np.float64)
+        return self.value if goal == "max" else -self.value
+
+    def mean_scores(self, goal: Goal) -> Floats:
+        """Return the mean score of each configuration, NaN without values, shape (C,)."""
+        if not any(setup.scores for setup in self.setups):
+            return self.means if goal == "max" else -self.means
+        sums = np.bincount(self.owner, self.scores(goal), len(self.setups))
+        return np.asarray(np.divide(sums, self.counts, out=np.full(len(sums), math.nan), where=self.counts > 0))
 
     @cached_property
     def owner(self) -> Ints:
@@ -278,9 +309,13 @@ def _make_setup(group: Sequence[Observation]) -> Setup:
     Runs with the same seed count as one value, their mean.
     """
     by_seed: dict[object, list[float]] = {}
+    scores: dict[object, list[float]] = {}
     for number, run in enumerate(group):
         if run.value is not None and not run.has_diverged:
-            by_seed.setdefault(run.seed if run.seed is not None else f"run {number}", []).append(run.value)
+            seed = run.seed if run.seed is not None else f"run {number}"
+            by_seed.setdefault(seed, []).append(run.value)
+            if run.score is not None:
+                scores.setdefault(seed, []).append(run.score)
     seconds = [run.seconds for run in group if run.seconds is not None and math.isfinite(run.seconds)]
     return Setup(
         config=_without_seed(group[0].config),
@@ -289,6 +324,7 @@ def _make_setup(group: Sequence[Observation]) -> Setup:
         runs=len(group) - _count_repeats(group),
         diverged=sum(run.has_diverged for run in group),
         seconds=fmean(seconds) if seconds else None,
+        scores=tuple(map(fmean, scores.values())),
     )
 
 

@@ -51,6 +51,7 @@ from labbench.analysis.table import (
     Parameter,
     Setup,
     Table,
+    add_scores,
     freeze,
     never_cancelled,
     observe,
@@ -177,7 +178,12 @@ def explain(selection: Selection, metric: str, goal: Goal, *, check: Check = nev
     """
     scope = selection.scope
     runs = observe(selection.runs, metric, goal, at=scope.at)
-    options = AnswerOptions(sampling=selection.sampling, may_use_logarithms=not scope.linear)
+    if scope.tuning is not None:
+        scores = observe(selection.runs, scope.tuning.metric, scope.tuning.goal, at=scope.tuning.at)
+        runs = add_scores(runs, scores, scope.tuning.goal)
+    # the best of n is the best by its own metric
+    sampling = selection.sampling if scope.tuning is None else None
+    options = AnswerOptions(sampling=sampling, may_use_logarithms=not scope.linear)
     scope = replace(scope, bests=compare_with_last(selection.runs, metric, goal))
     answer = replace(why(runs, metric, goal, options=options, check=check), scope=scope)
     # the learning rates that a search pruned may be usable
@@ -275,7 +281,7 @@ def _unsafe_mask(context: _AnswerContext) -> NDArray[np.bool_]:
 
 def _find_unsafe(context: _AnswerContext) -> Estimate | None:
     """Return the configuration with the best mean if its diverged runs are the reason that it was not selected."""
-    top = max(range(len(context.table.setups)), key=context.oriented_mean)
+    top = int(context.table.mean_scores(context.goal).argmax())
     is_unsafe = top != context.best and context.table.setups[top].diverged > 0
     return context.estimate(top) if is_unsafe else None
 
@@ -395,16 +401,15 @@ def _find_close_alternative(
         return None
     others = [i for i, s in enumerate(context.table.setups) if has(s, contrast.against) and not s.diverged]
     nearest = max(others, key=context.oriented_mean, default=None)
-    if nearest is None or context.oriented_mean(context.best) - context.oriented_mean(nearest) > 0.5 * abs(
-        contrast.interval.mean
-    ):
+    if nearest is None:
         return None
+    gap = context.oriented_mean(context.best) - context.oriented_mean(nearest)
+    if gap > 0.5 * abs(contrast.interval.mean) or (gap < 0.0 and context.table.setups[nearest].scores):
+        return None  # chosen by another metric, the best may have a worse value
     config = context.table.setups[nearest].config
     names = [p.name for p in context.table.independent if p.name != parameter.name]
     differing = {n: config.get(n) for n in names if freeze(config.get(n)) != freeze(best.config.get(n))}
-    return CloseAlternative(
-        contrast.against, differing, max(0.0, context.oriented_mean(context.best) - context.oriented_mean(nearest))
-    )
+    return CloseAlternative(contrast.against, differing, max(0.0, gap))
 
 
 def _find_interactions(context: _AnswerContext, shares: Importance | None) -> tuple[Interaction, ...]:

@@ -44,6 +44,7 @@ def _finite(context: click.Context, option: click.Parameter, value: float | None
     epilog=examples(
         "labbench why val/accuracy experiment=quickstart",
         "labbench why val/loss --target 0.1",
+        "labbench why test/accuracy --tune-on val/loss",
         "labbench why val/loss --html answer.html",
     )
     + FILTER_HELP
@@ -64,6 +65,12 @@ def _finite(context: click.Context, option: click.Parameter, value: float | None
     callback=_finite,
     metavar="VALUE",
     help="Report the cost of reaching VALUE.  [default: 5 % short of the best mean]",
+)
+@click.option(
+    "--tune-on",
+    metavar="METRIC",
+    shell_complete=complete_metrics,
+    help="Choose configurations by this metric, and judge them on the other.",
 )
 @click.option("--goal", type=click.Choice(["min", "max"]), help="Better values of METRIC: lower or higher.")
 @click.option("--all", "pooled", is_flag=True, help="Pool all experiments that have the task of the newest run.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +13,7 @@ from labbench.charts.groups import make_band
 from labbench.charts.plotext_chart import NamedSeries, PlotCanvas, draw_curves
 from labbench.charts.series import Floats, join_by_step
 from labbench.charts.smoothing import ema
+from labbench.configs import distinguishing_keys
 from labbench.errors import InputError, did_you_mean, unknown_metric
 from labbench.filters.parser import And, Comparison, Filter, uses_key
 from labbench.metrics import Goal, default_goal
@@ -126,7 +127,22 @@ def read_metric_curves(selection: MetricSelection, options: PlotOptions) -> tupl
     records = [record for record in reader.runs(selection.filter, summaries=[metric]) if metric in record.summary]
     if not records:
         raise InputError(f"no matching run has the metric {metric}: change the filter")
-    return records, [read_curve(reader, record, metric, axis, options.smooth) for record in records]
+    names = _distinct_names(records)
+    curves = [read_curve(reader, record, metric, axis, options.smooth) for record in records]
+    return records, [replace(curve, name=name) for curve, name in zip(curves, names, strict=True)]
+
+
+def _distinct_names(records: Sequence[RunRecord]) -> list[str]:
+    """Return the names of runs; those that several share with the settings that differ: `adam lr=0.1 epochs=40`."""
+    members: dict[str, list[RunRecord]] = defaultdict(list)
+    for record in records:
+        members[record.name].append(record)
+    keys = {name: distinguishing_keys([run.config for run in runs]) for name, runs in members.items() if len(runs) > 1}
+    return [" ".join([record.name, *_spell_settings(record, keys.get(record.name, ()))]) for record in records]
+
+
+def _spell_settings(record: RunRecord, keys: Sequence[str]) -> list[str]:
+    return [f"{key}={format_setting(record.config[key])}" for key in keys if key in record.config]
 
 
 def read_curve(reader: Reader, record: RunRecord, metric: str, axis: str, smooth: float) -> NamedSeries:

@@ -234,7 +234,10 @@ def test_runs_that_others_continue_are_left_out_and_reported() -> None:
     found = answer(runs)
     assert (found.difference, found.scope.continued) == (REFERENCE, 6)
     assert [parameter.name for parameter in found.parameters] == ["lr"]
-    assert "left out: 6 runs that others continue with more epochs (the filter epochs=N selects them)" in text(runs)
+    assert (
+        "left out: 6 runs of fewer epochs that others continue: they are the first part of the same training"
+        in text(runs)
+    )
     assert answer(runs[:6]).scope.continued == 0
 
 

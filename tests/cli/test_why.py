@@ -258,6 +258,49 @@ def test_latex_marks_the_interval_that_is_adjusted_for_its_selection(tmp_path: P
     assert all(line.isascii() for line in text.splitlines() if not line.startswith("%"))
 
 
+@pytest.fixture
+def two_metrics(tmp_path: Path) -> str:
+    """Return a database in which the validation loss prefers lr 0.1 for each kind, and the test accuracy lr 0.2."""
+    for kind, gain in (("a", 0.1), ("b", 0.0)):
+        for lr in (0.1, 0.2, 0.3):
+            for seed in range(3):
+                config = {"kind": kind, "lr": lr, "seed": seed}
+                with labbench.start(config=config, db=tmp_path / "runs.db", system_metrics=False) as script:
+                    accuracy = 0.7 + gain + 0.05 * (lr == 0.2) + 0.001 * seed
+                    script.log({"val/loss": lr - gain / 10 + 0.01 * seed, "test/accuracy": 0.99}, step=1)
+                    script.log({"val/loss": lr - gain / 10 + 0.01 * seed, "test/accuracy": accuracy}, step=2)
+    return str(tmp_path / "runs.db")
+
+
+def test_configurations_are_chosen_by_one_metric_and_judged_on_another(two_metrics: str) -> None:
+    words = ("--db", two_metrics, "why", "test/accuracy", "--tune-on", "val/loss")
+    answer = json.loads(run(*words, "--json")[1])
+    assert answer["scope"]["tune_on"] == {"metric": "val/loss", "values": "best"}
+    assert answer["best"]["config"] == {"kind": "a", "lr": 0.1}
+    assert answer["best"]["mean"] == pytest.approx(0.801), "the last value, not the best one, which is 0.99"
+    kinds = next(comparison for comparison in answer["tuned"] if comparison["name"] == "kind")["values"]
+    assert [(value["value"], value["chosen"]["lr"]) for value in kinds] == [("a", 0.1), ("b", 0.1)]
+    assert kinds[1]["difference"]["mean"] == pytest.approx(0.1)
+    lines = run(*words)[1].splitlines()
+    assert lines[0] == "best: a, lr 0.1, chosen by val/loss: test/accuracy 0.801 on average over 3 seeds"
+    assert "configurations are chosen by the best val/loss of each run, and each run counts with its last" in "".join(
+        lines
+    )
+    assert not any(line.startswith("warning: the configurations are compared and tuned by") for line in lines)
+    assert json.loads(run(*words, "--best", "--json")[1])["best"]["mean"] == pytest.approx(0.99)
+
+
+@pytest.mark.parametrize(
+    ("metric", "message"), [("val/los", "did you mean `val/loss`?"), ("time/compute_s", "neither high nor low values")]
+)
+def test_a_metric_that_cannot_choose_is_wrong_usage(two_metrics: str, metric: str, message: str) -> None:
+    with labbench.start(db=two_metrics, system_metrics=False) as script:
+        script.log({"time/compute_s": 1.0})
+    status, _, error = run("--db", two_metrics, "why", "test/accuracy", "--tune-on", metric)
+    assert status == 2
+    assert message in error
+
+
 def test_tuning_by_a_metric_of_test_data_is_reported(tmp_path: Path) -> None:
     for lr in (0.1, 0.2):
         with labbench.start(config={"lr": lr}, db=tmp_path / "runs.db", system_metrics=False) as script:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from labbench.analysis.comparison import orient
 from labbench.analysis.intervals import Interval, VarianceEstimate
-from labbench.analysis.noise import Noise
+from labbench.analysis.noise import Noise, learn_noise
 from labbench.analysis.table import Floats, Ints, Parameter, Table
 from labbench.analysis.variance import SetupVariances
 from labbench.metrics import Goal
@@ -115,6 +115,10 @@ class CommonSeeds:
     """Index of each of R configurations in the table, shape (R,)."""
     values: Floats
     """Values, negated if the goal is min, shape (R, k)."""
+    scores: Floats
+    """Scores for choosing a setting, greater is better, shape (R, k); equal to `values` by default."""
+    score_variances: SetupVariances | None = None
+    """Variance of the score of a single run, of all configurations; None if a setting is chosen by its values."""
 
     @property
     def count(self) -> int:
@@ -130,15 +134,26 @@ def find_common_seeds(table: Table, goal: Goal) -> CommonSeeds:
     stable = np.array([setup.diverged == 0 for setup in table.setups], dtype=np.bool_)
     replicated = stable & (table.counts >= MIN_INTERVAL_SEEDS)
     basis = replicated if replicated.sum() > 1 else stable
-    repeated = np.bincount(table.seed) > 1
-    columns = np.cumsum(repeated) - 1
-    values = np.full((len(table.setups), int(repeated.sum())), np.nan)
-    is_repeated = repeated[table.seed]
-    values[table.owner[is_repeated], columns[table.seed[is_repeated]]] = orient(table.value[is_repeated], goal)
+    values = _by_seed(table, orient(table.value, goal))
     has_value = np.isfinite(values)
     shared = 2 * has_value[basis].sum(axis=0) >= max(1, basis.sum())
     rows = np.flatnonzero(stable & has_value[:, shared].all(axis=1))
-    return CommonSeeds(rows, values[np.ix_(rows, shared)])
+    block = np.ix_(rows, shared)
+    if not any(setup.scores for setup in table.setups):
+        return CommonSeeds(rows, values[block], values[block])
+    setups = tuple(replace(setup, values=setup.scores) for setup in table.setups)
+    noise = learn_noise(replace(table, setups=setups))
+    scores = _by_seed(table, table.scores(goal))[block]
+    return CommonSeeds(rows, values[block], scores, None if noise is None else noise.unshared)
+
+
+def _by_seed(table: Table, numbers: Floats) -> Floats:
+    """Return numbers (V,) by the S seeds that several configurations have, NaN for missing ones, shape (C, S)."""
+    repeated = np.bincount(table.seed) > 1
+    columns, is_repeated = np.cumsum(repeated) - 1, repeated[table.seed]
+    matrix = np.full((len(table.setups), int(repeated.sum())), np.nan)
+    matrix[table.owner[is_repeated], columns[table.seed[is_repeated]]] = numbers[is_repeated]
+    return matrix
 
 
 def compare_tuned_values(
@@ -220,17 +235,21 @@ class _Result:
 
 def _judge(table: Table, noise: Noise, seeds: CommonSeeds, mask: NDArray[np.bool_]) -> _Result:
     """Choose among the candidates `mask`, shape (R,), and judge the choices on the left-out seeds."""
-    values, members = seeds.values[mask], seeds.rows[mask]
-    picks = pick_without_each_seed(values)
+    values, scores, members = seeds.values[mask], seeds.scores[mask], seeds.rows[mask]
+    picks = pick_without_each_seed(scores)
     mean = float(values[picks, np.arange(seeds.count)].mean())
-    means = values.mean(axis=1)
+    mean_scores = scores.mean(axis=1)
     picked_variance, df = noise.unshared.variance_of_sum(
         np.bincount(members[picks], minlength=len(table.setups)) / seeds.count**2
     )
     variance = 0.0
     if seeds.count >= MIN_INTERVAL_SEEDS:
-        variance = simulate_error_variance(means, noise.unshared.select(members), seeds.count, picked_variance)
-    return _Result(members, int(members[means.argmax()]), mean, variance, df)
+        judged = None
+        variances = noise.unshared.select(members)
+        if seeds.score_variances is not None:
+            judged, variances = Judged(values.mean(axis=1), variances), seeds.score_variances.select(members)
+        variance = simulate_error_variance(mean_scores, variances, seeds.count, picked_variance, judged)
+    return _Result(members, int(members[mean_scores.argmax()]), mean, variance, df)
 
 
 def pick_without_each_seed(values: Floats) -> Ints:
@@ -238,12 +257,25 @@ def pick_without_each_seed(values: Floats) -> Ints:
     return np.asarray((values.sum(axis=-1, keepdims=True) - values).argmax(axis=-2))
 
 
-def simulate_error_variance(means: Floats, estimated: SetupVariances, seeds: int, picked_variance: float) -> float:
+@dataclass(frozen=True)
+class Judged:
+    """Values on which the choices are judged, if a setting is chosen by other ones."""
+
+    means: Floats
+    """Mean of each candidate over the seeds, greater is better, shape (C,)."""
+    variances: SetupVariances
+    """Variance of single runs of the candidates."""
+
+
+def simulate_error_variance(
+    means: Floats, estimated: SetupVariances, seeds: int, picked_variance: float, judged: Judged | None = None
+) -> float:
     """Return the mean squared error of the leave-one-seed-out estimate in simulated grids.
 
-    `means` (C,) are over `seeds` seeds, and greater is better; the variances belong to single runs. It is scaled
-    up if the variance of the left-out values that were picked in the real grid, `picked_variance` if they were
-    independent, is larger than in the simulated ones.
+    `means` (C,) of the scores are over `seeds` seeds, and greater is better; the variances belong to single runs. It is
+    scaled up if the variance of the left-out values that were picked in the real grid, `picked_variance` if they were
+    independent, is larger than in the simulated ones. If choices are `judged` on other values than the scores, the
+    noise of both is fully correlated.
     """
     best, variances = int(means.argmax()), estimated.variance
     gaps, gap_variances = means[best] - means, variances + variances[best]
@@ -253,8 +285,13 @@ def simulate_error_variance(means: Floats, estimated: SetupVariances, seeds: int
     near = shrunken <= MAX_GAP * np.sqrt(gap_variances / (seeds - 1))
     truth, generator = -shrunken[near], np.random.default_rng(0)
     drawn = estimated.select(np.flatnonzero(near)).draw(SIMULATION_COUNT, generator)  # (D, C)
-    noise = generator.standard_normal((SIMULATION_COUNT, len(truth), seeds)) * np.sqrt(drawn)[:, :, None]
+    normal = generator.standard_normal((SIMULATION_COUNT, len(truth), seeds))
+    noise = normal * np.sqrt(drawn)[:, :, None]
     picks = pick_without_each_seed(truth[:, None] + noise)  # (D, k)
+    if judged is not None:
+        truth = judged.means[near]
+        drawn = judged.variances.select(np.flatnonzero(near)).draw(SIMULATION_COUNT, generator)
+        noise = normal * np.sqrt(drawn)[:, :, None]
     left_out = truth[picks] + np.take_along_axis(noise, picks[:, None, :], axis=1)[:, 0]
     error = float(np.mean((left_out.mean(axis=1) - truth[picks].mean()) ** 2))
     simulated_variance = float(np.mean(np.take_along_axis(drawn, picks, axis=1))) / seeds

@@ -90,8 +90,16 @@ def run_columns(
     for name in metrics:
         shown = metric_columns(records, name, goals.get(name) or default_goal(name))
         columns += _ranked(shown, 0 if name == metrics[0] else METRIC_RANK)
-    keys = differing_keys(record.config for record in records)
-    return columns + [_setting_column(records, key, rank=SETTING_RANK) for key in keys]
+    keys, needed = differing_keys(record.config for record in records), _keys_of_equal_names(records)
+    return columns + [_setting_column(records, key, rank=0 if key in needed else SETTING_RANK) for key in keys]
+
+
+def _keys_of_equal_names(records: Sequence[RunRecord]) -> set[str]:
+    """Return the keys in which runs of one name differ, such as `epochs` after a grid was trained for more of them."""
+    members: dict[str, list[RunRecord]] = {}
+    for record in records:
+        members.setdefault(record.name, []).append(record)
+    return {key for runs in members.values() if len(runs) > 1 for key in differing_keys(run.config for run in runs)}
 
 
 def _identity_columns(records: Sequence[RunRecord]) -> list[TextColumn]:

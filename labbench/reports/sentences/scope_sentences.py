@@ -31,6 +31,7 @@ def scope_sentences(answer: Answer) -> list[str]:
         return []
     lines = [
         _left_out_sentence(scope),
+        _continued_sentence(scope),
         _pruned_sentence(scope),
         _commits_sentence(scope),
         f"seeds: {_names(scope.seed_keys)}" if scope.seed_keys not in ((), (SEED,)) else "",
@@ -61,10 +62,20 @@ def _left_out_sentence(scope: Scope) -> str:
         "of another version of the code (--all-code includes them)": scope.other_code,
         "of another task": scope.other_tasks,
         "of further processes of a distributed job": scope.other_ranks,
-        "that others continue with more epochs (the filter epochs=N selects them)": scope.continued,
     }
     parts = [f"{n} run{'s' if n > 1 else ''} {reason}" for reason, n in counts.items() if n]
     return f"left out: {', '.join(parts)}" if parts else ""
+
+
+def _continued_sentence(scope: Scope) -> str:
+    """Report why runs of fewer epochs are not compared with their continuations."""
+    if not scope.continued:
+        return ""
+    runs = f"{scope.continued} run{'s' if scope.continued > 1 else ''}"
+    return (
+        f"left out: {runs} of fewer epochs that others continue: they are the first part of the same training, so "
+        "`epochs` does not count as varied (the filter epochs=N selects them)"
+    )
 
 
 def _pruned_sentence(scope: Scope) -> str:
@@ -122,6 +133,9 @@ def _values_sentence(answer: Answer, scope: Scope) -> str:
     if answer.best is None:
         return ""
     metric = clean(answer.metric)
+    if scope.tuning is not None:
+        counts = f"configurations are chosen by the {scope.tuning.at} {clean(scope.tuning.metric)} of each run"
+        return f"{counts}, and each run counts with its {scope.at} {metric}"
     if scope.at == "last":
         reason = ", because an untrained network may have the best one (--best uses the best)"
         return f"each run counts with its last {metric}{reason if counts_by_last(answer.metric) else ''}"
@@ -145,12 +159,14 @@ def _early_bests_sentence(answer: Answer, scope: Scope) -> str:
 
 def _test_data_sentence(answer: Answer) -> str:
     """Warn if configurations are chosen by their results on test data."""
-    if answer.counts.setups < 2 or answer.best is None or not is_of_test_data(answer.metric):
+    tuning = None if answer.scope is None else answer.scope.tuning
+    chosen_by = answer.metric if tuning is None else tuning.metric
+    if answer.counts.setups < 2 or answer.best is None or not is_of_test_data(chosen_by):
         return ""
-    metric = clean(answer.metric)
+    metric = clean(chosen_by)
     return (
         f"warning: the configurations are compared and tuned by {metric} itself, so the test data are not unseen any "
-        f"more; choose by a validation metric, and report {metric} of the chosen configuration"
+        f"more; choose by a validation metric (--tune-on METRIC), and report {metric} of the chosen configuration"
     )
 
 

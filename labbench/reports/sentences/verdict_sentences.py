@@ -33,7 +33,9 @@ def verdict_sentences(answer: Answer) -> list[str]:
 def _best_sentence(answer: Answer) -> str:
     best = answer.best
     assert best is not None, "sentences() checks it"
-    sentence = f"best: {setup_phrase(best, answer)}: {clean(answer.metric)} {_mean_phrase(best, answer)}"
+    tuning = None if answer.scope is None else answer.scope.tuning
+    choice = "" if tuning is None else f", chosen by {clean(tuning.metric)}"
+    sentence = f"best: {setup_phrase(best, answer)}{choice}: {clean(answer.metric)} {_mean_phrase(best, answer)}"
     if best.diverged:
         sentence += f"; {best.diverged} of its {best.runs} runs {answer.lost}, as did runs of every other configuration"
     return sentence

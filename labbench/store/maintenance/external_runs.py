@@ -17,11 +17,9 @@ from labbench.records import Artifact
 from labbench.store.connection import open_snapshot
 from labbench.store.maintenance.imported_run import ImportedRun, ImportedSeries, SourceDiffersError, equals_stored
 from labbench.store.queries.run_sql import IN_JSON_LIST, as_json_list, config_json, storable_text
-from labbench.store.recording.divergence import mark_divergence
-from labbench.store.recording.events import ensure_metric
+from labbench.store.recording.events import complete_run, ensure_metric
 from labbench.store.recording.queue import add_tags, ensure_experiment, insert_run
 from labbench.store.revisions import mark_rewritten
-from labbench.store.series import overview
 from labbench.store.series.points import (
     add_points,
     delete_points,
@@ -300,5 +298,4 @@ class Import:
             rebuild_series(self._connection, run_id, metric_id, from_step=step)
         self._outdated.clear()
         for run_id in self._run_ids:
-            mark_divergence(self._connection, run_id)
-            overview.complete(self._connection, run_id)
+            complete_run(self._connection, run_id)

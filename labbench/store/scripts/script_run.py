@@ -17,10 +17,8 @@ from labbench.metrics import Goal
 from labbench.records import Artifact, Config, FailureKind
 from labbench.store.liveness import ProcessIdentity, this_process, uptime
 from labbench.store.queries.run_sql import config_json, storable_text
-from labbench.store.recording.divergence import mark_divergence
-from labbench.store.recording.events import delete_unfinished_output, ensure_metric
+from labbench.store.recording.events import complete_run, delete_unfinished_output, ensure_metric
 from labbench.store.recording.queue import SqlValue, add_tags, ensure_experiment, ensure_source, insert_run
-from labbench.store.series import overview
 from labbench.system.clock import now
 
 Stream: TypeAlias = Literal["stdout", "stderr"]
@@ -124,8 +122,7 @@ def write_changes(connection: sqlite3.Connection, run_id: int, run: ScriptRun, w
         names = ", ".join(f"{name} = ?" for name in columns)
         connection.execute(f"UPDATE runs SET {names} WHERE id = ?", (*columns.values(), run_id))
     if columns.get("status", "running") != "running":
-        mark_divergence(connection, run_id)
-        overview.complete(connection, run_id)
+        complete_run(connection, run_id)
     if run.config != written.config:
         [text] = connection.execute("SELECT config FROM runs WHERE id = ?", (run_id,)).fetchone()
         changes = {
