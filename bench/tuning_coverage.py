@@ -25,6 +25,8 @@ from labbench.analysis.tuning.tuned_values import compare_all_tuned, pick_withou
 Floats = NDArray[np.float64]
 SEEDS = (3, 5)
 TRUTH_GRIDS = 40_000
+OTHER_MEANS = np.random.default_rng(3).permutation(12) / 11.0
+"""Mean score of each candidate, in the problems with scores, shape (12,)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,9 @@ class Problem:
     """Standard deviation of the shifts of seeds that are common to all candidates."""
     diverged: float = 0.0
     """Share of the runs that diverge."""
+    correlation: float | None = None
+    """Correlation of the noise of a run's score, for the choice of a setting, with the noise of its value; None: the
+    value is the score. Scores have the spreads of the values, and other means (`OTHER_MEANS`)."""
 
 
 def _candidates(means: object, spreads: object = 1.0) -> Candidates:
@@ -72,6 +77,10 @@ def make_problems() -> dict[str, Problem]:
         "half shared by seeds": Problem((_candidates(null), _candidates(null)), shared=1.0),
         "half shared, near ties": Problem((_candidates(near), _candidates(behind)), shared=1.0),
         "10 % diverged": Problem((_candidates(near), _candidates(behind)), diverged=0.1),
+        **{
+            f"other metric, r = {r}": Problem((_candidates(near), _candidates(behind)), correlation=r)
+            for r in (0.0, 0.5, 1.0)
+        },
     }
 
 
@@ -91,30 +100,44 @@ class Coverage:
     """Number of grids with both values."""
 
 
-def true_mean(candidates: Candidates, seeds: int) -> float:
-    """Return the expected mean of the candidate that is picked with `seeds - 1` seeds."""
+def true_mean(candidates: Candidates, seeds: int, *, has_scores: bool = False) -> float:
+    """Return the expected mean of the candidate that is picked with `seeds - 1` seeds, by scores if there are any."""
     generator = np.random.default_rng(7)
     noise = generator.standard_normal((TRUTH_GRIDS, len(candidates.means)))
-    picks = (candidates.means + candidates.spreads * noise / np.sqrt(seeds - 1)).argmax(axis=1)
+    picks = (
+        (OTHER_MEANS if has_scores else candidates.means) + candidates.spreads * noise / np.sqrt(seeds - 1)
+    ).argmax(axis=1)
     return float(candidates.means[picks].mean())
 
 
-def draw_values(problem: Problem, seeds: int, generator: np.random.Generator) -> list[Floats]:
-    """Return the results of each value's candidates, (C, k) each; NaN for a diverged run."""
+def draw_values(problem: Problem, seeds: int, generator: np.random.Generator) -> tuple[list[Floats], list[Floats]]:
+    """Return values and scores of each value's candidates, (C, k) each; NaN for a diverged run."""
     shifts = problem.shared * generator.standard_normal(seeds)
-    results = []
+    results, scores = [], []
     for each in problem.values:
         noise = generator.standard_normal((len(each.means), seeds))
         values = each.means[:, None] + each.spreads[:, None] * noise + shifts
         values[generator.random(values.shape) < problem.diverged] = np.nan
         results.append(values)
-    return results
+        scores.append(values)
+        if problem.correlation is not None:
+            noise = problem.correlation * noise + np.sqrt(1.0 - problem.correlation**2) * generator.standard_normal(
+                noise.shape
+            )
+            scores[-1] = OTHER_MEANS[:, None] + each.spreads[:, None] * noise
+    return results, scores
 
 
-def make_table(results: list[Floats]) -> Table:
+def make_table(results: list[Floats], scores: list[Floats]) -> Table:
     """Return the results as a grid of a categorical parameter and the number of the candidate."""
     return tabulate(
-        Observation({"model": "ab"[v], "setting": c}, seed, float(value), diverged=bool(np.isnan(value)))
+        Observation(
+            {"model": "ab"[v], "setting": c},
+            seed,
+            float(value),
+            diverged=bool(np.isnan(value)),
+            score=None if scores[v] is values else float(scores[v][c, seed]),
+        )
         for v, values in enumerate(results)
         for c, row in enumerate(values)
         for seed, value in enumerate(row)
@@ -127,12 +150,12 @@ def measure_tuned(problem: Problem, *, seeds: int, grids: int, stream: int = 0) 
     A candidate with a diverged run is no candidate, so the true means are those of the remaining ones.
     """
     generator = np.random.default_rng((seeds, stream))
-    expected = [true_mean(each, seeds) for each in problem.values]
+    expected = [true_mean(each, seeds, has_scores=problem.correlation is not None) for each in problem.values]
     tallies = []
     for _ in range(grids):
-        results = draw_values(problem, seeds, generator)
+        results, scores = draw_values(problem, seeds, generator)
         stable = [np.isfinite(values).all(axis=1) for values in results]
-        table = make_table(results)
+        table = make_table(results, scores)
         comparisons = compare_all_tuned(table, learn_noise(table.with_values()), "max", ["model"])
         if not comparisons:
             continue
@@ -145,7 +168,7 @@ def measure_tuned(problem: Problem, *, seeds: int, grids: int, stream: int = 0) 
         sign = 1.0 if first.value == "a" else -1.0
         assert second.behind is not None, "it is behind the first value"
         truth = sign * (truths[0] - truths[1])
-        left_out = [_left_out(values[mask]) for values, mask in zip(results, stable, strict=True)]
+        left_out = [_left_out(*both, mask) for *both, mask in zip(results, scores, stable, strict=True)]
         student = _student(sign * (left_out[0] - left_out[1]))
         hits = [not by_value[name].excludes(mean) for name, mean in zip("ab", truths, strict=True)]
         width = (second.behind.high or 0.0) - (second.behind.low or 0.0)
@@ -153,9 +176,9 @@ def measure_tuned(problem: Problem, *, seeds: int, grids: int, stream: int = 0) 
     return Coverage(*np.mean(tallies, axis=0).tolist(), grids=len(tallies))
 
 
-def _left_out(values: Floats) -> Floats:
-    """Return the left-out value of each seed, shape (k,), for values (C, k)."""
-    return np.asarray(values[pick_without_each_seed(values), np.arange(values.shape[1])])
+def _left_out(values: Floats, scores: Floats, mask: NDArray[np.bool_]) -> Floats:
+    """Return the left-out value of each seed, shape (k,), for values and scores (C, k) and a mask (C,)."""
+    return np.asarray(values[mask][pick_without_each_seed(scores[mask]), np.arange(values.shape[1])])
 
 
 def _student(differences: Floats) -> Interval:

@@ -88,7 +88,7 @@ def observe(
 def add_scores(runs: Iterable[Observation], tuning: Iterable[Observation], goal: Goal) -> list[Observation]:
     """Return observations of a metric with the values of another one, the same runs' `tuning`, as scores.
 
-    `goal` is that of the tuning metric. A run without its value counts as missing, or as diverged if that diverged.
+    `goal` is the goal of the tuning metric. A run without its value counts as missing, or as diverged if that diverged.
     """
     sign = 1.0 if goal == "max" else -1.0
     return [

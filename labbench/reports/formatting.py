@@ -175,7 +175,7 @@ def format_change(interval: Interval, decimals: int | None = None) -> str:
 def format_gain(difference: Interval, goal: Goal, ratio: Interval | None = None, *, decimals: int | None = None) -> str:
     """Format a difference as a gain, positive for both goals, or its ratio as `a factor of 2.1 [1.8, 2.5]`.
 
-    Numbers of a difference have signs if the interval extends below 0. `decimals` are those of a column.
+    Numbers of a difference have signs if the interval extends below 0, and `decimals` of their column.
     """
     if ratio is not None:
         return f"a factor of {format_factor(ratio, goal)}"

@@ -133,6 +133,20 @@ def test_a_script_that_ends_with_nan_has_diverged_everywhere(tmp_path: Path) -> 
     assert "1 of 3 runs diverged" in run("--db", db, "why", "val/loss")[1]
 
 
+def test_runs_of_one_name_are_told_apart_by_the_settings_that_differ(tmp_path: Path) -> None:
+    db = str(tmp_path / "runs.db")
+    for epochs in (20, 40):
+        config = {"epochs": epochs, "lr": 0.1, "a_long_name_of_a_constant_setting": 1}
+        with labbench.start(config=config, name="adam lr=0.1", db=db, system_metrics=False) as script:
+            for step in range(epochs):
+                script.log({"val/loss": 1 / (1 + step)})
+    drawn = run("--db", db, "plot", "val/loss")[1]
+    assert "adam lr=0.1 epochs=20" in drawn
+    assert "adam lr=0.1 epochs=40" in drawn
+    text = run("--db", db, "why", "val/loss")[1]
+    assert text.startswith("best: epochs 40: val/loss 0.0250 with one seed")
+
+
 def test_a_metric_other_than_a_loss_may_end_with_nan_without_divergence(tmp_path: Path) -> None:
     db = str(tmp_path / "runs.db")
     with labbench.start(config={"lr": 1}, db=db, system_metrics=False) as script:

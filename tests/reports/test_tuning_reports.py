@@ -13,10 +13,13 @@ import numpy as np
 import pytest
 from click.testing import Result
 
+from helpers.analysis_grids import grid
 from helpers.store_samples import execute, new_run, points, start
+from labbench.analysis import why
 from labbench.records import Finished
 from labbench.reports.budget_chart import HEIGHT, MARGIN
 from labbench.reports.config_draws import read_sampling
+from labbench.reports.tables import effects_table, setups_table, tuned_tables
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer
 
@@ -108,6 +111,20 @@ def test_the_csv_has_the_numbers_of_the_json_one_in_a_cell(labbench: Labbench, t
     effects = [row for row in of_table["effects"] if row["parameter"] == "optimizer"]
     assert [float(row["p"]) for row in effects] == [optimizer["p_value"]] * 2
     assert not any("±" in cell or " of " in cell or "[" in cell for row in rows for cell in row.values())
+
+
+def test_all_rows_of_a_column_have_the_same_decimals() -> None:
+    """The runs of one optimizer spread 25 times as much as the others, so their intervals justify fewer decimals."""
+    calm = grid(lambda config: 0.6 + config["lr"], axes={"optimizer": ["adam"], "lr": [0.1, 0.2]}, spread=0.002)
+    wild = grid(lambda config: 0.6 + config["lr"], axes={"optimizer": ["sgd"], "lr": [0.1, 0.2]}, spread=0.05)
+    answer = why([*calm, *wild], "score", "max")
+    setups = setups_table(answer)
+    assert setups is not None
+    tables = [*tuned_tables(answer), setups, *(effects_table(answer, parameter) for parameter in answer.parameters)]
+    for table in tables:
+        decimals = {len(digits) for row in table.rows for digits in re.findall(r"\.(\d+)", row[1])}
+        assert len(decimals) == 1, table
+    assert len({len(row[3]) for row in setups.rows}) == 1, "the standard deviations"
 
 
 def test_figures_of_tuned_values_and_of_random_configurations(labbench: Labbench, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from labbench.text import clean, format_duration
 _IDENTICAL = Interval(0.0, 0.0, 0.0)
 """Interval of the difference between two configurations with the same results."""
 _SMALLEST_FACTOR = 2.0
-"""Ratio of two losses from which the verdict gives a factor instead of percent."""
+"""Smallest ratio of two losses that the verdict states as a factor; smaller ones are percent."""
 
 
 def verdict_sentences(answer: Answer) -> list[str]:

@@ -73,7 +73,7 @@ def complete_run(connection: sqlite3.Connection, run_id: int) -> None:
 def _mark_divergence(connection: sqlite3.Connection, run_id: int) -> None:
     """Change the status of a finished run to `diverged` if its last value of a loss is not finite.
 
-    The training loop ends such a run itself; scripts and other programs go on, and may exit with status 0.
+    The training loop ends such a run itself; scripts and other programs continue, and may exit with status 0.
     """
     query = f"""
         SELECT metrics.name, coalesce(s.first_nonfinite_step, s.last_step)
