@@ -122,7 +122,7 @@ def test_summary_has_one_row_per_run(writer: Writer, reader: Reader) -> None:
     assert float(first["seconds"]) >= 0
     assert [first[key] for key in ("run", "status", "hidden", "bn", "config.status")] == [
         a.key,
-        "finished",
+        "diverged",
         "[8, 4]",
         "true",
         "",

@@ -54,7 +54,7 @@ def write_three_runs(path: Path) -> Path:
         )  # fmt: skip
         writer.claim([a.key, b.key])
         writer.write(
-            [points(a, "score", long_series), points(a, "loss", [1.0, float("nan")]), points(b, "loss", [3.0])]
+            [points(a, "score", long_series), points(a, "loss", [float("nan"), 1.0]), points(b, "loss", [3.0])]
         )
         writer.write([Finished(a.key, 1, "finished", "all epochs"), Finished(b.key, 1, "stopped", "by a person")])
         writer.tag([a.key], add=["good"])

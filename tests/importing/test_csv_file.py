@@ -89,7 +89,7 @@ def test_four_columns_suffice_and_a_grown_file_adds_its_new_points(
     assert labbench("import", "csv", file).stdout == "imported 1 new run, 2 points; 1 grown, 0 already present\n"
     with Reader(tmp_path / "runs.db") as reader:
         run = reader.find("first try")
-        assert (run.experiment, run.status) == ("mine", "finished")
+        assert (run.experiment, run.status) == ("mine", "diverged")
         assert list(map(repr, reader.series(run.key, "loss")[1].tolist())) == ["1.5", "nan", "-inf"]
         assert math.isfinite(reader.find("second").summary["loss"].last)
 

@@ -101,6 +101,11 @@ def matches_day(tree: Comparison, started: float | None) -> bool:
     return tree.operator != "~" and ORDERINGS[tree.operator](day, tree.texts[0])
 
 
+def best_of(run: RunRecord, metric: str) -> float | None:
+    """Return the best value of a metric; None for a run that diverged."""
+    return None if run.has_diverged(metric) else getattr(run.summary[metric], default_goal(metric))
+
+
 def matches_metric(tree: Comparison, run: RunRecord, reader: Reader) -> bool:
     summary = run.summary.get(tree.key)
     if summary is None or tree.operator == "~":
@@ -108,8 +113,10 @@ def matches_metric(tree: Comparison, run: RunRecord, reader: Reader) -> bool:
     function = tree.function or "last"
     if function == "first":
         actual = reader.series(run.key, tree.key)[1].tolist()[0]
+    elif function == "best":
+        actual = best_of(run, tree.key)
     else:
-        actual = getattr(summary, default_goal(tree.key) if function == "best" else function)
+        actual = getattr(summary, function)
     if actual is None:
         return False
     numbers = [value for value in tree.values if type(value) in (int, float)]  # Python compares them exactly
@@ -196,9 +203,10 @@ def value_of(run: RunRecord, heading: str, reader: Reader) -> float | None:
         return None
     if function == "first":
         value = reader.series(run.key, metric)[1].tolist()[0]
+    elif function == "best":
+        value = best_of(run, metric)
     else:
-        name = default_goal(metric) if function == "best" else function or "last"
-        value = getattr(run.summary[metric], name)
+        value = getattr(run.summary[metric], function or "last")
     return None if value is None or math.isnan(value) else value
 
 

@@ -73,7 +73,7 @@ def test_overview_agrees_with_the_points_however_they_arrive(
         assert [(n, last) for n, last, _, _ in rows] == ([(len(values), steps[-1])] if len(values) > 64 else [])
         assert diagnose(path).is_sound
         # resume from an earlier checkpoint, and log other values
-        [run] = writer.claim([run.key], statuses=["finished"])
+        [run] = writer.claim([run.key], statuses=["finished", "diverged"])
         writer.write([Boundary(run.key, run.attempt, steps[min(cut, len(steps) - 1)])])
         [run] = writer.claim([run.key], statuses=["running"])
         writer.write([points(run, "loss", [1.0, 2.0] * 40, attempt=run.attempt)])
