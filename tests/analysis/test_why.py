@@ -259,7 +259,7 @@ def test_one_seed_per_configuration_is_too_few_to_say():
     assert answer.verdict == "too few seeds to say"
     assert answer.best.interval.low is None
     report = text(answer)
-    assert "no interval, because no configuration was run with a second seed" in report
+    assert "no intervals, because no configuration was run with a second seed" in report
     assert "too few seeds to say; run 3 seeds per configuration for a first comparison" in report
     assert "based on the variation of effects between settings, not between seeds" in report
 
@@ -586,4 +586,4 @@ def test_means_of_a_table_have_one_precision_and_a_share_is_not_rounded_to_1():
     cells = [row[1] for row in setups_table(answer).rows]
     assert len({len(cell.split()[0]) for cell in cells}) == 1
     assert cells[0].startswith("0.99")
-    assert f"val/accuracy {cells[0]} over 3 seeds" in text(answer)
+    assert f"best {cells[0]}, runner-up {cells[1]}" in text(answer)
