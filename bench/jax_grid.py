@@ -12,8 +12,9 @@ Methods take turns in each round:
     jax           one process with as many threads as cores
     jax-2         two processes with one thread each, half of the groups each
 
-JAX is measured in steady state, after compiling; the time of compiling is printed too. `--folder` keeps the virtual
-environment with JAX for later runs.
+JAX is measured in steady state, after compiling; the time of compiling is printed too. Processor seconds of all
+processes of a method are printed beside the wall time: on a busy machine they are what can be compared. `--folder`
+keeps the virtual environment with JAX for later runs.
 
     python bench/jax_grid.py [--folder FOLDER] [--rounds 5] [--quick]
 """
@@ -29,17 +30,19 @@ import sys
 import tempfile
 import time
 import venv
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from stacks import CASES, measure_in_turn, train_with_labbench, warm_up
+from stacks import CASES, TrainingMethod, measure_in_turn, train_with_labbench, warm_up
 
 from labbench.params.param import TRAINING, with_defaults
 from labbench.records import Config
@@ -118,6 +121,12 @@ def read_weights(model: torch.nn.Module) -> dict[str, Any]:
     return arrays
 
 
+def labbench_processor_seconds() -> float:
+    """Return the processor time of this process, of the fork server and of the workers that have ended."""
+    server = psutil.Process(forkserver._forkserver._forkserver_pid)  # type: ignore[attr-defined]
+    return time.process_time() + sum(server.cpu_times()[:4])
+
+
 class JaxProcesses:
     """Processes that have compiled the groups, and train all of them on request."""
 
@@ -127,6 +136,10 @@ class JaxProcesses:
         self.compile_seconds: float = max(answer["compile_seconds"] for answer in answers)
         self.losses: dict[int, list[list[float]]] = {}
         """Training losses of the last training by run, (epochs, batches)."""
+
+    def processor_seconds(self) -> float:
+        """Return the processor time of the processes."""
+        return sum(sum(psutil.Process(process.pid).cpu_times()[:2]) for process in self.processes)
 
     def train(self) -> list[float]:
         """Train all runs from their initial weights; return their final accuracies."""
@@ -181,10 +194,36 @@ def measure(folder: Path, rounds: int, epochs: int) -> None:
         print(f"{len(configs)} runs, {steps:,} run-steps, {len(groups)} groups in JAX", flush=True)
         with start_jax(python, scratch, groups, 1) as one, start_jax(python, scratch, groups, 2) as two:
             methods = {"labbench": partial(train_with_labbench, grid), "jax": one.train, "jax-2": two.train}
-            seconds, accuracies = measure_in_turn(methods, rounds)
+            clocks = {
+                "labbench": labbench_processor_seconds,
+                "jax": one.processor_seconds,
+                "jax-2": two.processor_seconds,
+            }
+            processor: dict[str, list[float]] = {name: [] for name in methods}
+            timed = {
+                name: partial(measure_processor, method, clocks[name], processor[name])
+                for name, method in methods.items()
+            }
+            seconds, accuracies = measure_in_turn(timed, rounds)
             compiling = {"jax": one.compile_seconds, "jax-2": two.compile_seconds}
             report(steps, seconds, accuracies, compiling)
-            print(f"  load average {os.getloadavg()[0]:.1f}")
+            report_processor_seconds(processor)
+
+
+def measure_processor(method: TrainingMethod, clock: Callable[[], float], spent: list[float]) -> list[float]:
+    """Train with a method, and append its processor seconds to `spent`; return the accuracies."""
+    before = clock()
+    accuracies = method()
+    spent.append(clock() - before)
+    return accuracies
+
+
+def report_processor_seconds(processor: dict[str, list[float]]) -> None:
+    for name, times in processor.items():
+        ratios = [seconds / reference for seconds, reference in zip(times, processor["labbench"], strict=True)]
+        gain = f"{statistics.median(ratios):.2f} times labbench's ({min(ratios):.2f}-{max(ratios):.2f})"
+        print(f"  {name:9} {statistics.median(times):7.1f} processor seconds, {gain}")
+    print(f"  load average {os.getloadavg()[0]:.1f}")
 
 
 def report(
