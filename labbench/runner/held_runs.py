@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from labbench.errors import LabbenchError
@@ -33,6 +33,21 @@ class HeldJob:
     """None if it is lost, so that nothing of the job can be recorded."""
     stack: Stack | None = None
     """Stack of the job; None if the folder is lost."""
+
+
+def settle_held_jobs(
+    writer: Writer, runs: Sequence[RunRecord], cluster: str | None
+) -> tuple[list[RunRecord], list[HeldJob]]:
+    """Release the runs of ended jobs; return the given runs as they are then, and the held jobs to attach to.
+
+    `cluster` is as for `sort_held_jobs`.
+    """
+    attachable, others = sort_held_jobs(writer.path, {run.key for run in runs}, cluster)
+    if release_ended_jobs(writer, others):
+        configs = {run.key: run.config for run in runs}
+        with Reader(writer.path) as reader:
+            runs = [replace(run, config=configs[run.key]) for run in reader.by_keys(list(configs))]
+    return list(runs), attachable
 
 
 def sort_held_jobs(db: Path, keys: Collection[str], cluster: str | None) -> tuple[list[HeldJob], list[HeldJob]]:

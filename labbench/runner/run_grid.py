@@ -39,7 +39,7 @@ from labbench.runner.code_changes import CodeChange, RecordedRuns, sort_by_code
 from labbench.runner.continuation import ContinuationPlan
 from labbench.runner.driver import Driver, ProgressListener, Stage
 from labbench.runner.expanded_grid import ExpandedGrid, require_torch
-from labbench.runner.held_runs import HeldJob, attach_to_jobs, release_ended_jobs, sort_held_jobs
+from labbench.runner.held_runs import HeldJob, attach_to_jobs, settle_held_jobs
 from labbench.runner.interruption import Interruption
 from labbench.runner.planner import StackSettings, plan_stacks
 from labbench.runner.search.grid_search import GridSearch, SearchResult
@@ -167,9 +167,7 @@ def run_grid(
         plan = continuations or ContinuationPlan()
         runs = queue_runs(writer, queued, change, source, plan, rerun=options.rerun)
         cluster = expanded.grid.resources.slurm.cluster if options.executor == "slurm" else None
-        attachable, others = sort_held_jobs(db, {run.key for run in runs}, cluster)
-        if release_ended_jobs(writer, others):
-            runs = queue_runs(writer, queued, change, source, plan, rerun=False)
+        runs, attachable = settle_held_jobs(writer, runs, cluster)
         if options.executor != "local":
             expanded = with_cluster_loaders(expanded, options.executor)
         training = GridTraining(expanded, db, devices, options, source, listener)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -268,6 +269,11 @@ def test_a_wrong_address_or_token_is_reported_without_a_traceback(cluster: Any, 
     (tmp_path / "grid.toml").write_text('task = "digits"\n[params]\nepochs = 1\n')
     require_refused(tmp_path, "give HOST:PORT", "--address", "nowhere")
     require_refused(tmp_path, "no Ray cluster answers there", "--address", "127.0.0.1:1")
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # another program listens
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        require_refused(
+            tmp_path, "no Ray cluster answers there", "--address", address, RAY_py_gcs_connect_timeout_s="1"
+        )
     with pytest.raises(InputError, match="no Ray cluster answers there"):
         ray_cluster._require_listener("no..host:6379")
     require_refused(

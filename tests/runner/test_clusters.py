@@ -126,7 +126,7 @@ def test_a_cluster_that_refuses_this_process_is_named_with_the_reason(
         raise RuntimeError(error)
 
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=refuse, is_initialized=lambda: False))
-    for name in ("RAY_USAGE_STATS_ENABLED", "RAY_raylet_start_wait_time_s"):
+    for name in ("RAY_USAGE_STATS_ENABLED", "RAY_raylet_start_wait_time_s", "RAY_py_gcs_connect_timeout_s"):
         monkeypatch.setenv(name, "0")
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = f"127.0.0.1:{listener.getsockname()[1]}"

@@ -9,7 +9,7 @@ import signal
 import socket
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,9 @@ from labbench.system.provenance import library_versions
 
 CONNECT_SECONDS = 10.0
 """Seconds within which the head of a cluster must accept a connection."""
+
+HEAD_SECONDS = "10"
+"""Seconds within which the head must answer a request."""
 
 PROBE_SECONDS = 120.0
 """Seconds within which every node must answer; a node may start a Python process first."""
@@ -59,6 +62,7 @@ def connect(address: str | None) -> str:
     """
     os.environ |= NO_STATISTICS
     os.environ.setdefault("RAY_raylet_start_wait_time_s", START_SECONDS)
+    os.environ.setdefault("RAY_py_gcs_connect_timeout_s", HEAD_SECONDS)
     if address is None:
         os.environ |= LOOPBACK
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
@@ -79,6 +83,8 @@ def connect(address: str | None) -> str:
     ):
         try:
             if not ray.is_initialized():
+                if address not in (None, "auto"):
+                    _require_head(address)
                 ray.init(**options)
         except Exception as error:  # Ray raises exceptions of many classes, also Exception itself
             raise InputError(_connection_message(address, error, output.read_text(errors="replace"))) from error
@@ -130,6 +136,14 @@ def _require_listener(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
     except (OSError, UnicodeError) as error:  # UnicodeError: a name that no host can have
         raise InputError(f"--address {address}: no Ray cluster answers there: {error}") from error
+
+
+def _require_head(address: str) -> None:
+    """Raise an exception of Ray unless the head of a cluster answers at HOST:PORT: `ray.init` would try for an hour."""
+    with suppress(ImportError):  # not a public name
+        from ray._raylet import GcsClient
+
+        GcsClient(address=address)
 
 
 def node_resources() -> list[Mapping[str, float]]:
