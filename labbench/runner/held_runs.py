@@ -59,15 +59,15 @@ def sort_held_jobs(db: Path, keys: Collection[str], cluster: str | None) -> tupl
     scheduler = None if cluster is None or not jobs else make_scheduler(cluster)
     attachable: list[HeldJob] = []
     others: list[HeldJob] = []
-    for held in jobs:
+    for held_job in jobs:
         is_attachable = (
             scheduler is not None
-            and held.stack is not None
-            and held.job.scheduler == cluster
-            and scheduler.manages(held.job.cluster)
-            and any(run.key in keys for run in held.runs)
+            and held_job.stack is not None
+            and held_job.job.scheduler == cluster
+            and scheduler.manages(held_job.job.cluster)
+            and any(run.key in keys for run in held_job.runs)
         )
-        (attachable if is_attachable else others).append(held)
+        (attachable if is_attachable else others).append(held_job)
     return attachable, others
 
 
@@ -75,9 +75,9 @@ def find_held_jobs(db: Path) -> list[HeldJob]:
     """Return the jobs of all runs of a database that have no driver."""
     with Reader(db) as reader:
         running = reader.runs(parse("status=running archived=true,false"), summaries=False)
-    held = {run.key: run for run in running if run.without_driver}
+    held_runs = {run.key: run for run in running if run.without_driver}
     jobs = []
-    for path in sorted((files_folder(db) / JOBS_FOLDER).glob("*/")) if held else ():
+    for path in sorted((files_folder(db) / JOBS_FOLDER).glob("*/")) if held_runs else ():
         folder = JobFolder(path)
         job = folder.read_job()
         if job is None:
@@ -87,12 +87,16 @@ def find_held_jobs(db: Path) -> list[HeldJob]:
             stack, _ = folder.read_stack()
         except LabbenchError:
             continue
-        own = [held[run.key] for run in stack.runs if run.key in held and held[run.key].attempt == run.attempt]
-        if own := [run for run in own if run.job_id == job.job_id]:
-            jobs.append(HeldJob(job, own, folder, stack))
-            for run in own:
-                del held[run.key]
-    return jobs + [_job_without_folder(run) for run in held.values()]
+        runs = [
+            run
+            for member in stack.runs
+            if (run := held_runs.get(member.key)) and (run.attempt, run.job_id) == (member.attempt, job.job_id)
+        ]
+        if runs:
+            jobs.append(HeldJob(job, runs, folder, stack))
+            for run in runs:
+                del held_runs[run.key]
+    return jobs + [_job_without_folder(run) for run in held_runs.values()]
 
 
 def _job_without_folder(run: RunRecord) -> HeldJob:
@@ -105,17 +109,17 @@ def attach_to_jobs(
 ) -> tuple[list[SlurmJob], list[RunRecord]]:
     """Drive the runs of these jobs from now on; return the jobs and the runs that no other driver has adopted."""
     attached, adopted = [], []
-    for held in jobs:
-        positions = writer.adopt([run.key for run in held.runs])
-        runs = [run for run in held.runs if run.key in positions]
+    for held_job in jobs:
+        positions = writer.adopt([run.key for run in held_job.runs])
+        runs = [run for run in held_job.runs if run.key in positions]
         adopted += runs
-        if not runs or held.folder is None or held.stack is None:
+        if not runs or held_job.folder is None or held_job.stack is None:
             continue
-        submitted = {run.key: run for run in held.stack.runs}
-        watched = WatchedStack(sub_stack(held.stack, [submitted[run.key] for run in runs]), timeout)
+        submitted = {run.key: run for run in held_job.stack.runs}
+        watched = WatchedStack(sub_stack(held_job.stack, [submitted[run.key] for run in runs]), timeout)
         recorded = {key: Position.parse(text) for key, text in positions.items()}
-        attached.append(SlurmJob(held.folder, held.job.job_id, watched, recorded=recorded))
-        held.folder.mark_recorded()  # its driver may have died before
+        attached.append(SlurmJob(held_job.folder, held_job.job.job_id, watched, recorded=recorded))
+        held_job.folder.mark_recorded()  # its driver may have died before
     return attached, adopted
 
 
@@ -125,8 +129,8 @@ def release_ended_jobs(writer: Writer, jobs: Sequence[HeldJob]) -> bool:
     A job whose scheduler cannot be asked counts as running. Runs that a user has asked to stop are stopped. Returns
     True if the status of a run has changed.
     """
-    states = _ask_for_states([held.job for held in jobs])
-    ended = [held for held in jobs if held.job in states and not states[held.job].is_active]
+    states = _ask_for_states([held_job.job for held_job in jobs])
+    ended = [held_job for held_job in jobs if held_job.job in states and not states[held_job.job].is_active]
     attached, adopted = attach_to_jobs(writer, ended, None)
     keys = [run.key for run in adopted]
     stopped = [key for key, action in writer.pop_requests(keys) if action == "stop"]
@@ -153,7 +157,7 @@ def _ask_for_states(jobs: Collection[SubmittedJob]) -> dict[SubmittedJob, JobSta
 
 def request_stop_of_jobs(db: Path, keys: Collection[str]) -> None:
     """Ask the jobs of runs without a driver to stop these runs at their next boundary."""
-    for held in find_held_jobs(db):
-        own = [run.key for run in held.runs if run.key in keys]
-        if own and held.folder is not None:
-            held.folder.request_stop(own)
+    for held_job in find_held_jobs(db):
+        runs = [run.key for run in held_job.runs if run.key in keys]
+        if runs and held_job.folder is not None:
+            held_job.folder.request_stop(runs)
