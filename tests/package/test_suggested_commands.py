@@ -27,6 +27,7 @@ NO_SUGGESTIONS = {
     "scaffolding/skeletons.py": "imports from labbench in Python",
     "scaffolding/task_grid.py": "writes comments into a grid file, which serves any database",
     "wandb/ignored.py": "explains how a sweep of W&B becomes a grid, which serves any database",
+    "grid/other_names.py": "names an option of the command that reads the grid file, which serves any database",
     "grid/source.py": "names the commands for a file that is not a grid, before any database is known",
 }
 """Modules whose messages name a command without suggesting it."""
