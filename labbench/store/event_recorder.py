@@ -31,8 +31,8 @@ RETRY_PAUSES = (0.1, 5.0)
 BUSY_SECONDS = 2.0
 """Seconds that a transaction waits for a lock before it fails and is retried; Ctrl-C has no effect meanwhile."""
 
-CLOSING_SECONDS = 60.0
-"""Seconds for which claims and the last events are retried."""
+OUTAGE_SECONDS = 90.0
+"""Seconds for which claims and the last events wait for a database that cannot be written, together."""
 
 MAX_KEPT_VALUES = 1_000_000
 """Maximum number of values of kept events in memory; more go to spill files."""
@@ -59,6 +59,8 @@ class EventRecorder:
         self._rescued: Path | None = None
         """Copy of the runs of a database that was deleted or replaced, until it is merged."""
         self._pause = self._retry_at = 0.0
+        self._give_up_at: float | None = None
+        """Time at which nothing waits for the database any more, None while nothing waits."""
         writer.set_busy_timeout(BUSY_SECONDS)
 
     def claim(
@@ -79,12 +81,11 @@ class EventRecorder:
 
     def perform(self, operation: Callable[[Writer], Result]) -> Result | None:
         """Return the result of an operation after the events so far; None if that fails for too long."""
-        deadline = time.monotonic() + CLOSING_SECONDS
         while True:
             result = None if self.flush() is None else self._try(operation)
             if result is not None:
                 return result
-            if self._is_interrupted() or time.monotonic() > deadline:
+            if self._gives_up():
                 self.problem = f"{self.path} could not be written, so some runs were not started; run the grid again"
                 return None
             time.sleep(RETRY_PAUSES[0])
@@ -120,13 +121,12 @@ class EventRecorder:
 
         Returns the events that were written.
         """
-        deadline = time.monotonic() + CLOSING_SECONDS
         try:
             while True:
                 events = self.flush()
                 if events is not None and self._try(lambda writer: _requeue(writer, active)):
                     return events
-                if self._is_interrupted() or time.monotonic() > deadline:
+                if self._gives_up():
                     break
                 time.sleep(RETRY_PAUSES[0])
         except KeyboardInterrupt:
@@ -151,10 +151,17 @@ class EventRecorder:
             self._pause = min(longest, max(shortest, 2 * self._pause))
             self._retry_at = time.monotonic() + self._pause
             return None
+        self._give_up_at = None
         if self._pause:
             self._pause = 0.0
             _warn(f"{self.path} can be written again")
         return result
+
+    def _gives_up(self) -> bool:
+        """Return True if the database has been waited for long enough: once for all claims of an outage."""
+        if self._give_up_at is None:
+            self._give_up_at = time.monotonic() + OUTAGE_SECONDS
+        return self._is_interrupted() or time.monotonic() > self._give_up_at
 
     def _write(self, writer: Writer, events: Sequence[Event]) -> bool:
         if self._spills:

@@ -23,7 +23,7 @@ from labbench.store.writer import Writer
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_recorder, "RETRY_PAUSES", (0.0, 0.0))
     monkeypatch.setattr(event_recorder, "BUSY_SECONDS", 0.01)
-    monkeypatch.setattr(event_recorder, "CLOSING_SECONDS", 0.1)
+    monkeypatch.setattr(event_recorder, "OUTAGE_SECONDS", 0.1)
 
 
 @contextmanager
@@ -105,6 +105,32 @@ def test_runs_go_on_in_the_new_file_after_the_database_was_deleted_or_replaced(t
         assert len(reader.runs()) == (5 if replaced else 2)
     assert diagnose(path).is_sound
     assert not list(tmp_path.glob("*rescued*"))
+
+
+def test_a_database_that_cannot_be_written_is_waited_for_once_and_not_for_each_stack(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    with Writer(path) as writer:
+        [run] = start(writer)
+        recorder = EventRecorder(writer, [run], is_interrupted=lambda: False)
+        tries: list[int] = []
+
+        def tag(writer: Writer) -> str:
+            tries[-1] += 1
+            writer.tag([run.key], add=["seen"])
+            return "done"
+
+        def count_tries() -> int:
+            tries.append(0)
+            assert recorder.perform(tag) is None
+            return tries[-1]
+
+        with locked(path):
+            assert count_tries() > 1
+            assert [count_tries(), count_tries()] == [1, 1]
+        assert recorder.problem is not None
+        assert recorder.perform(tag) == "done"
+        with locked(path):
+            assert count_tries() > 1  # a new outage
 
 
 def test_no_writer_writes_into_another_file_at_its_path(tmp_path: Path) -> None:
