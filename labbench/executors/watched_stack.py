@@ -10,6 +10,9 @@ from labbench.executors.attempt import sub_stack
 from labbench.records import Boundary, Event, Failed, FailureKind, Finished, Points, RunRecord, Stack
 from labbench.train.active_runs import ActiveRuns
 
+MAX_FRUITLESS_STARTS = 3
+"""Number of jobs or nodes of a stack that may end in a row before a new checkpoint."""
+
 
 class TimeLimit:
     """Limit of each run's share of a worker's time, and of the time without a report.

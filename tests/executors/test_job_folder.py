@@ -15,19 +15,7 @@ from labbench.executors.slurm import event_log
 from labbench.executors.slurm.event_log import EventFileWriter, read_records
 from labbench.executors.slurm.job_folder import JobFolder, Position
 from labbench.executors.slurm.job_main import TrainingJob
-from labbench.records import Boundary, Event, Finished, Log, Points, RunRecord, Runtime, Stack
-from labbench.runner.planner import make_stack
-
-
-@pytest.fixture
-def stack() -> Stack:
-    runs = [RunRecord(index, f"run{index}", "", "e", "running", {"epochs": 9}) for index in range(2)]
-    return make_stack(runs, task="digits", stop=None, runtime=Runtime())
-
-
-@pytest.fixture
-def folder(tmp_path: Path, stack: Stack) -> JobFolder:
-    return JobFolder.create(tmp_path / "jobs" / "job", stack, "cpu")
+from labbench.records import Boundary, Event, Finished, Log, Points, Stack
 
 
 def write_start(folder: JobFolder, events: Sequence[Event], number: int = 0, previous_end: int = 0) -> Path:

@@ -68,17 +68,6 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slurm_job, "SETTLE_SECONDS", 0.0)
 
 
-@pytest.fixture
-def stack() -> Stack:
-    runs = [RunRecord(index, f"run{index}", "", "e", "running", {"epochs": 9}) for index in range(2)]
-    return make_stack(runs, task="digits", stop=None, runtime=Runtime())
-
-
-@pytest.fixture
-def folder(tmp_path: Path, stack: Stack) -> JobFolder:
-    return JobFolder.create(tmp_path / "jobs" / "job", stack, "cpu")
-
-
 def training_events(stack: Stack, steps: Sequence[int]) -> list[Event]:
     """Return the events of a complete training with one event for each step."""
     events: list[Event] = []

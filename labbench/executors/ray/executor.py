@@ -23,7 +23,7 @@ from labbench.executors.ray.cluster import (
     sent_name,
 )
 from labbench.executors.ray.node_main import train_on_node
-from labbench.executors.watched_stack import WatchedStack, failure
+from labbench.executors.watched_stack import MAX_FRUITLESS_STARTS, WatchedStack, failure
 from labbench.files import MODEL, checkpoint_file, run_folder, write_atomically
 from labbench.params.paths import RUN_PREFIX
 from labbench.records import Event, FailureKind, Finished, Resources, Stack, Submitted
@@ -39,9 +39,6 @@ NO_NODE = (
     "Ctrl-C stops them"
 )
 """Warning for what Ray itself does not report."""
-
-MAX_FRUITLESS_STARTS = 3
-"""Number of tasks of a stack that may end with their node without a new boundary."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ from itertools import islice
 from labbench.executors.attempt import sub_stack
 from labbench.executors.captured_output import CapturedFile
 from labbench.executors.slurm.job_folder import JobFolder, Position
-from labbench.executors.slurm.resubmission import MAX_FRUITLESS_STARTS, cause_of_end, continues_in_another_job
+from labbench.executors.slurm.resubmission import cause_of_end, continues_in_another_job
 from labbench.executors.slurm.scheduler import JobState
-from labbench.executors.watched_stack import WatchedStack, failure
+from labbench.executors.watched_stack import MAX_FRUITLESS_STARTS, WatchedStack, failure
 from labbench.records import Event, Failed, Finished, Received, Stack
 
 SETTLE_SECONDS = 2.0

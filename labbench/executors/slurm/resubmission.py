@@ -6,9 +6,6 @@ from collections.abc import Mapping
 
 from labbench.records import FailureKind
 
-MAX_FRUITLESS_STARTS = 3
-"""Number of jobs of a stack that may end by their node or a preemption without any progress."""
-
 _CAUSES: Mapping[str, tuple[FailureKind, str]] = {
     "OUT_OF_MEMORY": ("oom", "SLURM ended the job, which used more memory than it had requested"),
     "TIMEOUT": ("timeout", "the job exceeded the time limit of [resources.slurm]"),
