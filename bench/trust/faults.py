@@ -68,8 +68,7 @@ def prepare(folder: Path) -> Callable[[int, int], Iterator[Outcome]]:
     print(f"faults: {len(failures)} failing calls, {len(ENVIRONMENTS)} environments", flush=True)
 
     def run_trial(seed: int, number: int) -> Iterator[Outcome]:
-        trials = [*([] if SMALL else ENVIRONMENTS), *failures]
-        random.Random(seed).shuffle(trials)
+        trials = sorted([*([] if SMALL else ENVIRONMENTS), *failures], key=lambda trial: _place_in_order(seed, trial))
         trials = [*SHORT_ENVIRONMENTS, *trials] if SMALL else trials
         if number >= len(trials):
             return
@@ -83,6 +82,12 @@ def prepare(folder: Path) -> Callable[[int, int], Iterator[Outcome]]:
         shutil.rmtree(place.folder)
 
     return run_trial
+
+
+def _place_in_order(seed: int, trial: Failure | Callable[[Place, Path], str | None]) -> float:
+    """Return the random place of a trial, which is the same if a session has a few calls more the next time."""
+    name = repr(trial) if isinstance(trial, Failure) else trial.__name__
+    return random.Random(f"{seed} {name}").random()
 
 
 def _begin(place: Place, session: str, samples: Samples) -> list[str]:
