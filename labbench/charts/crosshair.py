@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from labbench.charts.axes import Frame, scale_value
-from labbench.charts.lines import Line, best_point
+from labbench.charts.lines import Line
 from labbench.metrics import Goal
 
 _MAX_STEPPED_LINES = 200
@@ -53,7 +53,7 @@ def _next_point(arrays: Sequence[np.ndarray], x: float, *, forward: bool) -> flo
 
 def next_best_x(lines: Sequence[Line], x: float | None, direction: int, goal: Goal) -> float | None:
     """Return the next or previous x at which a line has its best value, wrapping around; None without values."""
-    best_xs = sorted({point[0] for line in lines if (point := best_point(line.series, goal)) is not None})
+    best_xs = sorted({point[0] for line in lines if (point := line.best_point(goal)) is not None})
     if not best_xs:
         return None
     if direction > 0:

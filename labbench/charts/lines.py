@@ -59,8 +59,18 @@ class Line:
     @property
     def has_diverged(self) -> bool:
         """True if the run diverged and the last value of this metric is not finite."""
+        return self.status == "diverged" and not self._ends_finite
+
+    @property
+    def _ends_finite(self) -> bool:
+        """False if the last value of this metric is not finite."""
         last = self.last_value
-        return self.status == "diverged" and last is not None and not math.isfinite(last)
+        return last is None or math.isfinite(last)
+
+    def best_point(self, goal: str) -> tuple[float, float] | None:
+        """Return the (x, y) of the best value; None without one, if the run diverged or the goal is `none`."""
+        counts = self.status != "diverged" and self._ends_finite
+        return best_point(self.series, goal) if counts else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

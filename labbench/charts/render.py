@@ -25,7 +25,7 @@ from labbench.charts.legend import (
     side_legend_width,
     top_legend_rows,
 )
-from labbench.charts.lines import Line, LineCache, LineGroup, PreparedLine, PreparedLines, best_point, group_lines
+from labbench.charts.lines import Line, LineCache, LineGroup, PreparedLine, PreparedLines, group_lines
 from labbench.charts.palette import (
     BEST,
     BOX_GROUND,
@@ -170,7 +170,7 @@ def _draw_marks(canvas: Canvas, frame: Frame, lines: PreparedLines, view: ChartV
         if not highlighted and (not ends or line.slot == OTHER_SLOT):
             continue
         ink = line_ink(line.slot, line_style(line, lines, view))
-        best = best_point(line.series, view.goal) if highlighted and line.status != "diverged" else None
+        best = line.best_point(view.goal) if highlighted else None
         if best is not None:
             best_x, best_y = scale_value(best[0], view.log_x), scale_value(best[1], view.log)
             if best_x is not None and best_y is not None and frame.contains_x(best_x):

@@ -144,6 +144,12 @@ class RunRecord:
         summary = self.summary[metric]
         return summary.last if goal != "none" and counts_by_last(metric) else summary.best(goal)[0]
 
+    def best_and_step(self, metric: str, goal: Goal) -> tuple[float | None, int | None]:
+        """Return the best value of a metric and its step, both None if the run diverged or counts by its last value."""
+        if metric not in self.summary or self.has_diverged(metric) or counts_by_last(metric):
+            return None, None
+        return self.summary[metric].best(goal)
+
 
 def rank_of_configuration(runs: Sequence[RunRecord], metric: str, goal: Goal) -> float:
     """Return the sort key of a configuration, given its runs: the smaller, the better.

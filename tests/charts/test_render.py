@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import replace
 
@@ -268,6 +269,15 @@ def test_the_crosshair_reads_points_where_it_can_and_else_says_that_it_reads_a_m
     assert "step 340 · mean of steps 300-399" in narrow
     assert re.search(r"● a +0\.1", legend(999.0))
     assert next_best_x(lines[:1], None, 1, "max") == 333.0
+
+
+def test_a_diverged_run_has_no_best_point() -> None:
+    values = [3.0, 0.5, 1.0]
+    for status, last, has_best in (("finished", 1.0, True), ("diverged", 1.0, False), ("finished", math.nan, False)):
+        lines = [replace(line("a", values), status=status, last=last)]
+        assert (next_best_x(lines, None, 1, "min") == 1.0) is has_best
+        drawn = "\n".join(rows(lines, ChartView(goal="min", highlighted="a")))
+        assert ("★" in drawn) is has_best
 
 
 def test_a_line_of_buckets_ends_at_its_last_value() -> None:

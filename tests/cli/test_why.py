@@ -128,6 +128,10 @@ def test_a_script_that_ends_with_nan_has_diverged_everywhere(tmp_path: Path) -> 
     assert len(json.loads(run("--db", db, "ls", "min(val/loss)<0.6", "--json")[1])) == 2, "its finite values are kept"
     table = run("--db", db, "ls", "status=diverged", "--columns", "best(val/loss),min(val/loss)", "--format", "csv")[1]
     assert table.splitlines()[1].endswith(",,0.1000")
+    shown = run("--db", db, "show", "lr 1.0")[1].splitlines()
+    assert [line.split() for line in shown if line.startswith("val/")] == [["val/loss", "3", "1", "nan"],
+                                                                           ["val/auc", "3", "1", "nan"]]  # fmt: skip
+    assert [line.split()[1] for line in shown if line.startswith("status")] == ["diverged:"]
     answer = json.loads(run("--db", db, "why", "val/loss", "--json")[1])
     assert (answer["best"]["config"]["lr"], answer["runs"]["diverged"]) == (0.1, 1)
     assert "1 of 3 runs diverged" in run("--db", db, "why", "val/loss")[1]

@@ -9,7 +9,7 @@ from datetime import datetime
 from labbench.cli.text_tables import TextColumn
 from labbench.configs import compare_configs, differing_keys
 from labbench.metrics import Goal, counts_by_last, default_goal, quality_metrics, ranking_metrics
-from labbench.records import MetricSummary, RunRecord
+from labbench.records import RunRecord
 from labbench.store.queries.order_sql import split_heading
 from labbench.text import align_decimal_points, cell_width, clean, format_delta, format_number, format_setting
 
@@ -171,10 +171,7 @@ def _ranked(columns: Sequence[TextColumn], rank: int) -> list[TextColumn]:
 def metric_columns(records: Sequence[RunRecord], metric: str, goal: Goal) -> list[TextColumn]:
     """Return columns with the last value and, unless the goal is `none`, the best value and its step."""
     summaries = [record.summary.get(metric) for record in records]
-    bests = [
-        (None, None) if summary is None or record.has_diverged(metric) else summary.best(goal)
-        for record, summary in zip(records, summaries, strict=True)
-    ]
+    bests = [record.best_and_step(metric, goal) for record in records]
     last = TextColumn(
         metric,
         align_decimal_points(["" if summary is None else format_number(summary.last) for summary in summaries]),
@@ -189,12 +186,10 @@ def metric_columns(records: Sequence[RunRecord], metric: str, goal: Goal) -> lis
     ]
 
 
-def summary_columns(summary: Mapping[str, MetricSummary], goals: Mapping[str, Goal]) -> list[TextColumn]:
+def summary_columns(record: RunRecord, goals: Mapping[str, Goal]) -> list[TextColumn]:
     """Return columns with the statistics of every metric of one run."""
-    bests = [
-        (None, None) if counts_by_last(name) else summary[name].best(goals.get(name) or default_goal(name))
-        for name in summary
-    ]
+    summary = record.summary
+    bests = [record.best_and_step(name, goals.get(name) or default_goal(name)) for name in summary]
     return [
         TextColumn("metric", list(summary)),
         TextColumn("n", [str(stats.n) for stats in summary.values()], True),

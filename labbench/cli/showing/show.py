@@ -76,7 +76,7 @@ def print_run(record: RunRecord, goals: Mapping[str, Goal]) -> None:
     print_table([TextColumn("", list(facts)), TextColumn("", list(facts.values()))], is_wide=True)
     if record.summary:
         click.echo()
-        print_table(summary_columns(record.summary, goals), is_wide=True)
+        print_table(summary_columns(record, goals), is_wide=True)
 
 
 def print_sources(reader: Reader, record: RunRecord) -> None:

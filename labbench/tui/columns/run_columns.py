@@ -203,8 +203,7 @@ def _half_width(heading: str) -> Callable[[RunGroup], Any]:
 
 def _best_step_cell(metric: str, goal: Goal) -> Callable[[RunRecord], str]:
     def cell(run: RunRecord) -> str:
-        summary = run.summary.get(metric)
-        step = None if summary is None or run.has_diverged(metric) else summary.best(goal)[1]
+        _, step = run.best_and_step(metric, goal)
         return "" if step is None else str(step)
 
     return cell

@@ -10,7 +10,7 @@ from textual.content import Content
 
 from labbench import text
 from labbench.charts.glyphs import STATUS_GLYPHS
-from labbench.metrics import counts_by_last, default_goal, is_axis, metric_rank
+from labbench.metrics import default_goal, is_axis, metric_rank
 from labbench.portraits.file import Portrait
 from labbench.records import RunRecord
 from labbench.tui.screens.run_queries import RunDetail
@@ -106,10 +106,7 @@ def _metrics(detail: RunDetail, width: int) -> list[Content]:
     names.sort(key=lambda name: (is_axis(name), metric_rank(name)))
     if not names:
         return []
-    bests = {
-        name: (None, None) if counts_by_last(name) else summary[name].best(detail.goals.get(name) or default_goal(name))
-        for name in names
-    }
+    bests = {name: detail.record.best_and_step(name, detail.goals.get(name) or default_goal(name)) for name in names}
     pairs = [text.format_numbers([summary[name].last, bests[name][0]]) for name in names]
     lasts, values = (text.align_decimal_points(column) for column in zip(*pairs, strict=True))
     steps = ["" if bests[name][1] is None else str(bests[name][1]) for name in names]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import sqlite3
@@ -18,9 +19,10 @@ import labbench
 from helpers.golden import SIZES, SMALL, compare, golden_name, press, settle, type_in, use, wait_for_words
 from helpers.store_samples import start
 from helpers.tui_samples import write_portraits
-from labbench.records import Finished, Log, MetricSummary, RunRecord, Started
+from labbench.records import Finished, Log, MetricSummary, RunRecord, Started, Status
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer
+from labbench.text import format_number
 from labbench.tui.screens.run import RunScreen
 from labbench.tui.screens.run_facts import facts
 from labbench.tui.screens.run_queries import RunDetail
@@ -73,6 +75,14 @@ def test_the_metrics_fit_the_width_of_the_facts(width: int) -> None:
     assert max(map(len, table)) <= width
     assert [line.split()[-3:] for line in table if "loss" in line] == [["0.01010", "0.00443", "380"]]
     assert "  1 non-finite, first at step 7" in table
+
+
+@pytest.mark.parametrize(("status", "last"), [("diverged", 0.2), ("diverged", math.nan), ("finished", math.inf)])
+def test_the_best_value_of_a_diverged_run_is_not_shown(status: Status, last: float) -> None:
+    summary = {"val/loss": MetricSummary(3, 0 if last == 0.2 else 1, None, last, 3, 0.1, 1, 2.3, 0)}
+    lines = facts(RunDetail(RunRecord(1, "k", "r", "e", status, {}, summary=summary)), 60).plain.splitlines()
+    assert [line.split()[1:] for line in lines if line.startswith("val/loss")] == [[format_number(last)]]
+    assert status in lines[1]
 
 
 def test_output_is_followed_and_searched(tmp_path: Path) -> None:
