@@ -152,7 +152,8 @@ COMMANDS = {
                 expect=_renamed),
         Session("rm", lambda database, _: labbench_words("rm", "--yes", _first_key(database)),
                 expect=_without_first, removes=True),
-        Session("grid", lambda *_: labbench_words("run", "grid.toml"), prepare=_write_grid, expect=_with_grid),
+        Session("grid", lambda *_: labbench_words("run", "grid.toml", "--retry-failed"),
+                prepare=_write_grid, expect=_with_grid),
         Session("import", lambda _, samples: labbench_words("import", "labbench", samples.other), expect=_with_other),
         Session("import of a pack", lambda _, samples: labbench_words("import", samples.pack), expect=_with_other),
         Session("pull", lambda _, samples: labbench_words(

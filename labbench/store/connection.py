@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from itertools import count
 from operator import methodcaller
 from pathlib import Path
 from urllib.parse import quote
@@ -29,11 +30,14 @@ EXISTING_SIDE_FILES = "mode=ro&readonly_shm=1"
 DAMAGE_ERRORS = (sqlite3.DatabaseError, UnicodeDecodeError)
 """Errors of SQLite; it quotes broken bytes of the file in a message, which Python then cannot decode."""
 
-READ_SECONDS = 60.0
-"""Time limit of one query: a damaged file may lead SQLite in circles."""
+INSTRUCTIONS_PER_READ, INSTRUCTIONS_PER_BYTE = 2_000_000_000, 100
+"""Limit of one read, in instructions of SQLite's virtual machine: in any case (about 20 s), and for each byte.
+
+A damaged file may lead SQLite in circles. A check of a sound file takes 4 instructions for each byte, an export 1.
+"""
 
 _INSTRUCTIONS_PER_CHECK = 100_000
-"""Instructions of SQLite's virtual machine between two checks of the time limit, about a millisecond."""
+"""Instructions between two checks of the limit, about a millisecond."""
 
 _MAX_VALUE_BYTES = 200_000_000
 """Maximum size of a text or blob that is read."""
@@ -214,10 +218,14 @@ def accept_damaged_texts(connection: sqlite3.Connection) -> None:
 _decode = methodcaller("decode", "utf-8", "replace")
 
 
-def limit_time(connection: sqlite3.Connection) -> None:
-    """End every query of a connection with an error `READ_SECONDS` from now."""
-    deadline = time.monotonic() + READ_SECONDS
-    connection.set_progress_handler(lambda: time.monotonic() > deadline, _INSTRUCTIONS_PER_CHECK)
+def limit_read(connection: sqlite3.Connection, path: Path) -> None:
+    """End a read that begins now with an error, should it take more instructions than a sound file of this size needs.
+
+    Seconds would depend on the disk, and on whoever takes the rows of a stream one by one.
+    """
+    _, _, n_bytes = file_state(path)
+    remaining_checks = count((INSTRUCTIONS_PER_READ + INSTRUCTIONS_PER_BYTE * n_bytes) // _INSTRUCTIONS_PER_CHECK, -1)
+    connection.set_progress_handler(lambda: next(remaining_checks) < 0, _INSTRUCTIONS_PER_CHECK)
 
 
 def _explain_error(error: Exception, path: Path) -> str:
@@ -243,7 +251,7 @@ def _explanations() -> dict[str, str]:
             "before the first use of labbench, or fork a process for it"
         ),
         "interrupted": (
-            f"a query took more than {READ_SECONDS:g} s: the database is damaged, or the disk is too slow; "
+            "a query took more steps than a database of this size can need: the database is damaged; "
             "the command `doctor` checks it"
         ),
         "too big": f"a value is larger than {_MAX_VALUE_BYTES / 1e6:.0f} MB, which labbench does not write",
@@ -347,7 +355,7 @@ def _check_connection(connection: sqlite3.Connection, path: Path, *, allow_empty
     """
     try:
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MAX_VALUE_BYTES)
-        limit_time(connection)
+        limit_read(connection, path)
         state = schema.read_state(connection)
         if state == "altered":
             raise InputError(

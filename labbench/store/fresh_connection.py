@@ -20,7 +20,7 @@ from labbench.store.connection import (
     accept_damaged_texts,
     file_state,
     is_live,
-    limit_time,
+    limit_read,
     open_for_reading,
     resolve_path,
     side_files,
@@ -61,7 +61,7 @@ class FreshConnection:
         with self._lock, translate_sqlite_errors(self.path):
             for _ in range(_MAX_TRIES):
                 self._refresh()
-                limit_time(self._connection)
+                limit_read(self._connection, self.path)
                 try:
                     result = self._read_snapshot(function)
                 except DAMAGE_ERRORS as error:
@@ -87,7 +87,7 @@ class FreshConnection:
             self._refresh()
             commits = 0  # an immutable file is opened again after each
             if self._live:
-                limit_time(self._connection)
+                limit_read(self._connection, self.path)
                 [commits] = self._connection.execute("PRAGMA data_version").fetchone()
             # the pragma's 32-bit counter restarts with each connection
             version = (self._openings << 32) + commits
@@ -96,13 +96,13 @@ class FreshConnection:
     def _count_lost(self, version: int) -> int:
         """Return the number of lost runs of a version of the database; without running runs, nothing is queried."""
         if version != self._counted_version:
-            limit_time(self._connection)
+            limit_read(self._connection, self.path)
             query = "SELECT EXISTS(SELECT 1 FROM runs WHERE status = 'running')"
             [self._has_running_runs] = self._connection.execute(query).fetchone()
             self._counted_version = version
         if not self._has_running_runs:
             return 0
-        limit_time(self._connection)
+        limit_read(self._connection, self.path)
         [lost] = self._connection.execute(f"SELECT count(*) FROM runs WHERE {IS_LOST}").fetchone()
         return int(lost)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 import warnings
 from collections.abc import Callable
@@ -135,9 +136,21 @@ def test_a_view_in_place_of_a_table_is_refused_because_it_may_have_no_end(run: R
 
 def test_a_query_without_an_end_is_interrupted(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     endless = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c"
-    monkeypatch.setattr(connection_module, "READ_SECONDS", 0.05)
-    with Reader(database) as reader, pytest.raises(StoreError, match="took more than"):
+    monkeypatch.setattr(connection_module, "INSTRUCTIONS_PER_READ", 1_000_000)
+    with Reader(database) as reader, pytest.raises(StoreError, match="more steps than a database of this size"):
         reader._connection.read(lambda connection: connection.execute(endless).fetchone())
+
+
+def test_reading_a_large_database_takes_a_tenth_of_the_allowed_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_module, "INSTRUCTIONS_PER_READ", 0)
+    monkeypatch.setattr(connection_module, "INSTRUCTIONS_PER_BYTE", connection_module.INSTRUCTIONS_PER_BYTE // 10)
+    database = shutil.copy(Path(__file__).parents[2] / "runs.db.example", tmp_path / "runs.db")
+    commands = ("ls", "export", "export --wide", "doctor", "why val/loss", "plot val/loss --group lr")
+    for words in commands:
+        result = CliRunner().invoke(main, ["--db", str(database), *words.split()])
+        assert result.exit_code == 0, (words, result.stderr)
 
 
 @pytest.mark.parametrize("depth", [MAX_JSON_DEPTH + 1, 500, 990])
