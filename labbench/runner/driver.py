@@ -7,11 +7,13 @@ requests and interruptions.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
+from labbench.errors import LabbenchError
 from labbench.executors import Executor
 from labbench.files import discard_checkpoints, discard_older_checkpoints
 from labbench.grid import Grid
@@ -22,6 +24,7 @@ from labbench.runner.planner import make_stack
 from labbench.runner.script_stopping import ScriptStopping
 from labbench.runner.stack_queue import EpochTimes, StackQueue
 from labbench.store.event_recorder import EventRecorder
+from labbench.store.reader import Reader
 from labbench.system.provenance import Provenance
 from labbench.train.active_runs import ActiveRuns
 
@@ -75,7 +78,7 @@ class ProgressListener(Protocol):
         """Called before the runs of a stage are trained, which may be new ones."""
 
     def take(self, event: Event) -> None:
-        """Called with each event, in order."""
+        """Called with each event, in order; again with the end of a run that turns out to have diverged."""
 
     def tick(self) -> None:
         """Called several times per second."""
@@ -99,7 +102,8 @@ class Driver:
     """Number of retries of a failed run."""
     params: Params
     """Parameters of the task and the training loop."""
-    ended: dict[Status, int] = field(default_factory=dict)
+    _ends: dict[str, Status] = field(default_factory=dict)
+    """Final status of each ended run, by key."""
     _active: ActiveRuns = field(default_factory=ActiveRuns)
     """Claimed runs that have not ended."""
     _stopping: set[str] = field(default_factory=set)
@@ -115,6 +119,11 @@ class Driver:
         self._times = EpochTimes(self.params)
         self._scripts = ScriptStopping(self.recorder.path)
 
+    @property
+    def ended(self) -> dict[Status, int]:
+        """Number of ended runs by final status."""
+        return dict(Counter(self._ends.values()))
+
     def train(self, stages: Iterable[Stage]) -> None:
         """Train one stage after another, until a signal interrupts."""
         try:
@@ -127,7 +136,7 @@ class Driver:
             self.interruption.is_requested = True
             self.executor.close()
         finally:
-            self._discard_checkpoints(self.recorder.close(self._active.keys))
+            self._complete(self.recorder.close(self._active.keys))
 
     def _train_stage(self, stage: Stage) -> None:
         """Train the due runs, then retry failed ones, until no retry is left or a signal interrupts."""
@@ -214,8 +223,7 @@ class Driver:
                 return event
         if isinstance(event, Finished) and event.reason == AT_RUNG:
             return event
-        status: Status = "failed" if isinstance(event, Failed) else event.status
-        self.ended[status] = self.ended.get(status, 0) + 1
+        self._ends[event.run] = "failed" if isinstance(event, Failed) else event.status
         return event
 
     def _beat(self) -> None:
@@ -235,9 +243,21 @@ class Driver:
     def _flush(self) -> None:
         """Write the events since the last flush in one transaction."""
         events = self.recorder.flush() or []
-        self._discard_checkpoints(events)
+        self._complete(events)
         self.executor.acknowledge(events)
         self._last_flush = time.monotonic()
+
+    def _complete(self, events: Sequence[Event]) -> None:
+        """Do what must wait until these events are in the database."""
+        self._discard_checkpoints(events)
+        self._report_divergence(events)
+
+    def _report_divergence(self, events: Sequence[Event]) -> None:
+        """Correct the status of finished runs that the database counts as diverged, such as scripts of a grid."""
+        finished = {event.run: event for event in events if isinstance(event, Finished) and event.status == "finished"}
+        for key in _read_diverged(self.recorder.path, list(finished)):
+            self._ends[key] = "diverged"
+            self.listener.take(replace(finished[key], status="diverged"))
 
     def _discard_checkpoints(self, events: Sequence[Event]) -> None:
         """Delete the checkpoints that are no longer needed after these events are in the database."""
@@ -247,3 +267,14 @@ class Driver:
                 discard_checkpoints(self.files, event.run, keep=kept_steps)
             elif isinstance(event, Boundary):
                 discard_older_checkpoints(self.files, event.run, event.step)
+
+
+def _read_diverged(database: Path, keys: Sequence[str]) -> list[str]:
+    """Return the runs that have diverged among those with these keys; none if the database cannot be read."""
+    if not keys:
+        return []
+    try:
+        with Reader(database) as reader:
+            return [run.key for run in reader.by_keys(keys) if run.status == "diverged"]
+    except LabbenchError:
+        return []

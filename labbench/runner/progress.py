@@ -47,8 +47,8 @@ class GridProgress:
         self.ends: dict[str, str] = {}
         """Final status of each ended run, by key."""
         self.steps = 0
-        self.best: tuple[float, str] | None = None
-        """Best value of `metric` so far, and the name of its run."""
+        self._bests: dict[str, float] = {}
+        """Best finite value of `metric` so far, by run."""
         self.metric: str | None = first_metric(grid)
         self._is_metric_declared = self.metric is not None
         self._known_metrics: set[str] = set()
@@ -91,6 +91,7 @@ class GridProgress:
                     self.places[run] = f"{host} {device}"
                 if self.ends.pop(run, None) is not None:  # a retry
                     self._step[run] = 0
+                    self._bests.pop(run, None)
             case Points(run=run):
                 self._measure(event)
             case EngineNote(text=text):
@@ -123,17 +124,27 @@ class GridProgress:
     def _prefer(self, metric: str) -> None:
         """Report the best value of `metric` from now on if it ranks before the current metric."""
         if is_quality(metric) and (self.metric is None or metric_rank(metric) < metric_rank(self.metric)):
-            self.metric, self.best = metric, None
+            self.metric, self._bests = metric, {}
 
-    def _compare(self, run: str, values: Iterable[float]) -> None:
-        assert self.metric is not None
-        pick = max if self._goal(self.metric) == "max" else min
+    def _compare(self, run: str, values: Sequence[float]) -> None:
         finite = [value for value in values if math.isfinite(value)]
-        if finite and (self.best is None or pick(*finite, self.best[0]) != self.best[0]):
-            self.best = pick(finite), self.names[run]
+        earlier = [self._bests[run]] if run in self._bests else []
+        if finite or earlier:
+            self._bests[run] = self._pick_best([*earlier, *finite])
 
-    def _goal(self, metric: str) -> Goal:
-        return self._goals.get(metric) or default_goal(metric)
+    def _pick_best(self, values: Iterable[float]) -> float:
+        assert self.metric is not None
+        goal = self._goals.get(self.metric) or default_goal(self.metric)
+        return max(values) if goal == "max" else min(values)
+
+    @property
+    def best(self) -> tuple[float, str] | None:
+        """Best value of `metric` so far, and the name of its run; diverged runs have none."""
+        bests = {run: value for run, value in self._bests.items() if self.ends.get(run) != "diverged"}
+        if not bests:
+            return None
+        best = self._pick_best(bests.values())
+        return best, self.names[next(run for run, value in bests.items() if value == best)]
 
     @property
     def nodes(self) -> list[str]:

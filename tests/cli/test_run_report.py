@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -56,6 +58,63 @@ def test_diverged_runs_are_followed_by_the_command_that_lists_them(capsys: pytes
     assert """labbench ls 'experiment="high rates" status=diverged'""" in capsys.readouterr().err
     print_outcome("tiny", Outcome([], 3, {"finished": 3}, 0, False, 1.0), "labbench")
     assert "diverged" not in capsys.readouterr().err
+
+
+SCRIPT = """
+import sys
+import labbench
+
+with labbench.start(system_metrics=False) as run:
+    for step, loss in enumerate((1.0, 0.1, float(sys.argv[1]))):
+        run.log({"val/loss": loss}, step=step)
+"""
+
+
+def test_scripts_that_end_with_nan_are_reported_as_diverged(tmp_path: Path, labbench: Callable[..., Result]) -> None:
+    (tmp_path / "train.py").write_text(SCRIPT)
+    command = json.dumps([sys.executable, "train.py", "{loss}"])
+    (tmp_path / "scripts.toml").write_text(f"command = {command}\n[grid]\nloss = ['nan', '0.5']\n")
+    result = labbench("run", "scripts.toml", "--workers", "1")
+    assert result.exit_code == 0, result.stderr
+    lines = result.stderr.splitlines()
+    assert any(line.startswith("2/2 runs") and "1 diverged" in line for line in lines), result.stderr
+    [summary] = [line for line in lines if line.startswith("scripts: ") and " in " in line]
+    assert {*summary.removeprefix("scripts: ").partition(" in ")[0].split(", ")} == {"1 diverged", "1 finished"}
+    assert "to list the diverged runs: labbench ls 'experiment=scripts status=diverged'" in lines
+    listed = json.loads(labbench("ls", "status=diverged", "--json").stdout)
+    assert [run["config"] for run in listed] == [{"loss": "nan"}]
+
+
+TASK = """
+import torch
+from torch import nn
+from labbench import Data
+
+
+class BrokenValidation:
+    params = {}
+
+    def data(self, config):
+        inputs, targets = torch.randn(8, 2), torch.arange(8) % 2
+        return Data(train=(inputs, targets), val=(inputs * float("nan"), targets))
+
+    def model(self, config):
+        return nn.Linear(2, 2)
+"""
+
+
+def test_runs_whose_validation_loss_ends_with_nan_are_reported_as_diverged(
+    tmp_path: Path, labbench: Callable[..., Result]
+) -> None:
+    pytest.importorskip("torch")
+    (tmp_path / "task.py").write_text(TASK)
+    (tmp_path / "broken.toml").write_text(
+        "task = 'task.py:BrokenValidation'\n[params]\nepochs = 1\n[grid]\nlr = [0.1, 0.2]\n"
+    )
+    result = labbench("run", "broken.toml", "--workers", "0", "--device", "cpu")
+    assert result.exit_code == 0, result.stderr
+    assert "broken: 2 diverged in " in result.stderr
+    assert labbench("ls", "status=diverged", "--format", "csv").stdout.count("diverged") == 2
 
 
 def queued_words(labbench: Callable[..., Result], *words: str | Path) -> str:

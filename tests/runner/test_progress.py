@@ -51,6 +51,15 @@ def test_the_best_value_follows_the_goal_and_ignores_nan(grid: Grid, runs: list[
     assert "best val/accuracy 0.9000 (run 0)" in progress_line(progress, rate=0.0, left=None)
 
 
+def test_the_best_value_is_not_of_a_diverged_run(grid: Grid, runs: list[RunRecord]) -> None:
+    progress = GridProgress(grid, runs, runs)
+    for run, values in (("k0", [0.5]), ("k1", [0.9])):
+        progress.take(Points(run, 1, "val/accuracy", [1], [1], values))
+    assert "best val/accuracy 0.9000 (run 1)" in progress_line(progress, rate=0.0, left=None)
+    progress.take(Finished("k1", 1, "diverged", "non-finite train/loss at step 3"))
+    assert "best val/accuracy 0.5000 (run 0)" in progress_line(progress, rate=0.0, left=None)
+
+
 def test_the_best_value_is_of_the_metric_that_ranks_first(grid: Grid, runs: list[RunRecord]) -> None:
     progress = GridProgress(replace(grid, metrics={}, stop=None), runs, runs)
     for metric, value in (("train/loss", 0.1), ("grad_norm", 9.0), ("eval_loss", 0.3), ("test_accuracy", 0.8)):
