@@ -97,7 +97,7 @@ class Place:
         deadline = time.monotonic() + seconds
         while (alive := self._processes()) and time.monotonic() < deadline:
             time.sleep(0.05)
-        names = [f"{process.pid} {' '.join(_words(process))[:80]}" for process in alive]
+        names = [_describe(process) for process in alive]
         for process in alive:
             with _ignoring_gone():
                 process.kill()
@@ -155,6 +155,15 @@ def _words(process: psutil.Process) -> Sequence[str]:
     with _ignoring_gone():
         return process.cmdline()
     return []
+
+
+def _describe(process: psutil.Process) -> str:
+    """Return id, state, processor time and first words of a process, in one line."""
+    with _ignoring_gone():
+        times = process.cpu_times()
+        words = " ".join(_words(process))[:80]
+        return f"{process.pid} {process.status()} after {times.user + times.system:.1f} s of processor time: {words}"
+    return f"{process.pid} has ended"
 
 
 class _ignoring_gone:  # noqa: N801 (a context manager)
