@@ -164,6 +164,7 @@ def default_goal(metric: str) -> Goal:
     return "max" if is_quality(metric) else "none"
 
 
+@lru_cache(maxsize=4096)
 def is_loss(metric: str) -> bool:
     """Return True for losses and likelihoods, which are finite unless the training diverges: `val/loss`, `nll`."""
     words = _split_words(metric)

@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 from labbench.errors import InputError, LabbenchError, StoreError
 from labbench.files import database_command, expand_home
+from labbench.metrics import is_loss
 from labbench.store import schema
 from labbench.store.file_systems import file_system_type, has_shared_memory, network_file_system
 from labbench.store.guarded_connection import GuardedConnection, require_descriptors_of
@@ -289,8 +290,13 @@ def _connect(path: Path, options: str) -> GuardedConnection:
     connection.protect(file_id(path))
     connection.execute("PRAGMA cell_size_check = ON")  # detect damaged pages before they are read
     connection.create_function("is_lost", 6, is_lost)
+    connection.create_function("is_loss", 1, _is_loss)
     connection.create_function("has_part", 2, _contains_ignoring_case)
     return connection
+
+
+def _is_loss(metric: object) -> bool:
+    return isinstance(metric, str) and is_loss(metric)
 
 
 def _contains_ignoring_case(text: object, part: str) -> bool:

@@ -148,7 +148,7 @@ class Reader(RunReader):
 
     def finished(self, experiment: str) -> list[RunRecord]:
         """Return an experiment's finished runs in queue order, without summaries, archived runs included."""
-        condition = f"experiments.name = ? AND status = 'finished' AND {IS_LOCAL}"
+        condition = f"experiments.name = ? AND {STATUS} = 'finished' AND {IS_LOCAL}"
         query = f"SELECT runs.id {FROM_RUNS} WHERE {condition} ORDER BY runs.id"
 
         def read(connection: sqlite3.Connection) -> list[RunRecord]:

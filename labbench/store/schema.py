@@ -267,8 +267,12 @@ _SCRIPTS = {
     "late chunks": """
         -- nothing is added: the newest full chunk of a series may be missing in rollup, unlike in older databases
     """,
+    "diverged runs": """
+        CREATE INDEX summary_not_finite ON summary (run_id, metric_id)
+            WHERE last IS NULL OR abs(last) > 1.7976931348623157e308;
+    """,
 }
-"""SQL by migration, oldest first, append-only: a migration adds columns or tables and changes no existing ones."""
+"""SQL by migration, oldest first, append-only: a migration adds columns, tables or indexes and changes none."""
 
 _CREATED_TABLE = re.compile(r"CREATE TABLE (\w+)")
 

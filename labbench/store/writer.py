@@ -20,6 +20,7 @@ from labbench.records import RETRIED, Config, Event, NewRun, RunRecord, Status, 
 from labbench.store.liveness import this_process, uptime
 from labbench.store.queries.run_records import read_records, set_config
 from labbench.store.queries.run_sql import (
+    HAS_DIVERGED,
     IN_JSON_LIST,
     IS_LOCAL,
     IS_OF_PROCESS,
@@ -202,7 +203,7 @@ class Writer(WritableDatabase):
                 f"""
                 UPDATE runs SET status = 'queued', finished = NULL,
                     reason = CASE WHEN status = 'pruned' THEN '{RETRIED}' END,
-                    boundary = CASE WHEN status = 'diverged' OR ? THEN 0 ELSE boundary END
+                    boundary = CASE WHEN {HAS_DIVERGED} OR ? THEN 0 ELSE boundary END
                 WHERE id {IN_JSON_LIST}
                 """,
                 (from_start, as_json_list(run_id for run_id, _ in rows)),

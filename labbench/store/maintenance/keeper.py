@@ -87,7 +87,7 @@ class MaintenanceWriter(Writer):
         """
         files = files_folder(self.path)
         with self._transaction() as connection:
-            query = "SELECT key FROM runs WHERE status IN ('finished', 'pruned') AND boundary > 0"
+            query = "SELECT key FROM runs WHERE status IN ('finished', 'diverged', 'pruned') AND boundary > 0"
             keys = connection.execute(query).fetchall()
             connection.execute("UPDATE runs SET boundary = 0 WHERE status = 'pruned'")
         sizes = [path.stat().st_size for (key,) in keys for path in checkpoint_files(files, key)]

@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 from labbench.errors import InputError
 from labbench.filters.parser import RESERVED, And, Comparison, Filter, Function, Not, Or, parse_timestamp, uses_key
 from labbench.metrics import GOALS, Goal, default_goal
-from labbench.store.queries.run_sql import ENDS_FINITE, STATUS, storable_text
+from labbench.store.queries.run_sql import ENDS_NOT_FINITE, HAS_DIVERGED, STATUS, storable_text
 from labbench.store.row_checks import RowCheck
 
 Metrics: TypeAlias = Mapping[str, tuple[int, Goal]]
@@ -369,7 +369,7 @@ def _metric_column(function: Function, goal: Goal) -> str:
     if function == "smooth":  # avg() ignores NaN, which is stored as NULL
         return f"(SELECT avg(value) FROM ({series} DESC LIMIT {SMOOTHED_POINTS}))"
     if function == "best":  # as RunRecord.best
-        return f"(CASE WHEN runs.status != 'diverged' AND {ENDS_FINITE} THEN s.{goal} END)"
+        return f"(CASE WHEN NOT {ENDS_NOT_FINITE} AND NOT {HAS_DIVERGED} THEN s.{goal} END)"
     return f"s.{function}"
 
 

@@ -15,6 +15,7 @@ from labbench.store.queries.run_sql import (
     FROM_RUNS,
     IN_JSON_LIST,
     IS_WITHOUT_DRIVER,
+    REASON,
     STATUS,
     as_json_list,
     config_json,
@@ -23,7 +24,12 @@ from labbench.store.row_checks import COLUMNS, INTEGER, RowCheck, read_json_obje
 
 _FIELDS = tuple(field.name for field in fields(RunRecord) if field.name not in ("tags", "summary"))
 
-_EXPRESSIONS = {"experiment": "experiments.name", "status": STATUS, "without_driver": IS_WITHOUT_DRIVER}
+_EXPRESSIONS = {
+    "experiment": "experiments.name",
+    "status": STATUS,
+    "reason": REASON,
+    "without_driver": IS_WITHOUT_DRIVER,
+}
 
 _COLUMNS = ", ".join(_EXPRESSIONS.get(name, f"runs.{name}") for name in _FIELDS)
 

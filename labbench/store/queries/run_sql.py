@@ -25,11 +25,36 @@ IS_WITHOUT_DRIVER = f"{HAS_LOST_DRIVER} AND {IS_HELD_BY_JOB}"
 IS_LOST = f"{HAS_LOST_DRIVER} AND NOT {IS_HELD_BY_JOB}"
 """True for a run whose process has ended without recording it."""
 
-STATUS = f"CASE WHEN {IS_LOST} THEN 'lost' ELSE runs.status END"
+ENDS_NOT_FINITE = "(s.last IS NULL OR abs(s.last) > 1.7976931348623157e308)"
+"""True if the last value of a series is NaN, stored as NULL, or infinite. `s` is its row of `summary`.
+
+It is the condition of the index `summary_not_finite`, so that queries can use it.
+"""
+
+_DIVERGED_LOSSES = f"""
+    FROM summary AS s CROSS JOIN metrics AS m ON m.id = s.metric_id WHERE {ENDS_NOT_FINITE} AND is_loss(m.name)
+"""
+
+DIVERGENCE = f"""(
+    SELECT 'non-finite ' || m.name || ' at step ' || coalesce(s.first_nonfinite_step, s.last_step)
+    {_DIVERGED_LOSSES} AND s.run_id = runs.id ORDER BY coalesce(s.first_nonfinite_step, s.last_step) LIMIT 1
+)"""
+"""Reason why a finished run has diverged: a loss whose last value is not finite; NULL if there is none.
+
+The training loop ends such a run itself; scripts and other programs continue, and may exit with status 0. `connection`
+registers the function `is_loss`.
+"""
+
+_IS_RECORDED_AS_FINISHED = f"runs.status = 'finished' AND runs.id IN (SELECT s.run_id {_DIVERGED_LOSSES})"
+"""True for a diverged run that an earlier version of labbench has recorded."""
+
+HAS_DIVERGED = f"(runs.status = 'diverged' OR {_IS_RECORDED_AS_FINISHED})"
+
+STATUS = f"CASE WHEN {IS_LOST} THEN 'lost' WHEN {_IS_RECORDED_AS_FINISHED} THEN 'diverged' ELSE runs.status END"
 """Status of a run for readers."""
 
-ENDS_FINITE = "coalesce(abs(s.last) <= 1.7976931348623157e308, 0)"
-"""True if the last value of a series is finite; NaN is stored as NULL. `s` is its row of `summary`."""
+REASON = f"CASE WHEN {_IS_RECORDED_AS_FINISHED} THEN {DIVERGENCE} ELSE runs.reason END"
+"""Reason of the end of a run for readers."""
 
 _PROCESS = [field.name for field in fields(ProcessIdentity)]
 

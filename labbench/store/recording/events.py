@@ -6,9 +6,9 @@ import sqlite3
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from labbench.metrics import is_loss, trainer_goal
+from labbench.metrics import trainer_goal
 from labbench.records import Points
-from labbench.store.queries.run_sql import ENDS_FINITE, storable_text
+from labbench.store.queries.run_sql import DIVERGENCE, storable_text
 from labbench.store.series import overview
 from labbench.store.series.points import add_points
 from labbench.system.clock import now
@@ -71,20 +71,12 @@ def complete_run(connection: sqlite3.Connection, run_id: int) -> None:
 
 
 def _mark_divergence(connection: sqlite3.Connection, run_id: int) -> None:
-    """Change the status of a finished run to `diverged` if its last value of a loss is not finite.
-
-    The training loop ends such a run itself; scripts and other programs continue, and may exit with status 0.
-    """
+    """Change the status of a finished run to `diverged` if its last value of a loss is not finite."""
     query = f"""
-        SELECT metrics.name, coalesce(s.first_nonfinite_step, s.last_step)
-        FROM summary AS s JOIN metrics ON metrics.id = s.metric_id JOIN runs ON runs.id = s.run_id
-        WHERE s.run_id = ? AND runs.status = 'finished' AND NOT {ENDS_FINITE} ORDER BY 2
+        UPDATE runs SET status = 'diverged', reason = {DIVERGENCE}
+        WHERE id = ? AND status = 'finished' AND {DIVERGENCE} IS NOT NULL
     """
-    for metric, step in connection.execute(query, (run_id,)):
-        if isinstance(metric, str) and is_loss(metric):
-            reason = f"non-finite {metric} at step {step}"
-            connection.execute("UPDATE runs SET status = 'diverged', reason = ? WHERE id = ?", (reason, run_id))
-            return
+    connection.execute(query, (run_id,))
 
 
 def record_event(connection: sqlite3.Connection, run_id: int, event: Event) -> None:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from labbench.records import require_key
 from labbench.store import schema
 from labbench.store.fresh_connection import FreshConnection
-from labbench.store.queries.run_sql import FROM_RUNS, IS_LOCAL, STATUS
+from labbench.store.queries.run_sql import FROM_RUNS, IS_LOCAL, REASON, STATUS
 from labbench.store.row_checks import OPTIONAL_TEXT, RowCheck
 from labbench.system.clock import now
 
@@ -27,7 +27,7 @@ RUN_COLUMNS = (
 
 check_runs = RowCheck("runs", RUN_COLUMNS, {"stop": OPTIONAL_TEXT, "attempt_ids": OPTIONAL_TEXT})
 
-_EXPRESSIONS = {"experiment": "experiments.name", "status": STATUS}
+_EXPRESSIONS = {"experiment": "experiments.name", "status": STATUS, "reason": REASON}
 
 POINTS_PER_READ = 20_000
 _TEXTS_PER_READ = 500
