@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
+from helpers.store_samples import execute
 from labbench.store.reader import Reader
 
 torch = pytest.importorskip("torch")
@@ -218,6 +219,7 @@ def test_kept_states_are_counted_and_can_be_deleted(labbench: Labbench, tmp_path
     size = sum(state.stat().st_size for state in states) / 1e6
     assert f"4 states of {size:.1f} MB are kept" in result.stderr
     assert "labbench vacuum --states" in result.stderr
+    execute(tmp_path / "runs.db", "UPDATE runs SET status = 'diverged' WHERE id = 1")  # its validation loss became NaN
     assert f"4 states of {size:.1f} MB deleted" in labbench("vacuum", "--states").stdout
     assert not list(tmp_path.glob("runs.db.files/*/snapshot-*.safetensors"))
     assert len(list(tmp_path.glob("runs.db.files/*/model.safetensors"))) == 4
