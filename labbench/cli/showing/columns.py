@@ -203,8 +203,8 @@ def summary_columns(record: RunRecord, goals: Mapping[str, Goal]) -> list[TextCo
 def comparison_columns(records: Sequence[RunRecord], goals: Mapping[str, Goal]) -> list[TextColumn]:
     """Return the columns of `labbench compare`, one per run.
 
-    The rows are the configuration keys that differ, the version of the code if it differs, and the best value of each
-    metric, the last one of gaps.
+    The rows are the status unless all runs have finished, the configuration keys that differ, the version of the code
+    if it differs, and the best value of each metric, the last one of gaps.
 
     `=` is a setting equal to the first run's. The cell of a metric ends with the difference to the first run's value,
     marked better (▲) or worse (▼).
@@ -230,10 +230,15 @@ def comparison_columns(records: Sequence[RunRecord], goals: Mapping[str, Goal]) 
 
 
 def _setting_rows(records: Sequence[RunRecord]) -> list[tuple[str, list[str]]]:
-    """Return label and texts, one per run, of each configuration key that differs, and of the code if it differs."""
+    """Return label and texts, one per run, of the status, of each configuration key that differs and of the code.
+
+    The status is left out if all runs have finished, the code if it is the same.
+    """
     keys = compare_configs(record.config for record in records).varying
     rows = [(key, [_format_config_value(record, key) for record in records]) for key in keys]
-    versions = [_format_code(record) for record in records]
+    statuses, versions = [record.shown_status for record in records], [_format_code(record) for record in records]
+    if set(statuses) != {"finished"}:
+        rows.insert(0, ("status", statuses))
     return [*rows, ("code", versions)] if len(set(versions)) > 1 else rows
 
 

@@ -79,6 +79,8 @@ def test_other_finished_runs_have_not_diverged(
     record(db, metric, values, by_earlier_version=by_earlier_version)
     assert (read(db).status, read(db).reason) == ("finished", "all epochs")
     assert (read(db).best(metric, "min") is None) == (not math.isfinite(values[-1]))
+    with Reader(db) as reader:
+        assert len(reader.keys(f"{metric}=nan")) == math.isnan(values[-1])
 
 
 @pytest.mark.parametrize("status", ["failed", "stopped", "pruned", "queued"])
@@ -134,7 +136,9 @@ def test_every_command_agrees_on_a_diverged_run_of_an_earlier_version(
     assert "diverged" in labbench("export", "name=run", "--summary").stdout
     assert '"status": "diverged"' in labbench("ls", "name=run", "--json").stdout
     assert "1 of 2 runs diverged" in labbench("why", "val/loss").stdout
-    assert "0.1000" not in labbench("compare", "run", "good").stdout
+    compared = labbench("compare", "run", "good", "--format", "csv").stdout.splitlines()
+    assert compared[1] == "status,diverged,finished"
+    assert "best val/loss,'-,0.5000" in compared
 
 
 def test_the_status_is_read_with_the_index_of_series_that_do_not_end_finite(db: Path) -> None:
