@@ -13,6 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from labbench.spelling import spell_number
+
 if TYPE_CHECKING:
     from labbench.metrics import Goal
 
@@ -237,13 +239,14 @@ def format_engineering(value: float, digits: int = 4) -> str:
 def format_setting(value: Any) -> str:
     """Return a config value as short, cleaned text.
 
-    Examples: `0.001`, `1e-5`, `true`, `none`, `128-64` for a list; a list with objects is JSON.
+    Examples: `0.001`, `1e-5`, `1e6`, `true`, `none`, `128-64` for a list; a list with objects is JSON. Fractions have
+    at most six significant digits.
     """
     if value is None or isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, float):
-        mantissa, _, exponent = f"{value:g}".partition("e")
-        return f"{mantissa}e{int(exponent)}" if exponent else mantissa
+    if isinstance(value, int | float):
+        is_fraction = isinstance(value, float) and not value.is_integer()
+        return spell_number(float(f"{value:.6g}") if is_fraction else value)
     if isinstance(value, list | tuple):
         if any(isinstance(item, dict) for item in value):
             import json  # rarely needed

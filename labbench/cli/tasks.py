@@ -15,6 +15,7 @@ from labbench.cli.options import as_json, plain
 from labbench.cli.output import echo, is_plain
 from labbench.cli.setup.completion import complete_tasks
 from labbench.files import expand_home
+from labbench.spelling import spell_number
 from labbench.text import cell_width, clean
 
 if TYPE_CHECKING:
@@ -125,8 +126,18 @@ def format_allowed(param: Param) -> str:
     """Return the range or the choices of a parameter: `0 <= x < 1`."""
     if param.choices:
         return ", ".join(str(choice) for choice in param.choices)
-    lower = f"{param.low:g} <= " if param.low is not None else f"{param.above:g} < " if param.above is not None else ""
+    lower = (
+        f"{spell_number(param.low)} <= "
+        if param.low is not None
+        else f"{spell_number(param.above)} < "
+        if param.above is not None
+        else ""
+    )
     upper = (
-        f" <= {param.high:g}" if param.high is not None else f" < {param.below:g}" if param.below is not None else ""
+        f" <= {spell_number(param.high)}"
+        if param.high is not None
+        else f" < {spell_number(param.below)}"
+        if param.below is not None
+        else ""
     )
     return f"{lower}x{upper}" if lower or upper else ""

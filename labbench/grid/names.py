@@ -9,7 +9,6 @@ never share a name.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 from labbench.configs import distinguishing_keys, same_value
 from labbench.params.param import Params
 from labbench.records import Config
+from labbench.spelling import spell_value
 
 SHORT = {"batchnorm": "bn", "batch_size": "bs", "dropout": "drop", "weight_decay": "wd"}
 """Common abbreviations of keys; other keys are called by the last part of their name."""
@@ -114,11 +114,7 @@ def _spell_pair(label: str) -> Callable[[Any], str]:
     """
 
     def spell(value: Any) -> str:
-        text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
-        if isinstance(value, float):
-            text = text.removesuffix(".0").replace("e-0", "e-")
-        elif isinstance(value, str) and value.isidentifier() and value not in ("true", "false", "null"):
-            text = value
-        return f"{label}={text}"
+        is_plain = isinstance(value, str) and value.isidentifier() and value not in ("true", "false", "null")
+        return f"{label}={value if is_plain else spell_value(value)}"
 
     return spell

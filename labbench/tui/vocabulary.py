@@ -9,6 +9,7 @@ from typing import Any
 from labbench.filters.completion import Vocabulary
 from labbench.filters.parser import Comparison
 from labbench.metrics import charted_metrics
+from labbench.spelling import spell_value
 from labbench.store.reader import Reader
 
 _HAS_TAG = Comparison("tag", None, "!=", (None,), ("none",))
@@ -38,7 +39,7 @@ _MAX_VALUES_PER_KEY = 200
 
 
 def _format_value(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+    return value if isinstance(value, str) else spell_value(value)
 
 
 def _value_sort_key(word: str) -> tuple[bool, float, str]:

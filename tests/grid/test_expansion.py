@@ -383,6 +383,8 @@ def test_different_configs_never_share_a_name(configs: list[dict[str, Any]], are
         ("[grid]\nbatchnorm = [true, false]", ["bn", "bn=false"]),
         ("[grid]\ndropout = [0, 0.5]", ["drop=0", "drop=0.5"]),
         ("[grid]\nlr = [1e-5, 1]", ["lr=1e-5", "lr=1"]),
+        ("[grid]\nlr = [0.1, 1e6, 1e15, 1e25]", ["lr=0.1", "lr=1e6", "lr=1e15", "lr=1e25"]),
+        ("command = ['x']\n[grid]\nn = [[1e6, 2], [1_000_001]]", ["n=[1e6,2]", "n=[1000001]"]),
         ("[grid]\nlr = [0.01, 0.02]", ["lr=0.01", "lr=0.02"]),
         ("[grid]\nhidden = [[8], [8, 4]]", ["hidden=[8]", "hidden=[8,4]"]),
         ("[grid]\nactivation = ['relu', 'tanh']\nmodel = ['mlp']", ["relu", "tanh"]),

@@ -57,6 +57,15 @@ def test_summaries_can_be_loaded_for_all_some_or_no_metrics(writer: Writer, read
     assert reader.runs(summaries=False)[0].summary == {}
 
 
+@pytest.mark.parametrize("name", ["lr=1000000 s0", "lr=1e6 s0", "lr=1e+06 s0"])
+def test_find_takes_names_whose_numbers_are_spelled_in_another_way(writer: Writer, reader: Reader, name: str) -> None:
+    run, *_ = queue(writer, [new_run(0, name=name), new_run(1, name="lr=0.1 s0"), new_run(2, name="lr=1e6 s1")])
+    for word in ("lr=1000000 s0", "lr=1e6 s0", "lr=1000000.0 s0", "lr=1E+6 s0"):
+        assert reader.find(word).key == run.key
+    with pytest.raises(RunNotFound):
+        reader.find("lr=1000001 s0")
+
+
 def test_find_prefers_key_over_name_over_key_prefix(writer: Writer, reader: Reader) -> None:
     a, b, c, d = queue(writer, [new_run(0, name="one"), new_run(1, name="two"), new_run(2, name="two"), new_run(3)])
     set_key = "UPDATE runs SET key = ? WHERE id = ?"

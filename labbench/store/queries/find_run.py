@@ -9,6 +9,7 @@ from pathlib import Path
 from labbench.errors import RunNotFound
 from labbench.files import database_command
 from labbench.records import RunRecord
+from labbench.spelling import respell_numbers
 from labbench.store.queries.run_records import read_records
 from labbench.store.queries.run_sql import storable_text
 from labbench.store.row_checks import RowCheck
@@ -28,8 +29,9 @@ _check_pairs = RowCheck("runs", ("key", "name"))
 def find_run(connection: sqlite3.Connection, word: str, database: Path) -> RunRecord:
     """Return the run with this key, name or key prefix.
 
-    A key takes precedence over a name, a name over a prefix of a key, which has at least `MIN_PREFIX` characters.
-    `database` is the path that the error message names.
+    A key takes precedence over a name, a name over a prefix of a key, which has at least `MIN_PREFIX` characters. The
+    numbers in a name may be spelled otherwise: `lr=1000000` finds `lr=1e6`. `database` is the path that the error
+    message names.
 
     Raises:
         RunNotFound: If no run or several runs match; `candidates` lists similar or matching runs.
@@ -39,6 +41,9 @@ def find_run(connection: sqlite3.Connection, word: str, database: Path) -> RunRe
     begun_keys = _rows(connection, "key >= ? AND key < ?", word, word + "\U0010ffff") if word else []
     if not rows and len(word) >= MIN_PREFIX:
         rows = begun_keys
+    if not rows and any(map(str.isdigit, word)):
+        name = respell_numbers(word)
+        rows = [row for row in _rows(connection, "TRUE") if respell_numbers(row[2]) == name]
     if len(rows) == 1:
         [record] = read_records(connection, [rows[0][0]], summaries=True)
         return record

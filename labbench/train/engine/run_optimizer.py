@@ -10,6 +10,7 @@ from torch import Tensor, nn, optim
 
 from labbench.errors import InputError
 from labbench.records import Config
+from labbench.spelling import spell_number
 from labbench.train.engine.optimizers import make_optimizer
 from labbench.train.engine.schedules import Schedule, load_state_dicts, make_scheduler, save_state_dicts
 from labbench.train.engine.stepper import Workload
@@ -174,7 +175,7 @@ def enable_sparse_gradients(optimizer: optim.Optimizer, config: Config, paramete
     """
     conflicts = {
         f'optimizer = "{config["optimizer"]}"': config["optimizer"] not in ("sgd", "adagrad"),
-        f"weight_decay = {config['weight_decay']:g}": config["weight_decay"] > 0,
+        f"weight_decay = {spell_number(config['weight_decay'])}": config["weight_decay"] > 0,
         f"clip = {config['clip']}": config["clip"] is not None,
     }
     for setting, is_unsupported in conflicts.items():

@@ -13,6 +13,7 @@ from labbench.charts.glyphs import LEADER_COUNT, OTHER_SLOT
 from labbench.configs import canonical_json, distinguishing_keys
 from labbench.metrics import Goal
 from labbench.records import RunRecord, rank_of_configuration
+from labbench.spelling import respell_numbers, spell_value
 
 _MAX_DETAILS = 4
 _LONG_LIST = re.compile(r"(\[[^\]]{0,10})[^\]]{5,}\]")
@@ -85,8 +86,15 @@ def is_in_names(runs: Sequence[RunRecord], key: str) -> bool:
 
 def mentions(name: str, key: str, value: Any) -> bool:
     """Return True if a word of a run's name is the value of a config key, with or without the key."""
+    if _has_word_for(name, key, value):
+        return True
+    respelled = respell_numbers(name)
+    return respelled != name and _has_word_for(respelled, key, value)
+
+
+def _has_word_for(name: str, key: str, value: Any) -> bool:
     words = name.split()
-    spelled = {text.format_setting(value), json.dumps(value, separators=(",", ":"))}
+    spelled = {text.format_setting(value), spell_value(value), json.dumps(value, separators=(",", ":"))}
     if any(" " in spelling and f"={spelling}" in name for spelling in spelled):
         return True
     if value is True:

@@ -33,6 +33,13 @@ def test_differing_config_keys_missing_in_names_are_appended() -> None:
     assert list(run_labels(runs).values()) == ["baseline lr=0.1", "second try lr=0.01"]
 
 
+def test_a_number_that_a_name_spells_in_another_way_is_not_appended() -> None:
+    spelled = [(f"lr={rate} s0", {"lr": 1e6, "seed": 0}) for rate in ("1000000", "1e6", "1e+06")]
+    for named in spelled:
+        labels = run_labels(runs_of(("lr=0.1 s0", {"lr": 0.1, "seed": 0}), named))
+        assert list(labels.values()) == ["lr=0.1", named[0].removesuffix(" s0")]
+
+
 def test_settings_omitted_in_names_because_they_are_off_are_not_appended() -> None:
     plain = {"batchnorm": False, "lr": 0.1, "seed": 0, "dropout": 0.0}
     runs = runs_of(
