@@ -95,13 +95,6 @@ def did_you_mean(word: str, words: Iterable[str]) -> str:
     return f"; did you mean `{spellings[matches[0]]}`?" if matches else ""
 
 
-def unknown_metric(metric: str, metrics: Iterable[str]) -> InputError:
-    """Return the error for a metric that is not among the logged `metrics`."""
-    names = list(metrics)
-    hint = did_you_mean(metric, names) or f"; the metrics are {', '.join(names)}"
-    return InputError(f"no run has logged the metric `{metric}`{hint if names else ', nor any other metric'}")
-
-
 def caret_under(text: str, column: int) -> str:
     """Return a line with a caret under a column (from 1) of `text`.
 

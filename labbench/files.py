@@ -7,7 +7,7 @@ import fcntl
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -150,6 +150,22 @@ def require_not_database(target: Path) -> None:
     with target.open("rb") as file:
         if file.read(16) == b"SQLite format 3\0":
             raise InputError(f"{target} is a database and would be overwritten; pass the name of another file")
+
+
+def require_ending(target: Path, endings: Collection[str], content: str) -> None:
+    """Require that the name of a file to write fits its content; a name without an ending fits.
+
+    Args:
+        target: File to write.
+        endings: Endings that fit, such as ".csv".
+        content: Content of the file and what opens it, for the message.
+
+    Raises:
+        InputError: If the name has another ending.
+    """
+    if target.suffix and target.suffix.lower() not in endings:
+        listed = ", ".join(endings)
+        raise InputError(f"{target}: nothing was written, because the ending is not one of {listed}: {content}")
 
 
 @contextmanager

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Literal, TypeAlias
 
+from labbench.errors import InputError, did_you_mean
+
 Goal: TypeAlias = Literal["min", "max", "none"]
 """Better values of a metric: lower, higher, or neither."""
 
@@ -221,6 +223,13 @@ def default_metric(goals: Mapping[str, Goal], declared: Iterable[str]) -> str | 
     ranking = [name for name in ranking_metrics(goals) if trainer_goal(name) is None]
     names = [*(name for name in declared if name in ranking), *charted_metrics(goals)]
     return names[0] if names else None
+
+
+def unknown_metric(metric: str, metrics: Iterable[str]) -> InputError:
+    """Return the error for a metric that is not among the logged `metrics`."""
+    names = sorted(metrics, key=metric_rank)
+    hint = did_you_mean(metric, names) or f"; the metrics are {', '.join(names)}"
+    return InputError(f"no run has logged the metric `{metric}`{hint if names else ', nor any other metric'}")
 
 
 def charted_metrics(metrics: Iterable[str]) -> list[str]:

@@ -201,7 +201,9 @@ class Answer:
     held_out: float | None = None
     """Mean on left-out seeds of the settings chosen on the other seeds (`comparison.held_out_score`)."""
     cheaper: Estimate | None = None
-    """Fastest rival, if it takes at most 80 % of the best configuration's time."""
+    """Fastest configuration that takes at most 80 % of the best one's time and is hardly worse (`why`)."""
+    cheaper_difference: Difference | None = None
+    """Best configuration minus the cheaper one."""
     unsafe: Estimate | None = None
     """Configuration with a better mean than `best`, not selected because some of its runs diverged."""
     tuned: tuple[TunedComparison, ...] = ()

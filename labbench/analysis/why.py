@@ -81,6 +81,10 @@ MIN_SAVED_SECONDS = 1.0
 """Smallest time saved per run, in seconds, for which a cheaper rival is reported."""
 
 
+MAX_CHEAPER_LOSS = 0.05
+"""Largest loss of a cheaper rival by its 95 % interval, relative to the best mean."""
+
+
 @dataclass(frozen=True)
 class _AnswerContext:
     """Inputs that all parts of an answer share. Shapes: C configurations of `table`."""
@@ -205,6 +209,7 @@ def _make_answer(everything: Table, metric: str, goal: Goal, bounds: Bounds, che
     ranking = (best, *(context.estimate(int(index)) for index in order[1:MAX_RANKED_SETUPS]))
     parameters = _parameter_answers(context, shares, difference, check)
     interactions = _find_interactions(context, shares)
+    cheaper, cheaper_difference = _find_cheaper(context, rivals) or (None, None)
     tuned = compare_all_tuned(everything, noise, goal, [parameter.name for parameter in parameters])
     return Answer(
         metric=metric,
@@ -216,7 +221,8 @@ def _make_answer(everything: Table, metric: str, goal: Goal, bounds: Bounds, che
         difference=None if difference is None else _clip_difference(context, difference),
         rivals=len(rivals) - 1 if noise else 0,
         held_out=held_out_score(table, goal),
-        cheaper=_find_cheaper(context, rivals, best.interval),
+        cheaper=cheaper,
+        cheaper_difference=cheaper_difference,
         unsafe=_find_unsafe(context),
         tuned=tuple(comparison.clip(bounds.clip, bounds.clip_difference) for comparison in tuned),
         parameters=parameters,
@@ -252,22 +258,35 @@ def _verdict(difference: Difference | None) -> Verdict:
     return "clear" if difference.clear else "too close to call"
 
 
-def _find_cheaper(context: _AnswerContext, rivals: Ints, best: Interval) -> Estimate | None:
-    """Return the rival that trains fastest, if it is clearly faster than the best configuration.
+def _find_cheaper(context: _AnswerContext, rivals: Ints) -> tuple[Estimate, Difference] | None:
+    """Return the fastest rival that saves time and is hardly worse, and its difference from the best configuration.
 
-    Its mean must lie within the interval of the best, which excludes rivals that are not clearly worse only because
-    their own noise is large.
+    Hardly worse means that the 95 % interval of the difference excludes a loss above `MAX_CHEAPER_LOSS`. A rival that
+    is not clearly worse only for lack of seeds is none.
     """
-    reference = context.table.setups[context.best].seconds
-    if context.noise is None or reference is None or best.low is None or best.high is None:
+    setups, table = context.table.setups, context.table
+    reference = setups[context.best].seconds
+    if context.noise is None or reference is None:
         return None
-    near = [i for i in rivals.tolist() if best.low <= context.table.means[i] <= best.high]
-    timed = [(context.table.setups[i].seconds or math.inf, i) for i in near if not context.table.setups[i].diverged]
-    if not timed:
-        return None
-    if min(timed)[0] > min(MAX_CHEAPER_TIME_RATIO * reference, reference - MIN_SAVED_SECONDS):
-        return None
-    return context.estimate(min(timed)[1])
+    longest = min(MAX_CHEAPER_TIME_RATIO * reference, reference - MIN_SAVED_SECONDS)
+    timed = [(setups[i].seconds or math.inf, i) for i in rivals.tolist() if i != context.best]
+    for seconds, i in sorted(timed):
+        if seconds > longest:
+            break
+        difference = compare(table, context.noise, context.best, i, context.goal)
+        if not setups[i].diverged and _is_hardly_worse(context, difference.interval):
+            return context.estimate(i), _clip_difference(context, difference)
+    return None
+
+
+def _is_hardly_worse(context: _AnswerContext, difference: Interval) -> bool:
+    """Return True if the interval of best minus another configuration excludes a loss above `MAX_CHEAPER_LOSS`."""
+    largest_loss = difference.high if context.goal == "max" else difference.low
+    if context.bounds.scale == "log":
+        tolerance = math.log1p(MAX_CHEAPER_LOSS)
+    else:
+        tolerance = MAX_CHEAPER_LOSS * abs(float(context.table.means[context.best]))
+    return largest_loss is not None and abs(largest_loss) <= tolerance
 
 
 def _unsafe_mask(context: _AnswerContext) -> NDArray[np.bool_]:

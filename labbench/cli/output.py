@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, TextIO
 
 import click
 
 from labbench.ascii_text import needs_ascii, to_ascii
+from labbench.errors import InputError
 from labbench.text import clean
 
 if TYPE_CHECKING:
     from labbench.store.queries.known_names import NameNotes
+    from labbench.store.reader import Reader
 
 _PLAIN = "labbench.plain"
 """Key of the context's `meta` that `--plain` sets."""
@@ -60,6 +63,25 @@ def echo(text: str = "", *, err: bool = False) -> None:
 def printable(text: str) -> str:
     """Return lines with every control character except tabs made visible."""
     return "\n".join("\t".join(map(clean, line.split("\t"))) for line in text.split("\n"))
+
+
+def require_filters(reader: Reader, words: Sequence[str], advice: str) -> None:
+    """Require that no word of a filter is the bare name of a configuration key or of a metric.
+
+    `advice` is what the command does with such keys.
+
+    Raises:
+        InputError: If a word is such a name.
+    """
+    bare = [word for word in words if not set(word) & set("=<>~")]
+    if not bare:
+        return
+    keys, metrics = reader.config_keys(), reader.metrics()
+    if names := [name for name in bare if name in keys]:
+        listed = ", ".join(f"`{name}`" for name in names)
+        raise InputError(f"{advice}: leave out {listed}; a filter selects runs by a value, as in `{names[0]}=VALUE`")
+    if names := [name for name in bare if name in metrics]:
+        raise InputError(f"one metric at a time: leave out `{names[0]}`; a filter is, for instance, `{names[0]}>0.9`")
 
 
 def print_name_notes(notes: NameNotes) -> bool:

@@ -14,7 +14,7 @@ import click
 
 from labbench.cli.help import FILTER_HELP, examples
 from labbench.cli.options import FILE_PATH, Command, all_code, database, filters
-from labbench.cli.output import echo, print_name_notes
+from labbench.cli.output import echo, print_name_notes, require_filters
 from labbench.cli.setup.completion import complete_keys, complete_metrics
 from labbench.errors import InputError
 from labbench.text import clean, prints_no_color
@@ -89,6 +89,7 @@ def figure_options(command: Command) -> Command:
 @click.option("--log", is_flag=True, help="Logarithmic y axis.")
 @click.option(
     "--group",
+    "--by",
     "groups",
     multiple=True,
     metavar="KEY[,KEY]",
@@ -126,6 +127,7 @@ def plot(
 
     answer_figure = _answer_figure(output, heat_map, log=log, **figure)
     with Reader(db) as reader:
+        require_filters(reader, filters, "`plot` draws a curve for each value of a key with --group KEY")
         options = PlotOptions(axis, smooth, log, _split_keys(reader, groups))
         keys = [*options.group, *(heat_map or ())]
         run_filter = _filter_of_means(parse(filters), options, all_code=all_code or not keys)

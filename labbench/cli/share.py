@@ -44,7 +44,7 @@ def pack(
     Raises:
         InputError: No runs are named or match, or no file is named.
     """
-    from labbench.files import require_not_database
+    from labbench.files import require_ending, require_not_database
     from labbench.sharing.pack import write_pack
     from labbench.store.reader import Reader
     from labbench.store.sharing.packed_database import PackedTexts
@@ -54,6 +54,7 @@ def pack(
     if output is None:
         raise InputError("name the file to write: -o FILE.labbench")
     require_not_database(output)
+    require_ending(output, (".labbench",), "`labbench import` takes a pack by its ending")
     with Reader(db) as reader:
         keys = _find_keys(reader, runs) if filter_ is None else reader.keys(filter_)
     if not keys:

@@ -15,9 +15,10 @@ import click
 
 from labbench.cli.help import FILTER_HELP, examples
 from labbench.cli.options import FILE_PATH, all_code, as_json, database, filters, plain, table_format
-from labbench.cli.output import echo, is_plain, print_name_notes
+from labbench.cli.output import echo, is_plain, print_name_notes, require_filters
 from labbench.cli.setup.completion import complete_keys, complete_metrics
-from labbench.errors import InputError, LabbenchError, unknown_metric
+from labbench.errors import InputError, LabbenchError
+from labbench.metrics import unknown_metric
 from labbench.text import clean, prints_no_color
 
 if TYPE_CHECKING:
@@ -117,14 +118,17 @@ def why(
     Raises:
         InputError: No run has logged the metric, or neither high nor low values of it are better.
     """
-    from labbench.files import database_command, require_not_database
+    from labbench.files import database_command, require_ending, require_not_database
     from labbench.filters.parser import parse
     from labbench.store.reader import Reader
 
-    run_filter, options = parse(filters), _selection_options(**selection_options)
+    options = _selection_options(**selection_options)
     if html_file is not None:
         require_not_database(html_file)
+        require_ending(html_file, (".html", ".htm"), "the page is HTML, which a browser opens")
     with Reader(db) as reader:
+        require_filters(reader, filters, "`why` compares every configuration key that varies")
+        run_filter = parse(filters)
         if not _has_runs(reader, run_filter, metric):
             if as_json:
                 click.echo("null")

@@ -183,7 +183,9 @@ def format_gain(difference: Interval, goal: Goal, ratio: Interval | None = None,
         low, high = difference.low, difference.high
         limits = (None, None) if low is None or high is None else (-high, -low)
         difference = Interval(-difference.mean, *limits)
-    is_ahead = difference.low is None or difference.low > 0
+    if difference.low is None:
+        return format_two_digits(difference.mean)
+    is_ahead = difference.low > 0
     return format_interval(difference, decimals) if is_ahead else format_change(difference, decimals)
 
 

@@ -14,9 +14,9 @@ from labbench.charts.plotext_chart import NamedSeries, PlotCanvas, draw_curves
 from labbench.charts.series import Floats, join_by_step
 from labbench.charts.smoothing import ema
 from labbench.configs import distinguishing_keys
-from labbench.errors import InputError, did_you_mean, unknown_metric
+from labbench.errors import InputError, did_you_mean
 from labbench.filters.parser import And, Comparison, Filter, uses_key
-from labbench.metrics import Goal, default_goal
+from labbench.metrics import Goal, default_goal, unknown_metric
 from labbench.records import RunRecord
 from labbench.records.continuations import longest_runs
 from labbench.store.reader import Reader

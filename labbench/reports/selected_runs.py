@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from labbench.analysis.selection import At, KeyOptions, Selection, Tuning, select_runs
-from labbench.errors import InputError, unknown_metric
+from labbench.errors import InputError
 from labbench.filters.parser import And, Comparison, Filter, present_code, uses_key
-from labbench.metrics import counts_by_last
+from labbench.metrics import counts_by_last, unknown_metric
 from labbench.reports.config_draws import read_sampling
 from labbench.store.reader import Reader
 

@@ -70,12 +70,21 @@ def effect_lines(answer: Answer, parameter: ParameterAnswer, columns: int = 100)
     lines = []
     for effect, name, mean in zip(effects, names, means, strict=True):
         star = "★" if effect.n and effect.interval.mean == best else " "
-        runs = f"{effect.n} run{'s' if effect.n != 1 else ''}" + (
-            f", {effect.diverged} diverged" if effect.diverged else ""
-        )
+        runs = _runs_phrase(effect, answer.lost)
         plot = f"{_draw_interval(effect, scale, cells, is_log=answer.scale == 'log')}  " if cells else ""
         lines.append(f"{star} {fit_to_width(name, name_width)}  {plot}{mean.ljust(mean_width)}  {runs}")
     return lines
+
+
+def _runs_phrase(effect: Effect, lost: str) -> str:
+    """Format the numbers of runs of a value: `2 runs, 1 diverged`, or `2 runs diverged` if none has a result."""
+    lost_phrase = f"{effect.diverged} {lost}" if effect.n else f"{_count_runs(effect.diverged)} {lost}"
+    parts = [_count_runs(effect.n)] if effect.n or not effect.diverged else []
+    return ", ".join([*parts, lost_phrase] if effect.diverged else parts)
+
+
+def _count_runs(n: int) -> str:
+    return f"{n} run{'s' if n != 1 else ''}"
 
 
 def scale_line(answer: Answer) -> str:

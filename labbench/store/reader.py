@@ -11,9 +11,8 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from labbench.configs import ConfigKeys
-from labbench.errors import unknown_metric
 from labbench.filters.parser import RunFilter
-from labbench.metrics import Goal
+from labbench.metrics import Goal, unknown_metric
 from labbench.records import STATUSES, RunRecord, Status, require_key
 from labbench.store.queries.filter_sql import Sql, read_metrics
 from labbench.store.queries.run_records import compare_config_texts, read_records

@@ -11,7 +11,7 @@ from scipy.stats import t
 
 from helpers.analysis_grids import grid, grid_with_holes, nothing_matters, optimizer_and_rate
 from labbench.analysis import AnswerOptions, Observation, why
-from labbench.reports.sentences import sentences
+from labbench.reports.sentences import sentences, verdict
 from labbench.reports.tables import setups_table
 from labbench.reports.text_charts import effect_lines, importance_rows
 from labbench.text import clean
@@ -239,6 +239,76 @@ def test_a_rival_that_trains_faster_is_reported():
     assert "2.0s per run instead of 20s" in text(answer)
 
 
+def test_a_faster_rival_is_reported_with_its_largest_loss_and_not_for_lack_of_seeds():
+    values = {
+        "large": ((0.91, 0.90, 0.92, 0.91), 20.0),
+        "small": ((0.909, 0.897, 0.92, 0.911), 2.0),
+        "tiny": ((0.1, 0.93, 0.5, 0.95), 1.0),
+    }
+    runs = [
+        Observation({"model": model}, seed, value, seconds)
+        for model, (results, seconds) in values.items()
+        for seed, value in enumerate(results)
+    ]
+    answer = why(runs, ACCURACY, "max")
+    assert answer.cheaper.config == {"model": "small"}
+    limit = answer.cheaper_difference.interval.high
+    assert 0.0 < limit < 0.05 * answer.best.interval.mean
+    [line] = [line for line in text(answer).splitlines() if "2.0s per run" in line]
+    assert f"at most {limit:.2g} worse (95 %)" in line
+    few = [Observation(run.config, run.seed, run.value + 0.1 * run.seed, run.seconds) for run in runs if run.seed < 2]
+    assert why(few, ACCURACY, "max").cheaper is None
+    losses = [Observation(run.config, run.seed, 10.0 ** (-5.0 * run.value), run.seconds) for run in runs]
+    answer = why(losses, "val/loss", "min")
+    assert answer.scale == "log"
+    assert answer.cheaper is None or "% worse (95 %)" in text(answer)
+
+
+def test_without_an_interval_no_value_is_called_better():
+    for seeds in (1, 2):
+        answer = why(grid(optimizer_and_rate, seeds=seeds), ACCURACY, "max")
+        lines = text(answer).splitlines()
+        unknown = {p.name for p in answer.parameters if p.marginal.contrast.interval.low is None}
+        for line in lines:
+            is_tuned = "each value at its best setting" in line
+            if is_tuned or (line.split(":")[0] in unknown and not line.startswith("best")):
+                assert "too few" in line, line
+                assert " ahead of " not in line, line
+                assert " better than " not in line, line
+
+
+def test_two_seeds_that_differ_widely_are_not_called_a_free_choice():
+    runs = [
+        Observation({"channels": channels}, seed, value)
+        for channels, values in ((4, (0.55, 0.52)), (8, (0.50, 0.575)))
+        for seed, value in enumerate(values)
+    ]
+    report = text(why(runs, ACCURACY, "max"))
+    assert "choose either" not in report
+    assert "either may be better by up to 0." in report
+    assert "run 3 seeds" in report
+
+
+def test_the_only_configuration_that_did_not_diverge_is_best_because_the_others_diverged():
+    runs = [
+        Observation({"lr": lr}, seed, None if lr > 1 else 1.0 + 0.1 * seed, diverged=lr > 1)
+        for lr in (0.1, 1e15, 1e25)
+        for seed in range(2)
+    ]
+    answer = why(runs, "val/loss", "min")
+    assert verdict(answer) == [
+        "best: lr 0.1: val/loss 1.1 on average over 2 seeds",
+        "by how much: every run of the other 2 configurations diverged (4 of 4)",
+    ]
+    report = text(answer)
+    assert "lr: only 0.1 has results; every run diverged at 1e15, 1e25" in report
+    [*_, last] = effect_lines(answer, answer.parameters[0])
+    assert last.endswith("2 runs diverged")
+    assert "0 runs" not in last
+    failed = [*runs, Observation({"lr": 0.2}, 0, None)]
+    assert "have no result: 4 of 5 runs diverged, the others have no value" in text(why(failed, "val/loss", "min"))
+
+
 def test_intervals_are_clipped_to_the_range_of_the_metric():
     runs = [Observation({"lr": lr}, seed, v) for lr in (0.1, 0.2) for seed, v in enumerate((0.999, 0.98, 1.0))]
     assert why(runs, ACCURACY, "max").best.interval.high == 1.0
@@ -277,7 +347,7 @@ BAD = {
     "one survivor": (
         [run(0.5), run(diverged=True, lr=1.0)],
         "only one set-up has results",
-        "no other configuration has a result",
+        "every run of the other configuration diverged (1 of 1)",
     ),
     "no parameters": (
         [Observation({}, seed, 0.5 + seed) for seed in range(3)],

@@ -480,6 +480,7 @@ def test_narrow_terminal_shows_metrics_and_leaves_out_settings() -> None:
         (["--metric", "val/los"], "out.csv", "did you mean `val/loss`"),
         (["--wide", "--metric", "val/los"], "out.csv", "did you mean `val/loss`"),
         (["--format", "jsonl", "--metric", "val/los"], "out.csv", "did you mean `val/loss`"),
+        ([], "out.xlsx", "the ending is not one of .csv"),
         (["--format", "parquet", "--summary", "--metric", "val/los"], "out.csv", "did you mean `val/loss`"),
         (["lr<"], "out.csv", "value"),
         ([], "nowhere/out.csv", "the folder nowhere does not exist"),

@@ -48,6 +48,7 @@ def restore_values(answer: Answer) -> Answer:
         difference=difference,
         held_out=None if answer.held_out is None else exponential(answer.held_out),
         cheaper=_restore_estimate(answer.cheaper),
+        cheaper_difference=_restore_cheaper_difference(answer),
         unsafe=_restore_estimate(answer.unsafe),
         tuned=tuple(_restore_tuned(comparison) for comparison in answer.tuned),
         parameters=tuple(_restore_parameter(parameter, best) for parameter in answer.parameters),
@@ -95,6 +96,12 @@ def _relative_change(logarithm: float) -> float:
 def _restore_difference(difference: Difference, reference: float) -> Difference:
     logarithm = difference.interval
     return replace(difference, interval=_difference(logarithm, reference), ratio=logarithm.exponential())
+
+
+def _restore_cheaper_difference(answer: Answer) -> Difference | None:
+    if answer.cheaper is None or answer.cheaper_difference is None:
+        return None
+    return _restore_difference(answer.cheaper_difference, exponential(answer.cheaper.interval.mean))
 
 
 def _restore_tuned(comparison: TunedComparison) -> TunedComparison:

@@ -27,6 +27,7 @@ from labbench.text import clean, format_setting
 
 MODEL_METHODS = ("additive model", "random forest")
 """Methods with an unexplained rest, which may or may not be interactions."""
+_TOO_FEW_RUNS = "too few runs to say which is better"
 
 
 def parameter_sentence(parameter: ParameterAnswer, answer: Answer) -> str:
@@ -35,7 +36,7 @@ def parameter_sentence(parameter: ParameterAnswer, answer: Answer) -> str:
     if parameter.followers:
         name += f" (with {', '.join(clean(follower) for follower in parameter.followers)})"
     if contrast is None:
-        return f"{name}: only one of its values has results" if len(parameter.marginal.effects) > 1 else ""
+        return _only_value_sentence(name, parameter, answer)
     values = [effect for effect in parameter.marginal.effects if effect.n]
     clause = (
         _two_values_clause(parameter, contrast, answer)
@@ -45,11 +46,22 @@ def parameter_sentence(parameter: ParameterAnswer, answer: Answer) -> str:
     return f"{name}: {clause}{_diverged_values_clause(parameter, answer)}"
 
 
+def _only_value_sentence(name: str, parameter: ParameterAnswer, answer: Answer) -> str:
+    effects = parameter.marginal.effects
+    measured = [effect for effect in effects if effect.n]
+    if len(effects) < 2 or not measured:
+        return ""
+    only = _value_phrase(parameter, measured[0].value)
+    return f"{name}: only {only} has results{_diverged_values_clause(parameter, answer)}"
+
+
 def _two_values_clause(parameter: ParameterAnswer, contrast: Contrast, answer: Answer) -> str:
     ahead, behind = _value_phrase(parameter, contrast.value), _value_phrase(parameter, contrast.against)
     gain = format_gain(contrast.interval, answer.goal, contrast.ratio)
     if parameter.evidence == "none" and contrast.interval.low is not None:
         return f"no significant difference{_average_phrase(answer)} ({ahead} vs {behind}: {gain})"
+    if contrast.interval.low is None:
+        return f"{_means_phrase(parameter, contrast, answer)}{_average_phrase(answer)}; {_TOO_FEW_RUNS}"
     better = f"better {ahead}" if _is_switch(parameter) else f"{ahead} ahead of {behind}"
     is_model = answer.shares is not None and answer.shares.method in MODEL_METHODS
     conditional = f"averaged over the configurations that vary it (depends on {clean(parameter.parent or '')})"
@@ -73,6 +85,8 @@ def _many_values_clause(parameter: ParameterAnswer, contrast: Contrast, answer: 
     if parameter.evidence == "none" and contrast.interval.low is not None:
         chance = _chance_of_gaps_clause(measured)
         return f"no significant difference among its {len(measured)} values (from {spread} on average){chance}"
+    if contrast.interval.low is None:
+        return f"from {spread}{_average_phrase(answer)}; {_TOO_FEW_RUNS}"
     gain = format_gain(contrast.interval, answer.goal, contrast.ratio)
     margin = f"ahead of {behind} by {gain}"
     if contrast.interval.low is not None and not contrast.interval.excludes(0.0):
@@ -84,6 +98,21 @@ def _many_values_clause(parameter: ParameterAnswer, contrast: Contrast, answer: 
         + _alternative_clause(parameter, answer)
         + _best_differs_clause(parameter, contrast, answer)
     )
+
+
+def _means_phrase(parameter: ParameterAnswer, contrast: Contrast, answer: Answer) -> str:
+    """Format the two best means as `0.91 at adam, 0.89 at sgd`."""
+    means = {freeze(effect.value): effect.interval for effect in parameter.marginal.effects}
+    decimals = effect_decimals(parameter)
+    return ", ".join(
+        f"{format_mean(means[freeze(value)], decimals)} {_place_phrase(parameter, value)}"
+        for value in (contrast.value, contrast.against)
+    )
+
+
+def _place_phrase(parameter: ParameterAnswer, value: Any) -> str:
+    phrase = _value_phrase(parameter, value)
+    return phrase if _is_switch(parameter) else f"at {phrase}"
 
 
 def _chance_of_gaps_clause(effects: Sequence[Effect]) -> str:
@@ -103,9 +132,8 @@ def _average_phrase(answer: Answer) -> str:
 
 
 def _evidence_phrase(parameter: ParameterAnswer) -> str:
-    if parameter.evidence == "weak":
-        return " (weak evidence: not significant after correcting for the number of parameters)"
-    return " (too few runs for an interval)" if parameter.marginal.p_value is None else ""
+    is_weak = parameter.evidence == "weak"
+    return " (weak evidence: not significant after correcting for the number of parameters)" if is_weak else ""
 
 
 def _alternative_clause(parameter: ParameterAnswer, answer: Answer) -> str:

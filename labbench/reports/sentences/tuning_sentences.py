@@ -25,13 +25,14 @@ def _comparison_sentence(comparison: TunedComparison, answer: Answer) -> str:
     gain = format_gain(second.behind, answer.goal, second.ratio)
     levels, decimals = parameter_levels(answer), tuned_decimals(comparison)
     names = [format_setting_briefly(comparison.name, value.value, levels) for value in (first, second)]
-    means = " against ".join(format_interval(value.interval, decimals).partition(" ")[0] for value in (first, second))
+    means = [format_interval(value.interval, decimals).partition(" ")[0] for value in (first, second)]
     if second.behind.low is None:
-        relation = f"{names[0]} is ahead of {names[1]} by {gain} ({means})"
+        first_mean, second_mean = means
+        relation = f"{names[0]} reached {first_mean} and {names[1]} {second_mean}; too few seeds to say which is better"
     elif comparison.clear:
-        relation = f"{names[0]} is better than {names[1]} by {gain} ({means})"
+        relation = f"{names[0]} is better than {names[1]} by {gain} ({' against '.join(means)})"
     else:
-        relation = f"{names[0]} and {names[1]} are too close to call ({means}: {gain})"
+        relation = f"{names[0]} and {names[1]} are too close to call ({' against '.join(means)}: {gain})"
     others = len(comparison.values) - 2
     more = f"; {others} more value{'s' if others > 1 else ''} in the table" if others else ""
     return f"{clean(comparison.name)}, each value at its best setting: {relation}{more}"

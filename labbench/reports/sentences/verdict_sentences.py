@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from labbench.analysis.answer import Answer, Estimate
 from labbench.analysis.comparison import MAX_SEEDS, Difference
 from labbench.analysis.intervals import Interval
@@ -13,6 +15,7 @@ from labbench.reports.formatting import (
     format_like,
     format_percent,
     format_two_digits,
+    half_width,
     ranking_decimals,
     seeds_phrase,
     setup_phrase,
@@ -21,6 +24,8 @@ from labbench.text import clean, format_duration
 
 _IDENTICAL = Interval(0.0, 0.0, 0.0)
 """Interval of the difference between two configurations with the same results."""
+MIN_ADVICE_SEEDS = 3
+"""Smallest number of seeds per configuration for a comparison."""
 _SMALLEST_FACTOR = 2.0
 """Smallest ratio of two losses that the verdict states as a factor; smaller ones are percent."""
 
@@ -54,7 +59,7 @@ def _mean_phrase(estimate: Estimate, answer: Answer) -> str:
 def _lead_sentence(answer: Answer) -> str:
     second, difference = answer.runner_up, answer.difference
     if second is None or difference is None:
-        return "no other configuration has a result" if answer.counts.setups > 1 else ""
+        return _only_result_sentence(answer)
     if difference.interval == _IDENTICAL:
         return f"by how much: the runner-up ({setup_phrase(second, answer)}) has exactly the same result"
     runner_up = f"the runner-up ({setup_phrase(second, answer)}: {format_mean_like_ranking(second, answer)})"
@@ -62,6 +67,21 @@ def _lead_sentence(answer: Answer) -> str:
         return f"by how much: equal to {runner_up} on average"
     unstable = f", {second.diverged} of whose {second.runs} runs {answer.lost}" if second.diverged else ""
     return f"by how much: {_lead_phrase(difference)} than {runner_up}{unstable}"
+
+
+def _only_result_sentence(answer: Answer) -> str:
+    """Report why no other configuration has a result: its runs diverged, or they have no value."""
+    best, counts = answer.best, answer.counts
+    assert best is not None, "sentences() checks it"
+    others, runs = counts.setups - 1, counts.runs - best.runs
+    if not others:
+        return ""
+    setups = f"the other {others} configurations" if others > 1 else "the other configuration"
+    diverged = counts.diverged - best.diverged
+    if diverged == runs:
+        return f"by how much: every run of {setups} {answer.lost} ({diverged} of {runs})"
+    cause = f": {diverged} of {runs} runs {answer.lost}, the others have no value" if diverged else ""
+    return f"by how much: {setups} {'have' if others > 1 else 'has'} no result{cause}"
 
 
 def _lead_phrase(difference: Difference) -> str:
@@ -81,13 +101,21 @@ def _certainty_sentence(answer: Answer) -> str:
     if answer.runner_up is None or difference is None or difference.interval == _IDENTICAL:
         return ""
     if difference.interval.low is None:
-        return "how sure: too few seeds to say; run 3 seeds per configuration for a first comparison"
+        return f"how sure: too few seeds to say; run {MIN_ADVICE_SEEDS} seeds per configuration for a first comparison"
     if difference.clear:
         return f"how sure: clear; the seeds alone do not explain such a difference{_chance_phrase(difference)}"
     seeds = seeds_phrase(difference.pairs) if difference.pairs else _seeds_of_both(answer)
-    needed = difference.seeds_needed
-    advice = f"about {needed} are needed" if needed else f"more than {MAX_SEEDS} are needed, so choose either"
-    return f"how sure: too close to call with {seeds}: the difference may be luck; {advice}"
+    return f"how sure: too close to call with {seeds}: the difference may be luck; {_seeds_advice(answer, difference)}"
+
+
+def _seeds_advice(answer: Answer, difference: Difference) -> str:
+    """Return the number of seeds to run; "choose either" only if enough seeds show that it hardly matters."""
+    if difference.seeds_needed:
+        return f"about {difference.seeds_needed} are needed"
+    if answer.counts.fewest_seeds >= MIN_ADVICE_SEEDS:
+        return f"more than {MAX_SEEDS} are needed, so choose either"
+    limit = format_two_digits(half_width(replace(difference.interval, mean=0.0)))
+    return f"either may be better by up to {limit}: run {MIN_ADVICE_SEEDS} seeds for a first comparison"
 
 
 def numbers_sentence(answer: Answer) -> str:
@@ -165,11 +193,20 @@ def rivals_sentence(answer: Answer) -> str:
 
 
 def cheaper_sentence(answer: Answer) -> str:
-    cheaper, best = answer.cheaper, answer.best
-    if cheaper is None or best is None:
+    cheaper, difference, best = answer.cheaper, answer.cheaper_difference, answer.best
+    if cheaper is None or difference is None or best is None:
         return ""
     times = f"{format_duration(cheaper.seconds)} per run instead of {format_duration(best.seconds)}"
-    return f"faster and not clearly worse: {setup_phrase(cheaper, answer)}: {estimate_phrase(cheaper, answer)}, {times}"
+    result = f"{estimate_phrase(cheaper, answer)}, {_largest_loss_phrase(difference, answer)}"
+    return f"faster and hardly worse: {setup_phrase(cheaper, answer)}: {result}, {times}"
+
+
+def _largest_loss_phrase(difference: Difference, answer: Answer) -> str:
+    """Format the limit of the difference on the side of the best configuration: `at most 0.012 worse (95 %)`."""
+    if difference.ratio is not None and difference.ratio.low:
+        return f"at most {format_two_digits(100.0 * (1.0 / difference.ratio.low - 1.0))} % worse (95 %)"
+    limit = difference.interval.high if answer.goal == "max" else difference.interval.low
+    return f"at most {format_two_digits(abs(limit or 0.0))} worse (95 %)"
 
 
 def unsafe_sentence(answer: Answer) -> str:

@@ -7,8 +7,9 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from labbench.errors import InputError, did_you_mean, unknown_metric
+from labbench.errors import InputError, did_you_mean
 from labbench.filters.parser import RESERVED, And, Comparison, Filter, Not, Or, comparisons
+from labbench.metrics import unknown_metric
 from labbench.store.queries.filter_sql import SOURCE, ConfigValue, Metrics, filter_condition, read_metrics
 from labbench.store.queries.order_sql import WORD_HEADINGS, split_heading
 from labbench.store.queries.run_records import compare_config_texts
