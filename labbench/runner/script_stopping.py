@@ -17,11 +17,13 @@ from labbench.train.early_stopping import EarlyStopping
 
 @dataclass
 class _Script:
-    """Running script, with the step of the last value that its rule has seen."""
+    """Running script, with the last value that its rule has seen and its step."""
 
     stop: Stop
     rule: EarlyStopping
     last_step: int = -1
+    last_value: str = ""
+    """As `repr`, in which NaN equals itself."""
     reason: str | None = None
     """Reason to stop it, None while it continues."""
 
@@ -57,10 +59,20 @@ class ScriptStopping:
 
 
 def _reason_to_stop(reader: Reader, key: str, script: _Script) -> str | None:
-    """Evaluate the rule of a script at the values that are new, in the order of their steps."""
-    steps, values = reader.series(key, script.stop.metric, first_step=script.last_step + 1)
-    for step, value in zip(steps.tolist(), values.tolist(), strict=True):
-        script.last_step = step
+    """Evaluate the rule of a script at the values that are new, in the order of their steps.
+
+    If the last value is no longer there, the script has replaced the values of its earlier attempt, and the rule
+    begins again.
+    """
+    steps, values = reader.series(key, script.stop.metric, first_step=max(0, script.last_step))
+    points = list(zip(steps.tolist(), values.tolist(), strict=True))
+    if script.last_step >= 0:
+        if [(step, repr(value)) for step, value in points[:1]] != [(script.last_step, script.last_value)]:
+            script.rule, script.last_step = EarlyStopping(script.stop), -1
+            return _reason_to_stop(reader, key, script)
+        del points[0]
+    for step, value in points:
+        script.last_step, script.last_value = step, repr(value)
         reason = script.rule.reason_to_stop({script.stop.metric: value})
         if reason is not None:
             return reason

@@ -126,6 +126,8 @@ class ScriptWriter(WritableDatabase):
         with self._transaction() as connection:
             try:
                 record = self._find_run(connection, word)
+                if otherwise is not None and record.external_id == word not in (record.key, record.name):
+                    raise RunNotFound(f"no run has the name `{word}`", candidates=())
             except RunNotFound:
                 has_name = connection.execute("SELECT 1 FROM runs WHERE name = ?", (storable_text(word),)).fetchone()
                 if otherwise is None or has_name:
@@ -133,11 +135,21 @@ class ScriptWriter(WritableDatabase):
                 return insert_script_run(connection, otherwise), None
             return _start_next_attempt(connection, record)
 
-    def attach(self, key: str) -> ScriptRun:
-        """Return a running run of another process, so that this process can log to it.
+    def attach(
+        self, key: str, *, external_id: str | None = None, from_start: bool = False
+    ) -> tuple[ScriptRun, int | None]:
+        """Attach to a running run of another process, so that this process can log to it.
+
+        Args:
+            external_id: Id that the script gives the run; an id that it has stays.
+            from_start: Delete the points of the run, and let it start now.
+
+        Returns:
+            The run and the last step that it logged, None if it logged nothing.
 
         Raises:
             InputError: If there is no such run (`RunNotFound`), or it is not running.
+            StoreError: If the database cannot be written.
         """
         with self._transaction() as connection:
             record = self._find_run(connection, key)
@@ -147,7 +159,16 @@ class ScriptWriter(WritableDatabase):
                 raise InputError(f"run {key} is {record.status}, not running; nothing can be logged to it")
             if record.source is not None:
                 raise InputError(f"run {key} is mirrored from {record.source}; nothing can be logged to it here")
-            return replace(_run_from_record(record), drives=False)
+            last_step = _last_step(connection, record.id)
+            if external_id is not None:
+                query = "UPDATE runs SET external_id = coalesce(external_id, ?) WHERE id = ?"
+                connection.execute(query, (storable_text(external_id), record.id))
+            if from_start and record.summary:
+                record = replace(record, started=now(), summary={})
+                delete_points(connection, record.id, after=None)
+                connection.execute("UPDATE runs SET started = ? WHERE id = ?", (record.started, record.id))
+                last_step = None
+            return replace(_run_from_record(record), drives=False), last_step
 
     def record(
         self,
@@ -226,15 +247,7 @@ class ScriptWriter(WritableDatabase):
 
 def _start_next_attempt(connection: sqlite3.Connection, record: RunRecord) -> tuple[ScriptRun, int | None]:
     """Resume a run; see `ScriptWriter.resume`. The caller holds a transaction."""
-    origin, last_step = connection.execute(
-        """
-        SELECT origin,
-            (SELECT max(last_step) FROM summary JOIN metrics ON metrics.id = metric_id
-             WHERE run_id = runs.id AND metrics.name NOT GLOB 'system/*') -- sampled at separate steps
-        FROM runs WHERE id = ?
-        """,
-        (record.id,),
-    ).fetchone()
+    [origin] = connection.execute("SELECT origin FROM runs WHERE id = ?", (record.id,)).fetchone()
     if origin != "script":
         raise InputError(
             f"run {record.key} comes from a grid, an import or a mirror; only runs of scripts can be resumed"
@@ -253,7 +266,18 @@ def _start_next_attempt(connection: sqlite3.Connection, record: RunRecord) -> tu
     )
     [attempt_ids] = connection.execute("SELECT attempt_ids FROM runs WHERE id = ?", (record.id,)).fetchone()
     run = _run_from_record(record)
-    return replace(run, attempt=record.attempt + 1, attempt_ids=attempt_ids, process=process), last_step
+    run = replace(run, attempt=record.attempt + 1, attempt_ids=attempt_ids, process=process)
+    return run, _last_step(connection, record.id)
+
+
+def _last_step(connection: sqlite3.Connection, run_id: int) -> int | None:
+    """Return the last step that a run logged, without system metrics, which are sampled at separate steps."""
+    query = """
+        SELECT max(last_step) FROM summary JOIN metrics ON metrics.id = metric_id
+        WHERE run_id = ? AND metrics.name NOT GLOB 'system/*'
+    """
+    row: tuple[int | None] = connection.execute(query, (run_id,)).fetchone()
+    return row[0]
 
 
 def _run_from_record(record: RunRecord) -> ScriptRun:
@@ -268,6 +292,7 @@ def _run_from_record(record: RunRecord) -> ScriptRun:
         last_sample_step=max(
             (summary.last_step for name, summary in record.summary.items() if name.startswith("system/")), default=0
         ),
+        external_id=record.external_id,
         config=record.config,
         tags=record.tags,
         note=record.note,

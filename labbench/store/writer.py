@@ -101,7 +101,8 @@ class Writer(WritableDatabase):
         """Set runs to running, driven by this process.
 
         If several processes claim a run, one of them gets it. A run that was started before loses its points after its
-        boundary and starts its next attempt.
+        boundary and starts its next attempt. The run of a command keeps its points: its script, which has checkpoints
+        of its own, replaces or continues them, see `ScriptWriter.attach`.
 
         Args:
             keys: Keys of the runs to claim.
@@ -115,17 +116,18 @@ class Writer(WritableDatabase):
         """
         with self._transaction() as connection:
             condition = f"key {IN_JSON_LIST} AND {STATUS} {IN_JSON_LIST} AND {IS_LOCAL}"
-            query = f"SELECT id, key, boundary FROM runs WHERE {condition}"
-            rows = connection.execute(query, (as_json_list(keys), as_json_list(statuses)))
-            claimed = {key: (run_id, boundary) for run_id, key, boundary in rows}
-            for run_id, boundary in claimed.values():
-                delete_points(connection, run_id, after=boundary or None)
-            ids = [claimed[key][0] for key in dict.fromkeys(keys) if key in claimed]
+            query = f"SELECT id, key, boundary, coalesce(?, task) FROM runs WHERE {condition}"
+            rows = connection.execute(query, (task, as_json_list(keys), as_json_list(statuses))).fetchall()
+            claimed = {key: run_id for run_id, key, _, _ in rows}
+            for run_id, _, boundary, new_task in rows:
+                if new_task:
+                    delete_points(connection, run_id, after=boundary or None)
+            ids = [claimed[key] for key in dict.fromkeys(keys) if key in claimed]
             _begin_attempts(connection, ids, source)
             if task is not None:
                 _set_task(connection, ids, task)
             if configs is not None:
-                for key, (run_id, _) in claimed.items():
+                for key, run_id in claimed.items():
                     set_config(connection, run_id, configs[key])
             return read_records(connection, ids)
 
@@ -189,7 +191,8 @@ class Writer(WritableDatabase):
         """Queue failed, diverged, stopped, pruned and lost runs again, and return their keys.
 
         A run resumes from its boundary unless `from_start` is set. A diverged run always starts from the beginning:
-        from its boundary it would diverge again.
+        from its boundary it would diverge again. The run of a command loses its points then, so that its script cannot
+        continue them.
 
         Raises:
             InputError: A run is mirrored from another database.
@@ -197,8 +200,12 @@ class Writer(WritableDatabase):
         with self._transaction() as connection:
             _require_local(connection, keys)
             ended = f"{STATUS} IN ('failed', 'diverged', 'stopped', 'pruned', 'lost')"
-            query = f"SELECT id, key FROM runs WHERE key {IN_JSON_LIST} AND {ended}"
-            rows = connection.execute(query, (as_json_list(keys),)).fetchall()
+            loses_points = "task = '' AND (? OR status = 'diverged')"
+            query = f"SELECT id, key, {loses_points} FROM runs WHERE key {IN_JSON_LIST} AND {ended}"
+            rows = connection.execute(query, (from_start, as_json_list(keys))).fetchall()
+            for run_id, _, is_cleared in rows:
+                if is_cleared:
+                    delete_points(connection, run_id, after=None)
             connection.execute(
                 f"""
                 UPDATE runs SET status = 'queued', finished = NULL,
@@ -206,9 +213,9 @@ class Writer(WritableDatabase):
                     boundary = CASE WHEN {HAS_DIVERGED} OR ? THEN 0 ELSE boundary END
                 WHERE id {IN_JSON_LIST}
                 """,
-                (from_start, as_json_list(run_id for run_id, _ in rows)),
+                (from_start, as_json_list(run_id for run_id, _, _ in rows)),
             )
-            return [key for _, key in rows]
+            return [key for _, key, _ in rows]
 
     def request(self, key: str, action: Action) -> None:
         """Request that a run is stopped or retried.
@@ -311,13 +318,15 @@ def _require_local(connection: sqlite3.Connection, keys: Sequence[str]) -> None:
 
 
 def _begin_attempts(connection: sqlite3.Connection, ids: Sequence[int], source: Provenance | None) -> None:
-    # a run that starts from the beginning loses the start time and the engine of its earlier attempt
+    # a run that starts from the beginning loses the start time and the engine of its earlier attempt; the times of
+    # points that it keeps count from that start
     connection.execute(
         f"""
         UPDATE runs SET
             status = 'running', attempt = attempt + (heartbeat IS NOT NULL), attempt_ids = {NEXT_ATTEMPT_IDS},
             {SET_PROCESS}, heartbeat = ?, heartbeat_uptime = ?, finished = NULL, reason = NULL,
-            started = CASE WHEN boundary > 0 THEN started END, way = CASE WHEN boundary > 0 THEN way END,
+            started = CASE WHEN boundary > 0 OR EXISTS (SELECT 1 FROM summary WHERE run_id = runs.id) THEN started END,
+            way = CASE WHEN boundary > 0 THEN way END,
             continued_from = CASE WHEN boundary > 0 THEN continued_from END,
             continued_step = CASE WHEN boundary > 0 THEN continued_step END,
             device = NULL, executor = NULL, cluster = NULL, job_id = NULL, job_position = NULL, node = NULL,

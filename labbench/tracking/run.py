@@ -80,10 +80,14 @@ class Run:
     may use it. A forked or spawned process may log to it too; only the process that started the run ends it.
     """
 
-    def __init__(self, writer_thread: RunWriterThread, path: Path, *, first_step: int = 0) -> None:
+    def __init__(
+        self, writer_thread: RunWriterThread, path: Path, *, first_step: int = 0, resumed: bool = False
+    ) -> None:
         run = writer_thread.run
         self.path = path
         """Path of the database."""
+        self.resumed = resumed
+        """True if the run continues an earlier attempt, whose points are kept."""
         self.config = RunConfig(run.config, self._configure)
         self.summary = RunSummary(writer_thread)
         self._writer_thread = writer_thread
@@ -296,7 +300,7 @@ def _attach_from_pickle(path: str, key: str, strict: bool) -> Run:
     problems = ProblemReporter(strict=strict)
     writer = ScriptWriter(Path(path))
     try:
-        run = writer.attach(key)
+        run, _ = writer.attach(key)
     except BaseException as error:
         writer.close()
         if not isinstance(error, InputError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -44,7 +44,8 @@ def start(
     """Start recording a training run: `with labbench.start("baseline", config={"lr": 0.1}) as run: run.log(...)`.
 
     In a process that `labbench run` started, attach to the run of that process and use its config; `name`,
-    `experiment`, `db`, `id` and `resume` are ignored. In a distributed job, only rank 0 records.
+    `experiment` and `db` are ignored. With `resume`, a later attempt of such a run continues the points of the earlier
+    ones; without, it replaces them. In a distributed job, only rank 0 records.
 
     Args:
         name: Name of the run; default: `EXPERIMENT-N` with the first free number.
@@ -76,7 +77,7 @@ def start(
     settings = plain_config(config)
     tags = _tag_texts(tags)
     script = _main_script()
-    attach_key = os.environ.get("LABBENCH_RUN")
+    attach_key = attached_run()
     experiment = str(experiment or _program_name(script))
     problems = ProblemReporter(strict=os.environ.get("LABBENCH_STRICT") == "1" if strict is None else strict)
     id = _id_text(id, resume)
@@ -88,19 +89,18 @@ def start(
     writer = ScriptWriter(path)
     try:
         new_run = replace(new_script_run(str(name or ""), experiment, settings), external_id=id)
-        script_run, last_step = _begin_run(writer, new_run, attach_key, resume)
-        resumes = script_run.attempt > 1 and not attach_key
+        begin = _begin_run(writer, new_run, resume) if not attach_key else _attach(writer, new_run, attach_key, resume)
+        script_run, first_step = begin.run, begin.first_step
         if attach_key:
             settings |= read_config(config_file) if config_file else script_run.config
-        elif resumes:
+        elif begin.resumes:
             settings = {**script_run.config, **settings}
     except BaseException:
         writer.close()
         raise
-    first_step = 0 if last_step is None else last_step + 1
     storage = Storage(writer, script_run)
-    writer_thread = RunWriterThread(storage, script_run, problems, truncates=resumes, first_step=first_step)
-    run = Run(writer_thread, writer.path, first_step=first_step)
+    writer_thread = RunWriterThread(storage, script_run, problems, truncates=begin.truncates, first_step=first_step)
+    run = Run(writer_thread, writer.path, first_step=first_step, resumed=begin.resumes)
     if settings != script_run.config:
         run.config.update(settings)
     if tags or note is not None:
@@ -112,7 +112,7 @@ def start(
         run.watch_output()
     run._close_with_run(RunMonitor(writer_thread, script, system_metrics=system_metrics))
     if not (quiet or attach_key or os.environ.get("LABBENCH_QUIET")):
-        _announce(script_run, writer.path, first_step if resumes else None)
+        _announce(script_run, writer.path, first_step if begin.resumes else None)
     return run
 
 
@@ -159,21 +159,60 @@ def start_command_run(
     return run
 
 
-def _begin_run(
-    writer: ScriptWriter, new_run: ScriptRun, attach_key: str | None, resume: str | None
-) -> tuple[ScriptRun, int | None]:
-    """Attach to the run of `labbench run`, resume a run or begin the new one; see `start`.
+@dataclass(frozen=True, slots=True)
+class _Begin:
+    """Run that this process begins to record."""
 
-    Returns:
-        The run, and the last step that its earlier attempts logged.
-    """
-    if attach_key:
-        return writer.attach(attach_key), None
+    run: ScriptRun
+    first_step: int = 0
+    """Step of the first log call without a step."""
+    resumes: bool = False
+    """True if the run keeps the points of an earlier attempt or process."""
+    truncates: bool = False
+    """True if earlier points from the first logged step on are deleted."""
+
+
+def _begin_run(writer: ScriptWriter, new_run: ScriptRun, resume: str | None) -> _Begin:
+    """Resume a run or begin the new one; see `start`."""
     if new_run.external_id is not None:
-        return writer.begin_or_resume(new_run, cast(ResumeRule, resume or "never"))
-    if resume is not None:
-        return writer.resume(resume, otherwise=new_run if resume == new_run.name else None)
-    return writer.begin(new_run), None
+        run, last_step = writer.begin_or_resume(new_run, cast(ResumeRule, resume or "never"))
+    elif resume is not None:
+        run, last_step = writer.resume(resume, otherwise=new_run if resume == new_run.name else None)
+    else:
+        run, last_step = writer.begin(new_run), None
+    resumes = run.attempt > 1
+    return _Begin(run, 0 if last_step is None else last_step + 1, resumes, truncates=resumes)
+
+
+def attached_run() -> str | None:
+    """Return the key of the run that `labbench run` started this process for; None in another process."""
+    return os.environ.get("LABBENCH_RUN") or None
+
+
+def _attach(writer: ScriptWriter, new_run: ScriptRun, key: str, resume: str | None) -> _Begin:
+    """Attach to the run of `labbench run`.
+
+    The points of an earlier start of the script are kept with `resume`, and deleted without. Later calls in this start
+    of the script, also of its other processes, add to its points.
+    """
+    is_first = _is_first_of_script()
+    continues = resume not in (None, "never")
+    run, last_step = writer.attach(key, external_id=new_run.external_id, from_start=is_first and not continues)
+    if last_step is None or not continues:
+        return _Begin(run)
+    return _Begin(run, last_step + 1, resumes=True, truncates=is_first)
+
+
+def _is_first_of_script() -> bool:
+    """Return True in the first call since `labbench run` started the script, in any of its processes."""
+    config_file = os.environ.get("LABBENCH_CONFIG")  # in a folder that is new at each start
+    if not config_file:
+        return False
+    try:
+        expand_home(config_file).with_name("attached").touch(exist_ok=False)
+    except OSError:
+        return False
+    return True
 
 
 def _id_text(id: object, resume: object) -> str | None:

@@ -47,8 +47,7 @@ def init(
         raise InputError(f"labbench.init has no argument {', '.join(sorted(unknown))}; see labbench.start")
     if others:
         warnings.warn(f"labbench.init ignores {', '.join(sorted(others))}", stacklevel=2)
-    if resume and id is None:
-        warnings.warn("labbench.init ignores resume without id", stacklevel=2)
+    rule = resume_rule(id, resume)
     finish()
     return start(
         name,
@@ -57,7 +56,7 @@ def init(
         tags=tags or (),
         note=notes,
         id=id,
-        resume=resume_rule(id, resume),
+        resume=rule,
         mode=mode,
     )
 

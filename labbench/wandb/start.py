@@ -11,7 +11,7 @@ from typing import Any
 
 from labbench.errors import InputError
 from labbench.tracking.messages import warn_once
-from labbench.tracking.start import start
+from labbench.tracking.start import attached_run, start
 from labbench.wandb.ignored import Ignored
 from labbench.wandb.wandb_run import WandbRun, current_run, require_run, wrap
 
@@ -64,10 +64,11 @@ def init(
     """
     defaults = settings if isinstance(settings, Mapping) else vars(settings) if isinstance(settings, Settings) else {}
     id = id or defaults.get("run_id") or _variable("RUN_ID")
-    resume = resume or _variable("RESUME")
-    _warn_of_ignored(others, resumes_without_id=bool(resume) and id is None)
+    rule = resume_rule(id, resume or _variable("RESUME"))
+    _warn_of_ignored(others)
     finish()
-    run_id = generate_id() if id is None else str(id)
+    is_attached = attached_run() is not None
+    run_id = str(id) if id is not None else None if is_attached else generate_id()
     run = start(
         name or defaults.get("run_name") or _variable("NAME"),
         experiment=project or defaults.get("project") or _variable("PROJECT"),
@@ -75,7 +76,7 @@ def init(
         tags=_all_tags(tags),
         note=notes or defaults.get("run_notes") or _variable("NOTES"),
         id=run_id,
-        resume=resume_rule(id, resume),
+        resume=rule,
         mode=mode or defaults.get("mode") or _variable("MODE"),
         capture_output=(defaults.get("console") or _variable("CONSOLE")) != "off",
     )
@@ -95,11 +96,17 @@ def _read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
 def resume_rule(id: object, resume: str | bool | None) -> str | None:
     """Return `resume` of `labbench.start` for `id` and `resume` of `wandb.init`.
 
-    True and "auto" are "allow"; without an id, `resume` has no effect.
+    True and "auto" are "allow". Without an id, they continue the run that `labbench run` started this process for, and
+    have no effect in another process, which prints a warning.
     """
-    if id is None or not resume:
+    is_automatic = resume is True or resume == "auto"
+    if not resume:
         return None
-    return "allow" if resume is True or resume == "auto" else str(resume)
+    if id is not None:
+        return "allow" if is_automatic else str(resume)
+    if attached_run() is None:
+        warn_once("wandb.init: resume has no effect without id")
+    return attached_run() if is_automatic else None
 
 
 def _all_tags(tags: Iterable[str] | None) -> list[str]:
@@ -121,9 +128,7 @@ def _variable(name: str) -> str | None:
     return os.environ.get(f"WANDB_{name}") or None
 
 
-def _warn_of_ignored(keywords: Mapping[str, Any], *, resumes_without_id: bool) -> None:
-    if resumes_without_id:
-        warn_once("wandb.init: resume has no effect without id")
+def _warn_of_ignored(keywords: Mapping[str, Any]) -> None:
     names = [key for key, value in keywords.items() if key not in {*_WITHOUT_EFFECT, "group", "job_type"} and value]
     if names:
         warn_once(f"wandb.init: {', '.join(sorted(names))} have no effect in labbench")

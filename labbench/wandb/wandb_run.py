@@ -31,7 +31,7 @@ class WandbRun:
 
     def __init__(self, run: Run, id: str | None = None) -> None:
         self.labbench_run = run
-        self.id = id or run.key
+        self.id = id or run._writer_thread.run.external_id or run.key
         self.config = WandbConfig(run.config)
         self.summary = WandbSummary(run)
         self.project, self.entity, self.url = run.experiment, "", ""
@@ -73,8 +73,8 @@ class WandbRun:
 
     @property
     def resumed(self) -> bool:
-        """True if the run is continued."""
-        return self.labbench_run._writer_thread.run.attempt > 1
+        """True if the run is continued, with the points of its earlier attempts."""
+        return self.labbench_run.resumed
 
     @property
     def dir(self) -> str:

@@ -61,3 +61,33 @@ def test_a_metric_that_no_script_logs_is_noted(labbench: Labbench, tmp_path: Pat
     (tmp_path / "grid.toml").write_text('command = ["python", "train.py"]\n[stop]\nmetric = "val/loss"\npatience = 4\n')
     result = labbench("run", "grid.toml", "--workers", "1")
     assert (result.exit_code, "no run has logged val/loss, the metric of [stop]" in result.stderr) == (0, True)
+
+
+SECOND_ATTEMPT_SCRIPT = """
+import os, sys, time
+import labbench
+if os.path.exists("failed"):
+    time.sleep(1.0)
+    values = [0.9 - step / 20 for step in range(12)]
+else:
+    values = [0.1, 1.0, 1.0]
+with labbench.start() as run:
+    for step, value in enumerate(values):
+        run.log({"loss": value}, step)
+        run.flush()
+        time.sleep(0.1)
+    if len(values) == 3:
+        open("failed", "w").close()
+        raise SystemExit(1)
+"""
+
+
+def test_values_of_an_attempt_that_the_next_one_replaces_do_not_stop_it(labbench: Labbench, tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text(SECOND_ATTEMPT_SCRIPT)
+    stop = '[stop]\nmetric = "loss"\npatience = 4\n[resources]\nretries = 1\n'
+    (tmp_path / "grid.toml").write_text('command = ["python", "train.py"]\n' + stop)
+    result = labbench("run", "grid.toml", "--workers", "1")
+    assert result.exit_code == 0, result.stderr
+    with Reader(tmp_path / "runs.db") as reader:
+        [run] = reader.runs()
+    assert (run.attempt, run.reason, run.summary["loss"].n) == (2, "exit status 0", 12)

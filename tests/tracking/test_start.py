@@ -907,7 +907,7 @@ def test_tracking_imports_only_the_standard_library(tmp_path: Path) -> None:
 
 PUBLIC_MEMBERS_OF_RUN = {
     "key", "name", "experiment", "path", "config", "summary", "log", "tag", "note", "rename", "define_metric",
-    "artifact", "watch_output", "flush", "finish",
+    "artifact", "watch_output", "flush", "finish", "resumed",
 }  # fmt: skip
 """As documented in docs/reference/python.md."""
 

@@ -1,4 +1,4 @@
-"""Lookup of a run by key, name or key prefix."""
+"""Lookup of a run by key, name, id or key prefix."""
 
 from __future__ import annotations
 
@@ -27,17 +27,18 @@ _check_pairs = RowCheck("runs", ("key", "name"))
 
 
 def find_run(connection: sqlite3.Connection, word: str, database: Path) -> RunRecord:
-    """Return the run with this key, name or key prefix.
+    """Return the run with this key, name, id of its script or key prefix.
 
-    A key takes precedence over a name, a name over a prefix of a key, which has at least `MIN_PREFIX` characters. The
-    numbers in a name may be spelled otherwise: `lr=1000000` finds `lr=1e6`. `database` is the path that the error
-    message names.
+    A key takes precedence over a name, a name over an id, and an id over a prefix of a key, which has at least
+    `MIN_PREFIX` characters. The numbers in a name may be spelled otherwise: `lr=1000000` finds `lr=1e6`. `database` is
+    the path that the error message names.
 
     Raises:
         RunNotFound: If no run or several runs match; `candidates` lists similar or matching runs.
     """
     word = storable_text(word)  # a command line may have bytes that are not text
-    rows = _rows(connection, "key = ?", word) or _rows(connection, "name = ?", word)
+    matches = (_rows(connection, f"{column} = ?", word) for column in ("key", "name", "external_id"))
+    rows = next(filter(None, matches), [])
     begun_keys = _rows(connection, "key >= ? AND key < ?", word, word + "\U0010ffff") if word else []
     if not rows and len(word) >= MIN_PREFIX:
         rows = begun_keys
