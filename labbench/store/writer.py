@@ -200,7 +200,7 @@ class Writer(WritableDatabase):
         with self._transaction() as connection:
             _require_local(connection, keys)
             ended = f"{STATUS} IN ('failed', 'diverged', 'stopped', 'pruned', 'lost')"
-            loses_points = "task = '' AND (? OR status = 'diverged')"
+            loses_points = f"task = '' AND (? OR {HAS_DIVERGED})"
             query = f"SELECT id, key, {loses_points} FROM runs WHERE key {IN_JSON_LIST} AND {ended}"
             rows = connection.execute(query, (from_start, as_json_list(keys))).fetchall()
             for run_id, _, is_cleared in rows:
