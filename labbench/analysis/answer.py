@@ -10,7 +10,7 @@ from labbench.analysis.comparison import Difference
 from labbench.analysis.costs import Basin
 from labbench.analysis.effects import Contrast, Effect, MarginalEffects, TwoWayTable
 from labbench.analysis.intervals import Interval, Scale
-from labbench.analysis.selection import Scope
+from labbench.analysis.selection import Scope, Tuning
 from labbench.analysis.tuning.budgets import BudgetComparison
 from labbench.analysis.tuning.tuned_values import TunedComparison
 from labbench.analysis.variance import Moderation
@@ -383,8 +383,8 @@ def _divergence_document(divergence: Divergence) -> dict[str, Any]:
 
 def _scope_document(scope: Scope) -> dict[str, Any]:
     return {
-        "values": scope.at,
-        "tune_on": None if scope.tuning is None else {"metric": scope.tuning.metric, "values": scope.tuning.at},
+        "values": "best step" if scope.tuning is not None and scope.tuning.network == "best step" else scope.at,
+        "tune_on": None if scope.tuning is None else _tuning_document(scope.tuning),
         "early_bests": scope.bests.early,
         "mean_optimism": scope.bests.optimism,
         "experiments": list(scope.experiments),
@@ -404,6 +404,10 @@ def _scope_document(scope: Scope) -> dict[str, Any]:
         "ignored": list(scope.ignored),
         "not_set": dict(scope.not_set),
     }
+
+
+def _tuning_document(tuning: Tuning) -> dict[str, str]:
+    return {"metric": tuning.metric, "values": tuning.at, "network": tuning.network}
 
 
 def _shares_document(shares: VarianceShares) -> dict[str, Any]:

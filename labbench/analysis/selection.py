@@ -17,7 +17,7 @@ from labbench.analysis.table import freeze, is_number
 from labbench.analysis.tuning.budgets import Sampling
 from labbench.errors import InputError, did_you_mean
 from labbench.metrics import Goal
-from labbench.records import NEW_SEED_TAG, RunRecord
+from labbench.records import NEW_SEED_TAG, PairedPoint, RunRecord
 from labbench.records.continuations import without_continued
 
 SEED = "seed"
@@ -27,6 +27,15 @@ PRUNED: str = "pruned"
 """Status of runs that a search stopped early by comparison with others."""
 
 At: TypeAlias = Literal["best", "last"]
+
+Network: TypeAlias = Literal["best step", "measured step", "last", "restored"]
+"""Network of a run by which a configuration is chosen and which is judged.
+
+- `best step`: that of the best step of the tuning metric, of the steps at which both metrics were measured;
+- `measured step`: the only one at which the judged metric was measured, such as the final network;
+- `last`: each metric counts with its last value;
+- `restored`: the judged metric was measured once, on weights that a script restored from the best step.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +60,13 @@ class Tuning:
 
     metric: str
     goal: Goal
-    at: At = "best"
-    """Value of a run that counts."""
+    network: Network = "best step"
+    """Network of a run that is chosen and judged."""
+
+    @property
+    def at(self) -> At:
+        """Value of the tuning metric that counts."""
+        return "best" if self.network in ("best step", "restored") else "last"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +122,9 @@ class Selection:
     scope: Scope
     sampling: Sampling | None = None
     """Random draw of the configurations; None if they were not drawn, or depend on results."""
+    pairs: Mapping[str, PairedPoint] = field(default_factory=dict)
+    """Values of both metrics that belong to one network, by key of the run; empty without a tuning metric, or if each
+    metric counts with its own value."""
 
 
 def select_runs(

@@ -85,20 +85,6 @@ def observe(
     return [_make_observation(run, metric, goal, at) for run in runs if run.status not in ("queued", "running")]
 
 
-def add_scores(runs: Iterable[Observation], tuning: Iterable[Observation], goal: Goal) -> list[Observation]:
-    """Return observations of a metric with the values of another one, the same runs' `tuning`, as scores.
-
-    `goal` is the goal of the tuning metric. A run without its value counts as missing, or as diverged if that diverged.
-    """
-    sign = 1.0 if goal == "max" else -1.0
-    return [
-        replace(run, value=None if score.value is None else run.value, diverged=run.diverged or score.diverged)
-        if score.value is None or run.value is None
-        else replace(run, score=sign * score.value)
-        for run, score in zip(runs, tuning, strict=True)
-    ]
-
-
 def _make_observation(run: RunRecord, metric: str, goal: Goal, at: Literal["best", "last"]) -> Observation:
     summary, diverged = run.summary.get(metric), run.has_diverged(metric)
     value = None

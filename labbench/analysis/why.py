@@ -51,13 +51,12 @@ from labbench.analysis.table import (
     Parameter,
     Setup,
     Table,
-    add_scores,
     freeze,
     never_cancelled,
-    observe,
     tabulate,
 )
 from labbench.analysis.tuning.budgets import Sampling, compare_budgets
+from labbench.analysis.tuning.scored_observations import observe_selected
 from labbench.analysis.tuning.tuned_values import compare_all_tuned
 from labbench.metrics import Goal
 
@@ -181,10 +180,7 @@ def explain(selection: Selection, metric: str, goal: Goal, *, check: Check = nev
     `check` is called between steps and may raise to cancel.
     """
     scope = selection.scope
-    runs = observe(selection.runs, metric, goal, at=scope.at)
-    if scope.tuning is not None:
-        scores = observe(selection.runs, scope.tuning.metric, scope.tuning.goal, at=scope.tuning.at)
-        runs = add_scores(runs, scores, scope.tuning.goal)
+    runs = observe_selected(selection, metric, goal)
     # the best of n is the best by its own metric
     sampling = selection.sampling if scope.tuning is None else None
     options = AnswerOptions(sampling=sampling, may_use_logarithms=not scope.linear)

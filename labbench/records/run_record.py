@@ -35,6 +35,17 @@ class MetricSummary:
 
 
 @dataclass(frozen=True, slots=True)
+class PairedPoint:
+    """Values of two metrics of one run at the same step, which belong to the same network."""
+
+    step: int
+    judged: float
+    """Value of the metric that judges the network; may be NaN."""
+    chosen: float
+    """Value of the metric that chose the step."""
+
+
+@dataclass(frozen=True, slots=True)
 class RunRecord:
     """Run as recorded in the database."""
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from labbench.configs import ConfigKeys
 from labbench.filters.parser import RunFilter
 from labbench.metrics import Goal, unknown_metric
-from labbench.records import STATUSES, RunRecord, Status, require_key
+from labbench.records import STATUSES, PairedPoint, RunRecord, Status, require_key
 from labbench.store.queries.filter_sql import Sql, read_metrics
 from labbench.store.queries.run_records import compare_config_texts, read_records
 from labbench.store.queries.run_sql import FROM_RUNS, IN_JSON_LIST, IS_LOCAL, STATUS, as_json_list
@@ -160,6 +160,15 @@ class Reader(RunReader):
         from labbench.store.queries.epoch_values import read_epoch_values  # that only a search needs
 
         return self._connection.read(lambda connection: read_epoch_values(connection, keys, metric, epoch))
+
+    def paired_points(self, keys: Sequence[str], metric: str, tuning: str, goal: Goal) -> dict[str, PairedPoint]:
+        """Return the point at the best step of `tuning` among the steps with both metrics, by key of the run.
+
+        `goal` is the goal of `tuning`. Runs without a step with both metrics are missing.
+        """
+        from labbench.store.queries.paired_points import read_paired_points  # only `why --tune-on` needs it
+
+        return self._connection.read(lambda connection: read_paired_points(connection, keys, metric, tuning, goal))
 
     def experiment_with(self, identities: Collection[str]) -> str | None:
         """Return the newest experiment that has runs of all these identities, None if there is none."""

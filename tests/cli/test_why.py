@@ -278,34 +278,97 @@ def test_latex_marks_the_interval_that_is_adjusted_for_its_selection(tmp_path: P
 
 @pytest.fixture
 def two_metrics(tmp_path: Path) -> str:
-    """Return a database in which the validation loss prefers lr 0.1 for each kind, and the test accuracy lr 0.2."""
+    """Return a database in which the validation loss prefers lr 0.1 for each kind, and the test accuracy lr 0.2.
+
+    The validation loss is lowest at step 2 of 3, where the test accuracy is 0.01 above its last value.
+    """
     for kind, gain in (("a", 0.1), ("b", 0.0)):
         for lr in (0.1, 0.2, 0.3):
             for seed in range(3):
                 config = {"kind": kind, "lr": lr, "seed": seed}
                 with labbench.start(config=config, db=tmp_path / "runs.db", system_metrics=False) as script:
                     accuracy = 0.7 + gain + 0.05 * (lr == 0.2) + 0.001 * seed
-                    script.log({"val/loss": lr - gain / 10 + 0.01 * seed, "test/accuracy": 0.99}, step=1)
-                    script.log({"val/loss": lr - gain / 10 + 0.01 * seed, "test/accuracy": accuracy}, step=2)
+                    loss = lr - gain / 10 + 0.01 * seed
+                    script.log({"val/loss": loss + 1.0, "test/accuracy": 0.99}, step=1)
+                    script.log({"val/loss": loss, "test/accuracy": accuracy + 0.01}, step=2)
+                    script.log({"val/loss": loss + 0.5, "test/accuracy": accuracy}, step=3)
     return str(tmp_path / "runs.db")
 
 
 def test_configurations_are_chosen_by_one_metric_and_judged_on_another(two_metrics: str) -> None:
     words = ("--db", two_metrics, "why", "test/accuracy", "--tune-on", "val/loss")
     answer = json.loads(run(*words, "--json")[1])
-    assert answer["scope"]["tune_on"] == {"metric": "val/loss", "values": "best"}
+    assert answer["scope"]["tune_on"] == {"metric": "val/loss", "values": "best", "network": "best step"}
+    assert answer["scope"]["values"] == "best step"
     assert answer["best"]["config"] == {"kind": "a", "lr": 0.1}
-    assert answer["best"]["mean"] == pytest.approx(0.801), "the last value, not the best one, which is 0.99"
+    assert answer["best"]["mean"] == pytest.approx(0.811), "not the last value, 0.801, nor the best one, 0.99"
     kinds = next(comparison for comparison in answer["tuned"] if comparison["name"] == "kind")["values"]
     assert [(value["value"], value["chosen"]["lr"]) for value in kinds] == [("a", 0.1), ("b", 0.1)]
     assert kinds[1]["difference"]["mean"] == pytest.approx(0.1)
     lines = run(*words)[1].splitlines()
-    assert lines[0] == "best: a, lr 0.1, chosen by val/loss: test/accuracy 0.801 on average over 3 seeds"
-    assert "configurations are chosen by the best val/loss of each run, and each run counts with its last" in "".join(
-        lines
-    )
+    assert lines[0] == "best: a, lr 0.1, chosen by val/loss: test/accuracy 0.811 on average over 3 seeds"
+    values = "chosen by the best val/loss of each run, and each run counts with its test/accuracy of the same step"
+    assert values in "".join(lines)
     assert not any(line.startswith("warning: the configurations are compared and tuned by") for line in lines)
-    assert json.loads(run(*words, "--best", "--json")[1])["best"]["mean"] == pytest.approx(0.99)
+    assert json.loads(run(*words, "--best", "--json")[1])["best"]["mean"] == pytest.approx(0.811)
+    last = json.loads(run(*words, "--last", "--json")[1])
+    assert last["best"]["mean"] == pytest.approx(0.801)
+    assert last["scope"]["tune_on"] == {"metric": "val/loss", "values": "last", "network": "last"}
+
+
+_VALIDATION = {0.1: (0.9, 0.2, 0.8), 0.2: (0.9, 0.6, 0.5)}
+"""Validation loss at steps 1 to 3 by learning rate: 0.1 has the best network, and 0.2 the best final one."""
+_TEST = {0.1: 0.6, 0.2: 0.7}
+"""Test accuracy of the network that was measured once."""
+
+
+def measure_test_accuracy_once(database: Path, step: int | None) -> None:
+    """Record runs whose test accuracy is measured once at the end, under a step or as a result without one."""
+    for lr, losses in _VALIDATION.items():
+        for seed in range(3):
+            with labbench.start(config={"lr": lr, "seed": seed}, db=database, system_metrics=False) as script:
+                for number, loss in enumerate(losses, start=1):
+                    script.log({"val/loss": loss + 0.01 * seed}, step=number)
+                script.log({"test/accuracy": _TEST[lr]}, step=step)
+
+
+@pytest.mark.parametrize(
+    ("step", "options", "chosen"),
+    [
+        (3, (), 0.2),  # the final network
+        (None, (), 0.2),
+        (0, (), 0.2),  # as MLflow records a result without a step
+        (2, (), 0.1),  # the network of step 2, which the script names
+        (3, ("--last",), 0.2),
+        (3, ("--best",), 0.1),  # restored from step 2 before the test
+    ],
+)
+def test_a_configuration_is_chosen_by_the_network_that_the_test_metric_was_measured_on(
+    tmp_path: Path, step: int | None, options: tuple[str, ...], chosen: float
+) -> None:
+    database = tmp_path / "runs.db"
+    measure_test_accuracy_once(database, step)
+    words = ("--db", str(database), "why", "test/accuracy", "--tune-on", "val/loss", *options)
+    answer = json.loads(run(*words, "--json")[1])
+    assert answer["best"]["config"]["lr"] == chosen
+    assert answer["best"]["mean"] == pytest.approx(_TEST[chosen])
+    network = {(): "measured step", ("--last",): "last", ("--best",): "restored"}[options]
+    assert answer["scope"]["tune_on"]["network"] == network
+    words_of = {"measured step": "of the same network", "last": "its last test/accuracy", "restored": "restored from"}
+    assert words_of[network] in run(*words)[1]
+
+
+def test_metrics_of_different_steps_are_compared_by_their_last_values(tmp_path: Path) -> None:
+    for lr in (0.1, 0.2):
+        with labbench.start(config={"lr": lr}, db=tmp_path / "runs.db", system_metrics=False) as script:
+            for step in range(0, 8, 2):
+                script.log({"val/loss": lr + (step != 2)}, step=step)
+                script.log({"test/accuracy": lr}, step=step + 1)
+    words = ("--db", str(tmp_path / "runs.db"), "why", "test/accuracy", "--tune-on", "val/loss")
+    assert json.loads(run(*words, "--json")[1])["scope"]["tune_on"]["network"] == "last"
+    status, _, error = run(*words, "--best")
+    assert status == 2
+    assert "were never measured at the same step" in error
 
 
 @pytest.mark.parametrize(

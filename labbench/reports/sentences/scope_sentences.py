@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from labbench.analysis.answer import Answer
-from labbench.analysis.selection import SEED, Scope
+from labbench.analysis.selection import SEED, Scope, Tuning
 from labbench.metrics import counts_by_last, is_of_test_data
 from labbench.reports.formatting import format_two_digits
 from labbench.text import clean, format_setting
@@ -134,8 +134,7 @@ def _values_sentence(answer: Answer, scope: Scope) -> str:
         return ""
     metric = clean(answer.metric)
     if scope.tuning is not None:
-        counts = f"configurations are chosen by the {scope.tuning.at} {clean(scope.tuning.metric)} of each run"
-        return f"{counts}, and each run counts with its {scope.at} {metric}"
+        return _tuning_values_sentence(metric, scope.tuning)
     if scope.at == "last":
         reason = ", because an untrained network may have the best one (--best uses the best)"
         return f"each run counts with its last {metric}{reason if counts_by_last(answer.metric) else ''}"
@@ -145,6 +144,23 @@ def _values_sentence(answer: Answer, scope: Scope) -> str:
         return f"{sentence} (--last uses its last value)"
     distance = format_two_digits(scope.bests.optimism)
     return f"{sentence}, which is optimistic: on average {distance} {side} its last value (--last uses its last value)"
+
+
+def _tuning_values_sentence(metric: str, tuning: Tuning) -> str:
+    """Report the values by which configurations are chosen and judged, and the network that they belong to."""
+    chosen_by = clean(tuning.metric)
+    chosen = f"configurations are chosen by the {tuning.at} {chosen_by} of each run"
+    counts = {
+        "best step": f"{chosen}, and each run counts with its {metric} of the same step",
+        "measured step": (
+            f"{metric} was measured once per run, so configurations are chosen by the {chosen_by} of the same network: "
+            f"of that step, or else the last one (--best chooses by the best {chosen_by}, for scripts that test "
+            "restored best weights)"
+        ),
+        "last": f"{chosen}, and each run counts with its last {metric}",
+        "restored": f"{chosen}, as if {metric}, measured once, were of these weights, restored from the best step",
+    }
+    return counts[tuning.network]
 
 
 def _early_bests_sentence(answer: Answer, scope: Scope) -> str:
