@@ -288,8 +288,7 @@ def _parse_key(lexer: Lexer) -> tuple[str, Function | None]:
         return word, None
     function = next((name for name in FUNCTIONS if name == word), None)
     if function is None:
-        hint = did_you_mean(word, FUNCTIONS) or f"; the functions are {', '.join(FUNCTIONS)}"
-        raise lexer.error(f"unknown function `{word}`{hint}", start)
+        raise lexer.error(unknown_function(word), start)
     lexer.at += 1
     lexer.skip_space()
     metric, _ = lexer.text(KEY)
@@ -297,6 +296,12 @@ def _parse_key(lexer: Lexer) -> tuple[str, Function | None]:
         raise lexer.error(f"expected one metric in parentheses, as in `{function}(val/loss)`", start)
     lexer.at += 1
     return metric, function
+
+
+def unknown_function(word: str) -> str:
+    """Return the message for a function of a metric that does not exist."""
+    hint = did_you_mean(word, FUNCTIONS) or f"; the functions are {', '.join(FUNCTIONS)}"
+    return f"unknown function `{word}`{hint}"
 
 
 def _reason_never_true(key: str, function: str | None, operator: Operator, value: Value, text: str) -> str | None:

@@ -24,6 +24,7 @@ from labbench.cli.options import ExpandedPath
 from labbench.cli.run_report import print_report
 from labbench.cli.showing.columns import SETTING_RANK
 from labbench.cli.text_tables import TextColumn, fit_columns
+from labbench.filters.parser import FUNCTIONS
 from labbench.records import Finished, NewRun, Points, Runtime, Started, Submission
 from labbench.runner.run_grid import Outcome
 from labbench.store.reader import Reader
@@ -299,6 +300,27 @@ def test_columns_show_a_key_before_a_metric_of_its_name_and_functions_and_words(
     assert header == ["status", "key", "name", "lr", "last(lr)", "best(val/rmse)", "tag", "experiment"]
     assert [row[3:7] for row in rows[1:3]] == [["0.1", "1", "0.2100", ""], ["0.3", "3", "0.6000", "high"]]
     assert "did you mean `lr`?" in labbench("ls", "--columns", "best(lrr)").stderr
+
+
+@pytest.mark.usefixtures("db")
+def test_every_function_of_the_filter_language_is_a_column_and_sorts(labbench: Labbench) -> None:
+    columns = ",".join(f"{function}(val/loss)" for function in FUNCTIONS)
+    header, *rows = [
+        line.split(",") for line in labbench("ls", "--columns", columns, "--format", "csv").stdout.splitlines()
+    ]
+    values = dict(zip(header[3:], zip(*(row[-len(FUNCTIONS) :] for row in rows), strict=True), strict=True))
+    assert values["n(val/loss)"] == ("3", "3", "3")
+    assert values["first(val/loss)"] == ("0.5000", "0.4000", "0.4000")
+    assert values["smooth(val/loss)"][:2] == ("0.2917", "0.2333")
+    for function in FUNCTIONS:
+        cells = values[f"{function}(val/loss)"]
+        assert all(cells) if function != "best" else all(cells[:2])
+        found = labbench("ls", "--sort", f"{function}(val/loss)")
+        assert (found.exit_code, "has" in found.stderr) == (0, False)
+    for option in ("--columns", "--sort"):
+        refused = labbench("ls", option, "mean(val/loss)")
+        assert (refused.exit_code, refused.stdout) == (2, "")
+        assert "unknown function `mean`; the functions are last, smooth" in refused.stderr
 
 
 @pytest.mark.usefixtures("undeclared")

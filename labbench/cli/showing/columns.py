@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from typing import TypeAlias
 
 from labbench.cli.text_tables import TextColumn
 from labbench.configs import compare_configs, differing_keys
@@ -18,6 +20,9 @@ SETTING_RANK, STEP_RANK, METRIC_RANK = 3, 2, 1
 
 MIN_NAME_CELLS = 20
 """Cells of the names of runs that a table keeps in a narrow terminal."""
+
+SeriesValues: TypeAlias = Mapping[str, Mapping[str, float | None]]
+"""Values of functions of metrics that are computed from the points, by function and key of the run."""
 
 _STEP = "at step"
 """Name of the column with the step of the best value."""
@@ -74,17 +79,19 @@ def run_columns(
     *,
     names: Sequence[str] | None = None,
     metrics: Sequence[str] | None = None,
+    series_values: SeriesValues | None = None,
 ) -> list[TextColumn]:
     """Return the columns of `labbench ls`.
 
     Columns: status, key and name of the runs, configuration keys, and three columns per metric.
 
     The columns are those in `names`; default: the keys that differ, and `metrics` or the leading metrics.
+    `series_values` has the values of the functions among the names that `needs_series`.
     """
     columns = _identity_columns(records)
     if names is not None:
         for name in names:
-            columns += _named_columns(records, name, goals)
+            columns += _named_columns(records, name, goals, series_values or {})
         return columns
     metrics = leading_metrics(records, goals) if metrics is None else metrics
     for name in metrics:
@@ -116,7 +123,9 @@ def _identity_columns(records: Sequence[RunRecord]) -> list[TextColumn]:
     return columns
 
 
-def _named_columns(records: Sequence[RunRecord], name: str, goals: Mapping[str, Goal]) -> list[TextColumn]:
+def _named_columns(
+    records: Sequence[RunRecord], name: str, goals: Mapping[str, Goal], series_values: SeriesValues
+) -> list[TextColumn]:
     """Return the columns of a name: a word of the run, a configuration key, a metric, or a function of one.
 
     As in filters, a configuration key takes precedence over a metric of the same name.
@@ -128,8 +137,13 @@ def _named_columns(records: Sequence[RunRecord], name: str, goals: Mapping[str, 
     if any(name in record.config for record in records):
         return [_setting_column(records, name)]
     metric, function = split_heading(name)
-    if function in ("last", "best", "min", "max"):
-        values = [_summary_value(record, metric, function, goals.get(metric, "none")) for record in records]
+    if function is not None:
+        values = [
+            _series_value(record, metric, series_values.get(name, {}))
+            if needs_series(name)
+            else _summary_value(record, metric, function, goals.get(metric, "none"))
+            for record in records
+        ]
         return [TextColumn(name, align_decimal_points([format_number(value) for value in values]), right=True)]
     return metric_columns(records, name, goals[name]) if name in goals else [_setting_column(records, name)]
 
@@ -144,8 +158,19 @@ def _summary_value(record: RunRecord, metric: str, function: str, goal: Goal) ->
     if summary is None or (function == "best" and record.has_diverged(metric)):
         return None
     return {
-        "last": summary.last, "best": summary.best(goal)[0], "min": summary.min, "max": summary.max,
+        "last": summary.last, "best": summary.best(goal)[0], "min": summary.min, "max": summary.max, "n": summary.n,
     }[function]  # fmt: skip
+
+
+def needs_series(name: str) -> bool:
+    """Return True for a function of a metric that is computed from its points, not from its summary."""
+    return split_heading(name)[1] in ("first", "smooth")
+
+
+def _series_value(record: RunRecord, metric: str, values: Mapping[str, float | None]) -> float | None:
+    """Return the value of a run by its key: NaN, which SQL has as NULL, if the run has logged the metric."""
+    value = values.get(record.key)
+    return math.nan if value is None and metric in record.summary else value
 
 
 def assumed_goals_note(

@@ -21,6 +21,7 @@ from labbench.files import database_command, expand_home
 from labbench.text import format_count
 
 if TYPE_CHECKING:
+    from labbench.cli.showing.columns import SeriesValues
     from labbench.filters.parser import Filter
     from labbench.metrics import Goal
     from labbench.records import RunRecord
@@ -103,20 +104,25 @@ class _Listing:
     """Metrics whose goals are declared."""
     sorted_by: str | None
     """Column that sorts the runs."""
+    series_values: SeriesValues
+    """Values of the columns that are computed from the points."""
 
 
 def _read_listing(
     reader: Reader, run_filter: Filter | None, names: Sequence[str] | None, sort: str | None, limit: int | None
 ) -> _Listing:
     """Return the runs to list in the columns `names`, and print notes on names that are missing or ambiguous."""
-    from labbench.cli.showing.columns import FACT_WORDS, SHOWN_WORDS
+    from labbench.cli.showing.columns import FACT_WORDS, SHOWN_WORDS, needs_series
 
     total, goals = reader.count(run_filter), reader.metrics(run_filter)
     column, descending = sort_order(sort, goals)
     recorded = [name for name in names or () if name not in (*SHOWN_WORDS, *FACT_WORDS)]
     is_missing = print_name_notes(reader.check_names(run_filter, columns=recorded, sort=column))
     records = _sorted_runs(reader, run_filter, (column, descending), limit=limit, is_missing=is_missing)
-    return _Listing(records, total, goals, reader.declared_goals(), column)
+    series = [name for name in names or () if needs_series(name)]
+    rows = reader.values(series, run_filter) if series else []
+    series_values = {name: {row[0]: row[2 + index] for row in rows} for index, name in enumerate(series)}
+    return _Listing(records, total, goals, reader.declared_goals(), column, series_values)
 
 
 def _print_listing(
@@ -130,7 +136,8 @@ def _print_listing(
 
     records, goals = listing.records, listing.goals
     metrics = leading_metrics(records, goals, metric_of_column(listing.sorted_by, goals))
-    _print_columns(run_columns(records, goals, names=names, metrics=metrics), table_format, is_wide=is_wide)
+    columns = run_columns(records, goals, names=names, metrics=metrics, series_values=listing.series_values)
+    _print_columns(columns, table_format, is_wide=is_wide)
     ranked = [metric_of_column(name, goals) for name in (*(names or metrics), listing.sorted_by) if shows_best(name)]
     assumed = filter(None, dict.fromkeys(ranked))
     if remedy is not None and (note := assumed_goals_note(assumed, goals, listing.declared, remedy)):

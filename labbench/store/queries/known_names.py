@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from labbench.errors import InputError, did_you_mean
-from labbench.filters.parser import RESERVED, And, Comparison, Filter, Not, Or, comparisons
+from labbench.filters.parser import FUNCTIONS, RESERVED, And, Comparison, Filter, Not, Or, comparisons, unknown_function
 from labbench.metrics import unknown_metric
 from labbench.store.queries.filter_sql import SOURCE, ConfigValue, Metrics, filter_condition, read_metrics
 from labbench.store.queries.order_sql import WORD_HEADINGS, split_heading
@@ -69,7 +70,9 @@ def check_names(connection: sqlite3.Connection, tree: Filter | None, names: Name
 def _unknown_names(
     connection: sqlite3.Connection, tree: Filter | None, names: Names, metrics: Metrics
 ) -> Iterator[InputError]:
-    """Yield an error for each name that exists nowhere."""
+    """Yield an error for each name that exists nowhere. Raises InputError for a function that does not exist."""
+    for heading in filter(None, (*names.columns, names.sort)):
+        _require_function(heading, metrics)
     terms = [] if tree is None else comparisons(tree)
     for term in terms:
         if not _is_known(connection, term, metrics):
@@ -85,6 +88,13 @@ def _unknown_names(
         metric, function = split_heading(names.sort)
         if metric not in metrics and (function is not None or not _is_config_key(connection, metric)):
             yield _unknown_name(connection, metric, metrics, is_metric=function is not None)
+
+
+def _require_function(heading: str, metrics: Metrics) -> None:
+    """Reject a heading such as `mean(val/loss)`. Raises InputError."""
+    call = re.fullmatch(r"(\w+)\((.+)\)", heading)
+    if call is not None and call[2] in metrics and call[1] not in FUNCTIONS:
+        raise InputError(unknown_function(call[1]))
 
 
 def _is_known(connection: sqlite3.Connection, term: Comparison, metrics: Metrics) -> bool:
