@@ -39,6 +39,9 @@ LAST_OUTPUT_SECONDS = 0.2
 BACKGROUND_ENDED = "exit status 0; a background process was ended"
 """Reason of a finished run whose script left a process running."""
 
+_INTERPRETERS = {".py": "python", ".r": "Rscript", ".jl": "julia", ".pl": "perl", ".js": "node"}
+"""Interpreters of scripts by the ends of their names; of other scripts it is bash."""
+
 STATUS_HINTS = {126: "the program cannot be executed", 127: "a program was not found"}
 """Meanings of exit statuses of a shell."""
 
@@ -143,17 +146,25 @@ def start_error(error: OSError | ValueError, program: str, folder: str) -> str:
         return f"{program} cannot be started: {error}"
     if not Path(folder).is_dir():
         return f"{program} cannot be started: no such folder: {folder}"
-    file = Path(folder, program) if "/" in program else Path(shutil.which(program) or program)
-    hint = ""
-    if isinstance(error, PermissionError) and file.is_file():
-        hint = f'; make it executable (chmod +x {shlex.quote(program)}) or start its interpreter: ["bash", …]'
-    elif isinstance(error, FileNotFoundError) and file.is_file():
-        hint = "; its first line names an interpreter that does not exist"
-    elif isinstance(error, FileNotFoundError):
-        hint = f" in {folder}" if "/" in program else " in PATH; a file of the folder is written ./NAME"
-    elif error.strerror == "Exec format error":
-        hint = "; its first line must name an interpreter, such as #!/bin/sh"
-    return f"{program} cannot be started: {error.strerror}{hint}"
+    return f"{program} cannot be started: {_start_problem(error, program, Path(folder))}"
+
+
+def _start_problem(error: OSError, program: str, folder: Path) -> str:
+    """Return the reason why a program was not started, and what to write instead."""
+    in_path = None if "/" in program else shutil.which(program)
+    file, name = Path(in_path or folder / program), shlex.quote(program)
+    if not file.is_file():
+        where = f" in {folder}" if "/" in program else " in PATH; a file of the folder is written ./NAME"
+        return f"{error.strerror}{where if isinstance(error, FileNotFoundError) else ''}"
+    if not os.access(file, os.X_OK):
+        interpreter = _INTERPRETERS.get(file.suffix.lower(), "bash")
+        return f"it is not executable: write `{interpreter} {name}`, or make it executable (chmod +x {name})"
+    if in_path is None and "/" not in program:
+        return f"it is not in PATH: write ./{name}"
+    if isinstance(error, FileNotFoundError):
+        return f"{error.strerror}; its first line names an interpreter that does not exist"
+    is_text = error.strerror == "Exec format error"
+    return f"{error.strerror}{'; its first line must name an interpreter, such as #!/bin/sh' if is_text else ''}"
 
 
 def describe_status(status: int) -> str:

@@ -163,7 +163,7 @@ def test_a_missing_program_fails_the_run_with_the_reason(labbench: Labbench, tmp
     [
         ("#!/no/such/interpreter\n", 0o755, "its first line names an interpreter that does not exist"),
         ("#!/bin/sh\r\ntrue\r\n", 0o755, "its first line names an interpreter that does not exist"),
-        ("#!/bin/sh\n", 0o644, "Permission denied; make it executable (chmod +x ./go.sh)"),
+        ("#!/bin/sh\n", 0o644, "it is not executable: write `bash ./go.sh`, or make it executable (chmod +x ./go.sh)"),
         ("true\n", 0o755, "its first line must name an interpreter, such as #!/bin/sh"),
         ("#!/bin/sh\nkill -9 $$\n", 0o755, "./go.sh: killed by SIGKILL; the system may have run out of memory"),
         ("#!/bin/sh\nsh -c 'kill -9 $$'\n", 0o755, "exit status 137 (killed by SIGKILL)"),
@@ -179,6 +179,27 @@ def test_the_reason_of_a_failure_is_reported(
     result = labbench("run", "grid.toml", "--workers", "0")
     assert result.exit_code == 1
     assert message in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("program", "mode", "message"),
+    [
+        ("train.py", 0o644, "it is not executable: write `python train.py`"),
+        ("./train.py", 0o644, "it is not executable: write `python ./train.py`"),
+        ("train.py", 0o755, "it is not in PATH: write ./train.py"),
+        ("other.py", 0o644, "No such file or directory in PATH"),
+    ],
+)
+def test_a_script_without_its_interpreter_gets_the_command_that_starts_it(
+    labbench: Labbench, tmp_path: Path, program: str, mode: int, message: str
+) -> None:
+    (tmp_path / "train.py").write_text("print('loss 1')\n")
+    (tmp_path / "train.py").chmod(mode)
+    (tmp_path / "grid.toml").write_text(f'command = ["{program}"]\n[grid]\nx = [1]\n')
+    recorded, trained = labbench("run", "--", program, "--lr", "0.1"), labbench("run", "grid.toml", "--workers", "0")
+    assert (recorded.exit_code, trained.exit_code) == (2, 1)
+    for result in (recorded, trained):
+        assert f"{program} cannot be started: {message}" in result.stderr
 
 
 def test_python_is_the_interpreter_of_labbench(
