@@ -15,6 +15,9 @@ LabbenchError            any error with a message for the user; the CLI exits wi
 import re
 from collections.abc import Iterable
 
+_QUOTED_CHARACTERS = 72
+"""Number of characters of a line that a message quotes."""
+
 
 class LabbenchError(Exception):
     """Error whose message explains it to the user."""
@@ -37,7 +40,7 @@ class GridError(InputError):
         """
         self.message, self.file, self.line, self.column, self.text = message, file, line, column, text
         where = ":".join(str(part) for part in (file, line, column) if part)
-        caret = f"\n    {text}\n    {caret_under(text, column)}" if text else ""
+        caret = quote_line(text, column) if text else ""
         super().__init__(f"{where}: {message}{caret}" if where else f"{message}{caret}")
 
 
@@ -46,7 +49,7 @@ class FilterError(InputError):
 
     def __init__(self, message: str, *, expression: str, position: int) -> None:
         self.message, self.expression, self.position = message, expression, position
-        super().__init__(f"{message}\n    {expression}\n    {caret_under(expression, position + 1)}")
+        super().__init__(f"{message}{quote_line(expression, position + 1)}")
 
 
 class RunNotFound(InputError):
@@ -95,7 +98,18 @@ def did_you_mean(word: str, words: Iterable[str]) -> str:
     return f"; did you mean `{spellings[matches[0]]}`?" if matches else ""
 
 
-def caret_under(text: str, column: int) -> str:
+def quote_line(text: str, column: int) -> str:
+    """Return two indented lines, each after a newline: `text` and a caret under a column (from 1).
+
+    A long text is cut at both ends, so that the lines fit a terminal of 80 columns.
+    """
+    start = max(0, min(column - 1 - _QUOTED_CHARACTERS // 2, len(text) - _QUOTED_CHARACTERS))
+    shown = text[start : start + _QUOTED_CHARACTERS]
+    before, after = "…" if start else "", "…" if start + len(shown) < len(text) else ""
+    return f"\n    {before}{shown}{after}\n    {before and ' '}{_caret_under(shown, column - start)}"
+
+
+def _caret_under(text: str, column: int) -> str:
     """Return a line with a caret under a column (from 1) of `text`.
 
     Tabs are kept, so that the two lines align.

@@ -344,13 +344,15 @@ def _missing_value(grid: Grid, field: Placeholder, path: Path, *, has_some: bool
             "out of the others"
         )
     else:
-        if (other := read_other_spelling(field.key, grid.source.value_at(("grid", field.key)))) is not None:
-            return grid.source.error(other.in_grid(), ("grid", field.key))
+        parts = field.key.split(".")
+        nested = [part for name in parts[:-1] for part in (name, "parameters")]  # as in sweeps of W&B
+        for where in (("grid", field.key), ("grid", *parts), ("grid", *nested, parts[-1])):
+            if (other := read_other_spelling(field.key, grid.source.value_at(where))) is not None:
+                return grid.source.error(other.in_grid(), where)
+        as_text = f"for the text {field.source} write {{{field.source}}}"
+        remedy = "add [repeat] with seeds = 3, or set it in [params]" if field.key == "seed" else as_text
         hint = did_you_mean(field.key, sorted(keys))
-        message = (
-            f"the command uses `{field.source}`, but no run has `{field.key}`{hint}; for the text {field.source} write "
-            f"{{{field.source}}}"
-        )
+        message = f"the command uses `{field.source}`, but no run has `{field.key}`{hint}; {remedy}"
     return grid.source.error(message, path, part=field.source)
 
 

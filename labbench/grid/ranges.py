@@ -41,15 +41,16 @@ def replace_ranges(source: GridSource, table: Table, path: Path) -> dict[str, An
             kind = next(kind for kind in KINDS if kind in value)
             raise source.error(f"a distribution belongs under [random]: {key} = {{ {kind} = … }}", where)
         else:
-            _require_no_other_spelling(source, key, value, where)
+            _require_no_other_spelling(source, value, where)
             axes[key] = replace_ranges(source, value, where)
     return axes
 
 
-def _require_no_other_spelling(source: GridSource, key: str, table: Table, path: Path) -> None:
+def _require_no_other_spelling(source: GridSource, table: Table, path: Path) -> None:
     """Raise GridError if a table cannot be one of axes, and another tool has axes of this form."""
     if all(isinstance(value, list | dict) for value in table.values()):
         return
+    key = ".".join(part for part in path[1:] if isinstance(part, str))
     if (other := read_other_spelling(key, table)) is not None:
         raise source.error(other.in_grid(), path)
 

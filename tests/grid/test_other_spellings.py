@@ -33,6 +33,53 @@ OTHERS = [
     ),
     (RANDOM + "lr = ▸{ distribution = 'q_uniform', min = 0.0, max = 1.0, q = 0.1 }", "[0.0, 1.0], step = 0.1 }"),
     (RANDOM + "lr = ▸{ distribution = 'normal', mu = 0.1, sigma = 0.01 }", "lr = { normal = [0.1, 0.01] }"),
+    (
+        RANDOM + "lr = ▸{ distribution = 'q_log_uniform_values', min = 0.1, max = 0.5, q = 0.1 }",
+        "write the distribution as lr = { loguniform = [0.1, 0.5], step = 0.1 }",
+    ),
+    (
+        RANDOM + "lr = ▸{ distribution = 'q_log_uniform_values', min = 0.01, max = 0.5, q = 0.1 }",
+        "lr = { loguniform = [0.01, 0.5], step = 0.1 }; its values begin at 0.01, while those of q_log_uniform_values "
+        "are multiples of 0.1, with 0",
+    ),
+    (
+        "[grid]\nlr = ▸{ distribution = 'q_log_uniform_values', min = 0.1, max = 0.5, q = 0.1 }",
+        "a distribution belongs under [random]: lr = { loguniform = [0.1, 0.5], step = 0.1 }",
+    ),
+    (
+        RANDOM + "batch_size = ▸{ distribution = 'q_log_uniform', min = 3.4657, max = 5.5452 }",
+        "batch_size = { logint = [32, 256] }",
+    ),
+    (RANDOM + "lr = ▸{ distribution = 'q_uniform', min = 0.05, max = 1.0, q = 0.1 }", "{ uniform = [0.0, 1.0], step"),
+    (RANDOM + "lr = ▸{ min = 0.2, max = 1.0, q = 0.1 }", "lr = { uniform = [0.2, 1.0], step = 0.1 }"),
+    (RANDOM + "epochs = ▸{ distribution = 'q_uniform', min = 2, max = 10, q = 2 }", "{ uniform = [2, 10], step = 2 }"),
+    (
+        RANDOM + "lr = ▸{ distribution = 'inv_log_uniform_values', min = 1e-4, max = 0.1 }",
+        "lr = { loguniform = [0.0001, 0.1] }; the inverse of a log-uniform number is log-uniform, too",
+    ),
+    (
+        RANDOM + "lr = ▸{ distribution = 'inv_log_uniform', min = 2.302585, max = 9.21034 }",
+        "lr = { loguniform = [0.0001, 0.1] }",
+    ),
+    (RANDOM + "lr = ▸{ distribution = 'log_uniform', min = 0, max = 1 }", "{ loguniform = [1.0, 2.72] }; the ends of"),
+    (RANDOM + "lr = ▸{ distribution = 'normal' }", "lr = { normal = [0, 1] }"),
+    (RANDOM + "lr = ▸{ distribution = 'log_normal', mu = 0, sigma = 1 }", "`lr`: no distribution here equals log_norm"),
+    (RANDOM + "lr = ▸{ distribution = 'triangular', min = 0.1, max = 1.0 }", "no distribution here equals triangular"),
+    (
+        RANDOM + "lr = ▸{ values = [0.1, 0.2], probabilities = [0.7, 0.3] }",
+        "lr = { choice = [0.1, 0.2] }; weighted choices do not exist: a value that is written twice is drawn twice",
+    ),
+    (
+        "[grid]\nlr = ▸{ values = [0.1, 0.2], probabilities = [0.7, 0.3] }",
+        "an axis is a list under [grid]: lr = [0.1, 0.2]; weighted choices do not exist",
+    ),
+    ("[grid]\nhidden = ▸{ value = [128, 64] }", "one value belongs under [params]: hidden = [128, 64]"),
+    (COMMAND + RANDOM + "o.parameters.lr = ▸{ min = 0.0, max = 1.0 }", "write the distribution as o.lr = { uniform"),
+    (COMMAND + "[grid]\no.parameters.lr = ▸{ min = 0, max = 1 }", "write the range under [grid] as o.lr = "),
+    (
+        "command = ['train', '{o.lr}']\n[grid]\no.parameters.lr = ▸{ values = [1, 2] }",
+        "an axis is a list under [grid]: o.lr = [1, 2]",
+    ),
     (RANDOM + "epochs = ▸{ min = 1, max = 10 }", "epochs = { int = [1, 10] }"),
     (RANDOM + "lr = ▸{ values = [0.1, 0.2] }", "lr = { choice = [0.1, 0.2] }"),
     (RANDOM + "lr = ▸{ value = 0.1 }", "one value belongs under [params]: lr = 0.1"),
@@ -45,7 +92,15 @@ OTHERS = [
     ("[grid]\nlr = ▸{ suggest_categorical = [0.1, 0.2] }", "lr = [0.1, 0.2]"),
     ("[grid]\nlr = ▸{ grid_search = [0.1, 0.2] }", "lr = [0.1, 0.2]"),
     ("[grid]\nlr = ▸'tune.loguniform(1e-4, 1e-1)'", "lr = { loguniform = [0.0001, 0.1] }"),
-    ("[grid]\nepochs = ▸{ _type = 'randint', _value = [1, 5] }", "epochs = { int = [1, 5] }"),
+    ("[grid]\nepochs = ▸{ _type = 'randint', _value = [1, 5] }", "epochs = { int = [1, 4] }; randint excludes"),
+    (RANDOM + "epochs = ▸'tune.qrandint(2, 10, 2)'", "epochs = { int = [2, 10], step = 2 }"),
+    (RANDOM + "epochs = ▸'tune.qlograndint(2, 10, 2)'", "no distribution here equals qlograndint"),
+    (RANDOM + "epochs = ▸'tune.lograndint(2, 10)'", "epochs = { logint = [2, 9] }; lograndint excludes its upper end"),
+    (RANDOM + "lr = ▸'tune.quniform(0.1, 1.0, 0.1)'", "lr = { uniform = [0.1, 1.0], step = 0.1 }"),
+    (RANDOM + "lr = ▸'tune.qrandn(0, 1, 0.2)'", "lr = { normal = [0, 1], step = 0.2 }"),
+    (RANDOM + "lr = ▸{ suggest_loguniform = [1e-4, 0.1] }", "lr = { loguniform = [0.0001, 0.1] }"),
+    (RANDOM + "lr = ▸{ suggest_discrete_uniform = [0.05, 1.0, 0.1] }", "lr = { uniform = [0.05, 1.0], step = 0.1 }"),
+    (RANDOM + "lr = ▸{ suggest_float = { low = 0.05, high = 1.0, step = 0.1 } }", "{ uniform = [0.05, 1.0], step = "),
     (RANDOM + "lr = ▸{ quniform = [0, 1, 0.1] }", "lr = { uniform = [0, 1], step = 0.1 }"),
     ("▸n_trials = 20", "write samples = 20 under [random]"),
     # Hydra, Guild
@@ -143,3 +198,17 @@ def test_an_axis_in_the_placeholder_of_another_tool_is_warned_of_with_ours(
 ) -> None:
     (warning,) = expand_text(f"command = ['python', 'train.py', '--lr={word}']\n[grid]\nlr = [1]\n").warnings
     assert warning.endswith(f":3:1: no word of the command uses `lr`; write {{lr}} instead of {word}")
+
+
+def test_a_seed_that_no_run_has_is_answered_with_repeat_and_a_long_line_is_cut_around_the_caret(
+    expand_text: Callable[[str], Expansion],
+) -> None:
+    options = ", ".join(f'"--option-{index}", "{{lr}}"' for index in range(20))
+    command = f'command = ["python", "train.py", {options}, "--seed", "{{seed}}", {options}]\n'
+    with pytest.raises(GridError) as caught:
+        expand_text(command + "[grid]\nlr = [1]\n")
+    message, line, caret = str(caught.value).splitlines()
+    assert "no run has `seed`; add [repeat] with seeds = 3, or set it in [params]" in message
+    assert len(line) <= 80
+    assert line[caret.index("^") :].startswith("{seed}")
+    assert line.strip()[0] == line.strip()[-1] == "…"

@@ -253,9 +253,10 @@ def test_an_error_has_the_position_of_the_mistake(write: Any, marked: str, messa
     assert message in error.message
     line, column = before.count("\n") + 1, len(before) - before.rfind("\n") - 1
     assert (error.file, error.line, error.column) == (str(path), line, column + 1)
+    quoted = (before + after).split("\n")[line - 1]
     assert str(error).split("\n") == [
         f"{path}:{line}:{column + 1}: {error.message}",
-        "    " + (before + after).split("\n")[line - 1],
+        "    " + (quoted if len(quoted) <= 72 else quoted[:72] + "…"),
         "    " + " " * column + "^",
     ]
 
