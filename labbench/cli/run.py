@@ -234,7 +234,7 @@ def _choose_devices(grids: Sequence[ExpandedGrid], options: TrainingOptions, *, 
 
     if options.address is not None and options.executor != "ray":
         raise click.UsageError("--address needs --executor ray")
-    devices = [choose_devices(grid, options) for grid in grids]
+    devices = [choose_devices(grid, options, is_preview=is_preview) for grid in grids]
     if options.executor == "local" and not is_preview:
         for grid in grids:
             require_gpus(grid)

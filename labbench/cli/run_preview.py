@@ -13,7 +13,7 @@ from labbench.cli.run_report import print_code_change, print_continuations, prin
 from labbench.executors import Executor
 from labbench.files import database_command
 from labbench.records import NewRun, RunRecord, Stack, Status
-from labbench.runner.clusters import ExecutorName, cluster_capacity, shipped_files
+from labbench.runner.clusters import ExecutorName, cluster_capacity, shipped_files, slurm_script_header
 from labbench.runner.code_changes import CodeChange
 from labbench.runner.continuation import ContinuationPlan, plan_continuations
 from labbench.runner.estimate import Estimate, estimate_training
@@ -149,6 +149,22 @@ def print_cluster_plan(preview: Preview, executor: ExecutorName, *, prefix: str)
     if executor == "ray":
         for path in shipped_files(expanded):
             echo(f"{prefix}sent to the nodes: {clean(str(path))}", err=True)
+    elif stacks:
+        print_batch_script(preview, len(stacks), prefix=prefix)
+
+
+def print_batch_script(preview: Preview, n_jobs: int, *, prefix: str) -> None:
+    """Print what the jobs of SLURM request and execute before they train."""
+    lines = slurm_script_header(preview.expanded.grid.resources, preview.db, n_jobs)
+    if lines is None:
+        echo(
+            f"{prefix}the batch script is written by submitit, which is not installed here: pip install submitit",
+            err=True,
+        )
+        return
+    echo(f"{prefix}batch script of the jobs:", err=True)
+    for line in lines:
+        echo(f"  {clean(line)}", err=True)
 
 
 def preview_stacks(

@@ -93,8 +93,8 @@ class SlurmOptions:
     partition: str | None = None
     time: float = 3600.0
     """Time limit of a job in seconds; a job that reaches it continues in another one."""
-    gpus: int | None = None
-    """GPUs of a job; None: `[resources] gpus`, rounded up."""
+    gpus: int | str | None = None
+    """GPUs of a job, also with their type (`a100:1`); None: `[resources] gpus`, rounded up."""
     cpus: int | None = None
     """Cores of a job."""
     memory: float | None = None
@@ -109,6 +109,19 @@ class SlurmOptions:
     """Seconds before the time limit at which a job stops its runs at a boundary and is requeued."""
     cluster: Literal["slurm", "local", "debug"] = "slurm"
     """`local`: jobs are processes of this machine, to try a grid; `debug`: they run in the driver, one by one."""
+    options: Mapping[str, str | bool] = field(default_factory=dict)
+    """Other options of sbatch by their long names, such as `constraint`; True: an option without a value."""
+
+    @property
+    def gpu_count(self) -> int:
+        """Number of GPUs of a job, without their type."""
+        return int(str(self.gpus or 0).rpartition(":")[2])
+
+    @property
+    def requests_gpus_by_gres(self) -> bool:
+        """True if the option `gres` requests the GPUs."""
+        requests = str(self.options.get("gres", "")).split(",")
+        return any(request.partition(":")[0] == "gpu" for request in requests)
 
 
 @dataclass(frozen=True, slots=True)

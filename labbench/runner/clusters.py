@@ -23,8 +23,12 @@ if TYPE_CHECKING:
 ExecutorName: TypeAlias = Literal["local", "slurm", "ray"]
 
 
-def require_cluster(expanded: ExpandedGrid, executor: ExecutorName, device: str, workers: int | None) -> None:
+def require_cluster(
+    expanded: ExpandedGrid, executor: ExecutorName, device: str, workers: int | None, *, is_preview: bool
+) -> None:
     """Check that a grid can be trained on a cluster with these options, and that the packages for it are installed.
+
+    is_preview: False to check also the packages and commands of the cluster, which a dry run does not need.
 
     Raises:
         InputError: It cannot.
@@ -42,6 +46,8 @@ def require_cluster(expanded: ExpandedGrid, executor: ExecutorName, device: str,
     if device not in ("auto", "cpu", "cuda"):
         raise InputError(f"--device {device}: the cluster chooses the GPU of a node; use auto, cpu or cuda")
     require_torch()
+    if is_preview:
+        return
     if executor == "slurm":
         from labbench.executors.slurm.job_array import require_slurm
 
@@ -54,7 +60,7 @@ def require_cluster(expanded: ExpandedGrid, executor: ExecutorName, device: str,
 
 def cluster_device(resources: Resources, executor: ExecutorName) -> str:
     """Return the kind of device that the stacks are planned for: cuda if the jobs request GPUs, else cpu."""
-    gpus = slurm_options(resources).gpus if executor == "slurm" else resources.gpus
+    gpus = slurm_options(resources).gpu_count if executor == "slurm" else resources.gpus
     return "cuda" if gpus else "cpu"
 
 
@@ -94,6 +100,16 @@ def slurm_options(resources: Resources) -> SlurmOptions:
         cpus=options.cpus or (ceil(resources.cpus) if resources.cpus else None),
         memory=options.memory or resources.memory,
     )
+
+
+def slurm_script_header(resources: Resources, db: Path, n_jobs: int) -> list[str] | None:
+    """Return the lines of the batch script that request the jobs and set them up; None if submitit is not installed."""
+    from labbench.executors.slurm.parameters import batch_script_header
+
+    try:
+        return batch_script_header(slurm_options(resources), files_folder(db) / JOBS_FOLDER, n_jobs)
+    except ImportError:
+        return None
 
 
 def open_slurm_executor(expanded: ExpandedGrid, db: Path, device: str, attached: Sequence[SlurmJob]) -> Executor:

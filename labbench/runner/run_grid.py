@@ -281,15 +281,17 @@ def remove_leftovers(db: Path, lost_runs: Sequence[str]) -> None:
     remove_abandoned_folders()
 
 
-def choose_devices(expanded: ExpandedGrid, options: TrainingOptions) -> list[str]:
+def choose_devices(expanded: ExpandedGrid, options: TrainingOptions, *, is_preview: bool = False) -> list[str]:
     """Return the devices to train on; on a cluster, the kind of device of its nodes.
+
+    is_preview: True if nothing will be trained, so that the commands of a cluster may be missing here.
 
     Raises:
         InputError: If the grid cannot be trained with these options on this machine, or on the cluster.
     """
     device, workers = options.device, options.workers
     if options.executor != "local":
-        require_cluster(expanded, options.executor, device, workers)
+        require_cluster(expanded, options.executor, device, workers, is_preview=is_preview)
         return [cluster_device(expanded.grid.resources, options.executor)]
     if not expanded.grid.command:
         require_torch()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -21,7 +22,9 @@ from labbench.executors.slurm.executor import JobSettings, SlurmExecutor
 from labbench.executors.slurm.job import SlurmJob
 from labbench.executors.slurm.job_folder import JobFolder, Position
 from labbench.executors.slurm.job_main import TrainingJob
+from labbench.executors.slurm.parameters import log_file, setup_script
 from labbench.executors.slurm.scheduler import GONE, UNKNOWN_CLUSTER, JobState, LocalScheduler, SlurmScheduler
+from labbench.executors.slurm.setup_commands import find_setup_failure, write_setup_script
 from labbench.executors.watched_stack import WatchedStack
 from labbench.records import (
     Boundary,
@@ -228,6 +231,60 @@ def test_jobs_that_end_before_a_new_checkpoint_are_not_submitted_for_ever(
     assert not ends
     assert [run.boundary for run in retried.runs] == [8, 0]
     assert fruitless == 0
+
+
+def run_setup(path: Path, *commands: str) -> subprocess.CompletedProcess[str]:
+    """Run setup commands, then a program that prints a variable."""
+    write_setup_script(path, commands)
+    words = ["bash", str(path), "sh", "-c", "echo trained with $VERSION"]
+    return subprocess.run(words, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+
+
+def test_setup_commands_change_the_environment_of_the_job(tmp_path: Path) -> None:
+    result = run_setup(tmp_path / "setup.sh", "export VERSION='3 . 11'", "false || true", "cd /")
+    assert (result.returncode, result.stdout) == (0, "trained with 3 . 11\n")
+
+
+@pytest.mark.parametrize("command", ["load python/3.11", "echo 'it is' full; (exit 3)", "if true; then"])
+def test_the_first_setup_command_that_fails_ends_the_job_and_is_named(tmp_path: Path, command: str) -> None:
+    result = run_setup(tmp_path / "setup.sh", "export VERSION=3", command, "echo later")
+    lines = result.stdout.splitlines()
+    assert find_setup_failure(lines) == f"status {result.returncode}: {command}"
+    assert result.returncode
+    assert len(lines) > 1 or command.endswith("3)")
+    assert not {"later", "trained with 3"}.intersection(lines)
+
+
+@pytest.mark.parametrize("has_started", [False, True])
+def test_the_runs_of_a_job_whose_setup_failed_fail_with_the_command_and_its_output(
+    folder: JobFolder, stack: Stack, has_started: bool
+) -> None:
+    if has_started:  # it was requeued
+        write_events(folder, training_events(stack, range(3))[:3])
+    result = run_setup(setup_script(folder.path.parent), "module load python/3.11")
+    log_file(folder.path.parent, "7_0").write_text(f"submitit INFO - Starting\n{result.stdout}")
+    ends, retries, _ = SlurmJob(folder, "7_0", WatchedStack(stack, None)).end(JobState("FAILED"))
+    assert not retries
+    assert [end.run for end in ends if isinstance(end, Failed)] == ["run0", "run1"]
+    for end in ends:
+        assert isinstance(end, Failed)
+        assert "[resources.slurm] setup failed with status 127: module load python/3.11" in end.message
+        assert "shares with" not in end.message
+        assert "module: command not found" in end.traceback
+
+
+def test_a_job_that_ends_before_it_trains_shows_its_output(folder: JobFolder, stack: Stack) -> None:
+    job = SlurmJob(folder, "7", WatchedStack(stack, None))
+    [end, _], _, _ = job.end(JobState("FAILED"))
+    assert isinstance(end, Failed)
+    assert "on a disk that it shares" in end.message
+    log = log_file(folder.path.parent, "7")
+    log.parent.mkdir()
+    log.write_text("slurmstepd: error: execve(): /opt/python: No such file or directory\n")
+    [end, _], _, _ = job.end(JobState(GONE))
+    assert isinstance(end, Failed)
+    assert end.message == f"the job 7 has ended before it began to train; the job's output is in {log}"
+    assert "No such file" in end.traceback
 
 
 def test_an_interruption_cancels_a_job_that_waits_for_its_next_start(

@@ -70,6 +70,57 @@ def test_jobs_have_time_to_train_before_they_save_their_runs(write: Any) -> None
         read_grid(write(f'{grid}time = "1m"'))
 
 
+def test_jobs_request_any_option_of_sbatch(write: Any) -> None:
+    text = """
+        task = "digits"
+        [resources.slurm]
+        account = "vision"
+        gpus = "a100:2"
+        [resources.slurm.options]
+        constraint = "nvlink"
+        mail-type = "END,FAIL"
+        nice = 100
+        exclusive = true
+        container-image = "torch.sqsh"
+        """
+    slurm = read_grid(write(text)).resources.slurm
+    assert (slurm.gpus, slurm.gpu_count) == ("a100:2", 2)
+    assert slurm.options == {
+        "constraint": "nvlink",
+        "mail-type": "END,FAIL",
+        "nice": "100",
+        "exclusive": True,
+        "container-image": "torch.sqsh",
+    }
+    by_gres = read_grid(write('task = "digits"\n[resources.slurm.options]\ngres = "gpu:a100:2,scratch:20"'))
+    assert by_gres.resources.slurm.gpu_count == 2
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ('constraint = "a100"', r"options of sbatch such as `constraint` belong under \[resources.slurm.options\]"),
+        ('mail_type = "END"', "options of sbatch such as `mail-type` belong under"),
+        ('partitoin = "gpu"', "unknown key `partitoin` .*did you mean `partition`"),
+        ('gpus = "a100"', 'gpus must be a number, or a type and a number such as "a100:1"'),
+        ('[resources.slurm.options]\nconstrain = "a100"', "unknown option .*did you mean `constraint`"),
+        ('[resources.slurm.options]\nmail_type = "END"', "not the long name .*did you mean `mail-type`"),
+        (
+            '[resources.slurm.options]\npartition = "gpu"',
+            r"`partition` of sbatch is `partition` in \[resources.slurm\]",
+        ),
+        ('[resources.slurm.options]\nmem = "8G"', r"`mem` of sbatch is `memory` in \[resources.slurm\]"),
+        ('[resources.slurm.options]\noutput = "log"', "labbench needs the option `output` of sbatch for itself"),
+        ('[resources.slurm.options]\ncomment = "a\\nb"', "comment must be text, a number, or true"),
+        ("[resources.slurm.options]\nexclusive = false", "exclusive must be text, a number, or true"),
+        ('gpus = 1\n[resources.slurm.options]\ngres = "gpu:1"', "both `gres` and `gpus` .* request GPUs"),
+    ],
+)
+def test_a_mistake_in_the_requests_of_jobs_is_named(write: Any, lines: str, message: str) -> None:
+    with pytest.raises(GridError, match=message):
+        read_grid(write(f'task = "digits"\n[resources.slurm]\n{lines}'))
+
+
 def test_a_grid_is_named_after_its_file_and_has_defaults(write: Any) -> None:
     grid = read_grid(write('task = "digits"', "widths.toml"))
     assert (grid.name, grid.stop, grid.runtime, grid.resources) == ("widths", None, Runtime(), Resources())

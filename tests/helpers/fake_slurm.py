@@ -14,6 +14,7 @@ import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 ROOT = Path(os.environ.get("FAKE_SLURM", "."))
 ACTIVE = ("PENDING", "RUNNING")
@@ -89,7 +90,10 @@ def run_once(script: str, job: str) -> str:
     }
     if index:
         environment |= {"SLURM_ARRAY_JOB_ID": number, "SLURM_ARRAY_TASK_ID": index}
-    process = subprocess.Popen(["/bin/bash", script], env=environment, start_new_session=True)
+    with open_output(script, job) as output:
+        process = subprocess.Popen(
+            ["/bin/bash", script], env=environment, start_new_session=True, stdout=output, stderr=output
+        )
     write(job, "pid", str(process.pid))
     write(job, "state", "RUNNING")
     if read(job, "cancelled"):  # while it started
@@ -101,6 +105,15 @@ def run_once(script: str, job: str) -> str:
         (ROOT / f"{job}.requeue").unlink()
         return "PENDING"
     return read(job, "end") or ("FAILED" if status else "COMPLETED")
+
+
+def open_output(script: str, job: str) -> IO[bytes]:
+    """Open the file of `--output` for a job, to append to it."""
+    [pattern] = re.findall(r"^#SBATCH --output=(.*)$", Path(script).read_text(), re.MULTILINE)
+    number, _, index = job.partition("_")
+    for name, value in (("%A", number), ("%a", index), ("%j", number)):
+        pattern = pattern.replace(name, value)
+    return Path(pattern).open("ab")
 
 
 def end_group(pid: int) -> None:

@@ -304,6 +304,46 @@ def test_a_folder_that_is_not_shared_is_found_before_the_first_job(cluster: Clus
     assert not list(cluster.state.glob("*.state"))
 
 
+@pytest.mark.parametrize("where", ["slurm", "local"])
+def test_a_failing_setup_command_is_named_with_its_output(cluster: Cluster, where: str) -> None:
+    text = (cluster.folder / "grid.toml").read_text()
+    options = f'cluster = "{where}"\nsetup = ["export LOADED=1", "module load python/3.11"]\n'
+    (cluster.folder / "grid.toml").write_text(text + options)
+    result = cluster.run("--executor", "slurm")
+    assert result.returncode == 1
+    assert "[resources.slurm] setup failed with status 127: module load python/3.11" in result.stderr
+    assert "module: command not found" in result.stderr
+    assert {run.status for run in cluster.runs()} == {"failed"}
+
+
+@pytest.mark.parametrize("where", ["slurm", "local"])
+def test_jobs_train_in_the_environment_of_their_setup_commands(cluster: Cluster, where: str) -> None:
+    task = TASK.replace("calls = []", "import os\nassert os.environ['LOADED'] == 'a b'\ncalls = []")
+    (cluster.folder / "task.py").write_text(task)
+    grid = GRID.format(task="task.py", epochs=1).replace("seed = [0, 1]\n", "")
+    options = f'cluster = "{where}"\nsetup = ["export LOADED=\'a b\'"]\n[resources.slurm.options]\nnice = 10\n'
+    (cluster.folder / "grid.toml").write_text(grid + options)
+    cluster.environment["LOADED"] = "a b"  # for the import of the task by the driver
+    result = cluster.run("--executor", "slurm")
+    assert result.returncode == 0, result.stderr
+    assert {run.status for run in cluster.runs()} == {"finished"}
+
+
+def test_a_dry_run_prints_the_requests_of_the_jobs_without_slurm(cluster: Cluster) -> None:
+    text = (cluster.folder / "grid.toml").read_text()
+    options = 'account = "vision"\nsetup = ["module load cuda"]\ngpus = "a100:1"\n[resources.slurm.options]\n'
+    (cluster.folder / "grid.toml").write_text(f'{text}{options}mail-type = "END,FAIL"\nwckey = "paper"\n')
+    for path in (cluster.folder / "slurm" / "bin").iterdir():
+        path.unlink()
+    result = cluster.run("--executor", "slurm", "--dry-run")
+    assert result.returncode == 0, result.stderr
+    lines = [line.strip() for line in result.stderr.splitlines()]
+    for line in ("--account=vision", "--gpus-per-node=a100:1", "--mail-type=END,FAIL", "--wckey=paper"):
+        assert lines.count(f"#SBATCH {line}") == 1, result.stderr
+    assert "module load cuda" in lines
+    assert not (cluster.folder / "runs.db").exists()
+
+
 def test_a_partition_that_sbatch_refuses_is_reported_without_a_traceback(cluster: Cluster) -> None:
     (cluster.state / "down").touch()
     result = cluster.run("--executor", "slurm")

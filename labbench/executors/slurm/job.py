@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
 
 from labbench.executors.attempt import sub_stack
 from labbench.executors.captured_output import CapturedFile
 from labbench.executors.slurm.job_folder import JobFolder, Position
+from labbench.executors.slurm.parameters import log_file
 from labbench.executors.slurm.resubmission import cause_of_end, continues_in_another_job
 from labbench.executors.slurm.scheduler import JobState
+from labbench.executors.slurm.setup_commands import find_setup_failure
 from labbench.executors.watched_stack import MAX_FRUITLESS_STARTS, WatchedStack, failure
 from labbench.records import Event, Failed, Finished, Received, Stack
 
@@ -119,7 +122,12 @@ class SlurmJob:
         if state.name == "CANCELLED":
             return [Finished(run.key, run.attempt, "queued", "the job was cancelled") for run in runs], [], 0
         kind, message = cause_of_end(state.name, self.job_id)
-        lines = self.last_lines()
+        lines, logged = self.last_lines(), self._last_logged_lines()
+        if (setup_failure := find_setup_failure(logged)) is not None:
+            message = (
+                f"the job {self.job_id} has ended: a command of [resources.slurm] setup failed with {setup_failure}"
+            )
+            return [failure(run, "crash", message, logged[:-1]) for run in runs], [], 0
         if continues_in_another_job(state.name, is_preempted=self.folder.is_preempted()):
             fruitless = 0 if self.watched.has_advanced else self.fruitless + 1
             if fruitless < MAX_FRUITLESS_STARTS:
@@ -127,20 +135,35 @@ class SlurmJob:
             message += NO_NEW_CHECKPOINT
             return [failure(run, kind, message, lines) for run in runs], [], 0
         if not self.folder.has_started():
-            message += self._no_start_hint()
-            return [failure(run, kind, message, lines) for run in runs], [], 0
+            message += self._no_start_hint(logged)
+            return [failure(run, kind, message, logged) for run in runs], [], 0
         failures, retries = self.watched.end_dead(message, lines, kind)
         return [*failures], retries, 0
 
     def last_lines(self) -> list[str]:
-        """Return the last lines that the job has printed."""
-        printed = CapturedFile(self.folder.output)
-        printed.take(everything=True)
-        printed.close()
-        return printed.last_lines()
+        """Return the last lines that the job has printed while it trained."""
+        return _read_last_lines(self.folder.output)
 
-    def _no_start_hint(self) -> str:
+    @property
+    def _log(self) -> Path:
+        """File with the output of the batch script, until the training begins."""
+        return log_file(self.folder.path.parent, self.job_id)
+
+    def _last_logged_lines(self) -> list[str]:
+        """Return the last lines of the batch script's output, without the messages of submitit's start."""
+        return [line for line in _read_last_lines(self._log) if not line.startswith("submitit INFO ")]
+
+    def _no_start_hint(self, logged: Sequence[str]) -> str:
+        if logged:
+            return f" before it began to train; the job's output is in {self._log}"
         return (
             f" before it began to train: its node must see {self.folder.path} on a disk that it shares with this "
-            f"machine, and start the same Python; the job's output is in {self.folder.path.parent / 'submitit'}"
+            f"machine, and start the same Python; it has printed nothing to {self._log}"
         )
+
+
+def _read_last_lines(file: Path) -> list[str]:
+    printed = CapturedFile(file)
+    printed.take(everything=True)
+    printed.close()
+    return printed.last_lines()

@@ -1,8 +1,7 @@
-"""Submission of jobs by submitit; the only module that imports it in the driver."""
+"""Submission of jobs by submitit."""
 
 from __future__ import annotations
 
-import math
 import os
 import shutil
 import subprocess
@@ -15,6 +14,8 @@ from typing import Any
 from labbench.errors import InputError, LabbenchError
 from labbench.executors.slurm.job_folder import JobFolder
 from labbench.executors.slurm.job_main import TrainingJob
+from labbench.executors.slurm.parameters import executor_options, executor_parameters, log_folder, setup_script
+from labbench.executors.slurm.setup_commands import write_setup_script
 from labbench.records import SlurmOptions
 
 EXIT_SECONDS = 10.0
@@ -22,6 +23,10 @@ EXIT_SECONDS = 10.0
 
 PROBE_SECONDS = 60
 """Seconds that the check of the shared folder may wait for a node."""
+
+
+_NODE_OPTIONS = ("constraint", "exclude", "nodelist", "reservation")
+"""Options of sbatch that choose the nodes, for the check of the shared folder."""
 
 
 def require_slurm(options: SlurmOptions) -> None:
@@ -53,9 +58,12 @@ class Submitter:
         """
         import submitit
 
-        executor = submitit.AutoExecutor(folder=str(self._folder / "submitit"), cluster=self._options.cluster)
-        executor.update_parameters(**self._parameters())
-        redirect = self._options.cluster != "debug"
+        options, folder = self._options, str(log_folder(self._folder))
+        if options.cluster == "local":
+            write_setup_script(setup_script(self._folder), options.setup)
+        executor = submitit.AutoExecutor(folder, cluster=options.cluster, **executor_options(options, self._folder))
+        executor.update_parameters(**executor_parameters(options))
+        redirect = options.cluster != "debug"
         try:
             with executor.batch():
                 jobs = [executor.submit(TrainingJob(str(folder.path), redirect=redirect)) for folder in folders]
@@ -78,31 +86,6 @@ class Submitter:
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(EXIT_SECONDS)
 
-    def _parameters(self) -> dict[str, Any]:
-        """Return the parameters of submitit's executor."""
-        options = self._options
-        parameters: dict[str, Any] = {
-            "name": "labbench",
-            "timeout_min": math.ceil(options.time / 60),
-            "gpus_per_node": options.gpus,
-            "cpus_per_task": options.cpus,
-            "mem_gb": options.memory,
-            "stderr_to_stdout": True,
-        }
-        slurm: dict[str, Any] = {
-            "partition": options.partition,
-            "account": options.account,
-            "qos": options.qos,
-            "array_parallelism": options.array,
-            "setup": list(options.setup) or None,
-            "signal_delay_s": math.ceil(options.grace),
-        }
-        if options.cluster == "slurm":
-            parameters |= {f"slurm_{name}": value for name, value in slurm.items()}
-        elif options.cluster == "local" and options.setup:
-            parameters["local_setup"] = list(options.setup)
-        return {name: value for name, value in parameters.items() if value is not None}
-
 
 def probe_shared_folder(options: SlurmOptions, folder: Path, paths: Sequence[str]) -> None:
     """Check with a short job that the nodes see `folder` and `paths`; a cluster without a free node is not waited for.
@@ -115,10 +98,11 @@ def probe_shared_folder(options: SlurmOptions, folder: Path, paths: Sequence[str
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     probe = folder / f"probe-{os.urandom(8).hex()}"
     probe.write_text("labbench looks for this file on a node\n")
-    partition = [] if options.partition is None else [f"--partition={options.partition}"]
-    account = [] if options.account is None else [f"--account={options.account}"]
+    requests = {"partition": options.partition, "account": options.account, "qos": options.qos}
+    requests |= {name: str(value) for name, value in options.options.items() if name in _NODE_OPTIONS}
+    nodes = [f"--{name}={value}" for name, value in requests.items() if value is not None]
     script = 'for path do test -e "$path" || { echo missing; echo "$path"; exit; }; done; echo seen'
-    words = ["srun", "--quiet", "--ntasks=1", "--time=1", f"--immediate={PROBE_SECONDS}", *partition, *account]
+    words = ["srun", "--quiet", "--ntasks=1", "--time=1", f"--immediate={PROBE_SECONDS}", *nodes]
     try:
         result = subprocess.run(
             [*words, "/bin/sh", "-c", script, "sh", str(probe), *paths],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from labbench.executors.slurm.scheduler import GONE
 from labbench.records import FailureKind
 
 _CAUSES: Mapping[str, tuple[FailureKind, str]] = {
@@ -22,7 +23,8 @@ _RESUBMITTED = frozenset(["TIMEOUT", "NODE_FAIL", "BOOT_FAIL", "PREEMPTED"])
 
 def cause_of_end(state: str, job_id: str) -> tuple[FailureKind, str]:
     """Return the kind and the message of the failure that a job's final state means."""
-    return _CAUSES.get(state, ("crash", f"the job {job_id} has ended ({state})"))
+    shown = "" if state == GONE else f" ({state})"
+    return _CAUSES.get(state, ("crash", f"the job {job_id} has ended{shown}"))
 
 
 def continues_in_another_job(state: str, *, is_preempted: bool) -> bool:
