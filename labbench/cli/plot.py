@@ -20,15 +20,14 @@ from labbench.errors import InputError
 from labbench.text import clean, prints_no_color
 
 if TYPE_CHECKING:
-    from labbench.analysis.selection import Scope
     from labbench.charts.groups import SpreadKind
     from labbench.charts.plotext_chart import PlotCanvas
     from labbench.filters.parser import Filter
     from labbench.reports.figures import FigureStyle
-    from labbench.reports.metric_curves import MetricSelection, PlotOptions
+    from labbench.reports.metric_curves import FigureNotes, MetricSelection, PlotOptions
     from labbench.store.reader import Reader
 
-    AnswerFigure: TypeAlias = Callable[[Path, MetricSelection, FigureStyle], Scope | None]
+    AnswerFigure: TypeAlias = Callable[[Path, MetricSelection, FigureStyle], FigureNotes]
 
 
 def figure_options(command: Command) -> Command:
@@ -50,6 +49,12 @@ def figure_options(command: Command) -> Command:
             metavar="KEY",
             shell_complete=complete_keys,
             help="Draw each value of KEY at its own best setting instead.",
+        ),
+        click.option(
+            "--tune-on",
+            metavar="METRIC",
+            shell_complete=complete_metrics,
+            help="Choose the settings of --tuned by this metric.",
         ),
         click.option(
             "--best-of", metavar="KEY", help="Draw the best of n random configurations by KEY, or of `all`, instead."
@@ -119,7 +124,8 @@ def plot(
     intervals around the means; it needs matplotlib.
     \f
     Raises:
-        InputError: --heatmap, --tuned or --best-of without -o or together, or matplotlib is not installed.
+        InputError: --heatmap, --tuned or --best-of without -o or together, --tune-on without --tuned, or matplotlib is
+            not installed.
     """
     from labbench.filters.parser import parse
     from labbench.reports.metric_curves import MetricSelection, PlotOptions, draw_metric, note_experiments
@@ -171,11 +177,13 @@ def _write_figure(
     spread: SpreadKind,
 ) -> None:
     """Write the requested figure, or one of curves."""
-    from labbench.reports.metric_curves import note_newest
     from labbench.reports.metric_figures import save_metric
 
     if answer_figure is not None:
-        _print_note(note_newest(answer_figure(output, selection, style)))
+        notes = answer_figure(output, selection, style)
+        _print_note(notes.newest)
+        if notes.warning:
+            echo(notes.warning, err=True)
     else:
         save_metric(output, selection, options, style, spread=spread)
     echo(f"wrote {output}", err=True)
@@ -193,6 +201,7 @@ def _answer_figure(
     heat_map: tuple[str, str] | None,
     *,
     tuned: str | None,
+    tune_on: str | None,
     best_of: str | None,
     log: bool,
     mean: bool,
@@ -208,15 +217,18 @@ def _answer_figure(
         raise InputError(f"{subject}: add -o FILE")
     if mean and names != ["--best-of"]:
         raise InputError("--mean draws the mean of --best-of KEY: add it")
+    if tune_on and not tuned:
+        raise InputError("--tune-on chooses the settings of --tuned KEY: add it")
     if not names:
         return None
-    from labbench.reports.answer_figures import save_budgets, save_tuned_values
+    from labbench.reports.answer_figures import TunedFigure, save_budgets, save_tuned_values
     from labbench.reports.metric_figures import save_heat_map
 
     if heat_map:
         return lambda path, selection, style: save_heat_map(path, selection, heat_map, style)
     if tuned:
-        return lambda path, selection, style: save_tuned_values(path, selection, tuned, style, log=log)
+        figure = TunedFigure(tuned, tune_on, log)
+        return lambda path, selection, style: save_tuned_values(path, selection, figure, style)
     return lambda path, selection, style: save_budgets(path, selection, best_of or "", style, log=log, mean=mean)
 
 

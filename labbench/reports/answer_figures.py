@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from labbench.analysis import Answer, explain
-from labbench.analysis.selection import Scope
 from labbench.analysis.tuning.budgets import BudgetComparison, BudgetCurve
 from labbench.analysis.tuning.tuned_values import MAX_COMPARED_NUMBERS
 from labbench.charts.series import Floats, value_range
@@ -18,26 +17,36 @@ from labbench.errors import InputError, did_you_mean
 from labbench.reports.budget_sentences import curve_label
 from labbench.reports.figures import FigureCurve, FigureStyle, draw_figure_curves, draw_intervals
 from labbench.reports.formatting import format_setting_briefly, parameter_levels
-from labbench.reports.metric_curves import MetricSelection
-from labbench.reports.selected_runs import read_selection
+from labbench.reports.metric_curves import FigureNotes, MetricSelection, note_newest
+from labbench.reports.selected_runs import SelectionOptions, read_selection
+from labbench.reports.sentences.scope_sentences import test_data_sentence
 from labbench.text import clean
 
 _MARGIN = 0.25
 """Margin around the curves of a figure, relative to their range, which shows bands that are near."""
 
 
-def save_tuned_values(
-    path: Path, selection: MetricSelection, key: str, style: FigureStyle, *, log: bool = False
-) -> Scope | None:
-    """Draw the result of each value of `key` at its own best setting, with its 95 % interval; return the scope.
+@dataclass(frozen=True, slots=True)
+class TunedFigure:
+    """Options of a figure of tuned values."""
 
-    The axis is logarithmic with `log`, and for losses that are compared by their logarithms.
+    key: str
+    """Config key whose values are compared."""
+    tune_on: str | None = None
+    """Metric that chooses the settings; None: the metric of the figure."""
+    log: bool = False
+    """Logarithmic axis, also used for losses that are compared by their logarithms."""
+
+
+def save_tuned_values(path: Path, selection: MetricSelection, figure: TunedFigure, style: FigureStyle) -> FigureNotes:
+    """Draw the result of each value of a key at its own best setting, with its 95 % interval.
 
     Raises:
-        InputError: The values of the key cannot be compared so, or matplotlib is not installed.
+        InputError: The values of the key cannot be compared so, the settings cannot be chosen by `figure.tune_on`, or
+            matplotlib is not installed.
         StoreError: The database cannot be read.
     """
-    answer = _explain(selection)
+    key, answer = figure.key, _explain(selection, figure.tune_on)
     comparisons = {comparison.name: comparison for comparison in answer.tuned}
     if key not in comparisons:
         comparable = _list_comparable(comparisons) + did_you_mean(key, comparisons)
@@ -47,9 +56,10 @@ def save_tuned_values(
         (f"{format_setting_briefly(key, v.value, levels)} (of {v.settings})", v.interval)
         for v in comparisons[key].values
     ]
-    labels = (f"{selection.metric}, tuned, on new seeds", key)
-    draw_intervals(path, rows, style, labels=labels, log=log or answer.scale == "log")
-    return answer.scope
+    tuned = "tuned" if answer.scope is None or answer.scope.tuning is None else f"tuned by {answer.scope.tuning.metric}"
+    labels = (f"{selection.metric}, {tuned}, on new seeds", key)
+    draw_intervals(path, rows, style, labels=labels, log=figure.log or answer.scale == "log")
+    return FigureNotes(note_newest(answer.scope), test_data_sentence(answer))
 
 
 def _find_obstacle(answer: Answer, key: str) -> str:
@@ -80,8 +90,8 @@ def _list_comparable(keys: Iterable[str]) -> str:
 
 def save_budgets(
     path: Path, selection: MetricSelection, key: str, style: FigureStyle, *, log: bool = False, mean: bool = False
-) -> Scope | None:
-    """Draw the best of n random configurations, by `key` or for "all" configurations; return the scope of the answer.
+) -> FigureNotes:
+    """Draw the best of n random configurations, by `key` or for "all" configurations.
 
     The median has a band, the `mean` has none. The axis of values is logarithmic with `log`, and for losses that are
     compared by their logarithms. It shows the curves: bands may end outside.
@@ -105,7 +115,7 @@ def save_budgets(
     if style.y_limits is None:
         style = replace(style, y_limits=_limits(np.concatenate([curve.y for curve in curves]), is_log=is_log))
     draw_figure_curves(path, curves, style, labels=labels, log="xy" if is_log else "x")
-    return answer.scope
+    return FigureNotes(note_newest(answer.scope))
 
 
 def _limits(values: Floats, *, is_log: bool) -> tuple[float, float] | None:
@@ -119,8 +129,9 @@ def _limits(values: Floats, *, is_log: bool) -> tuple[float, float] | None:
     return (math.exp(low), math.exp(high)) if is_log else (low, high)
 
 
-def _explain(selection: MetricSelection) -> Answer:
-    runs = read_selection(selection.reader, selection.filter, selection.metric)
+def _explain(selection: MetricSelection, tune_on: str | None = None) -> Answer:
+    options = SelectionOptions(tune_on=tune_on)
+    runs = read_selection(selection.reader, selection.filter, selection.metric, options)
     goal = selection.goal()
     if goal == "none":
         raise InputError(f"neither high nor low values of `{selection.metric}` are better: declare its goal")

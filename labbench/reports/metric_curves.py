@@ -95,6 +95,16 @@ def note_experiments(selection: MetricSelection, *, means: bool) -> str | None:
     return f"{subject} of {len(names)} experiments, {_list_names(names)}; {_CHOICE_OF_EXPERIMENT}"
 
 
+@dataclass(frozen=True, slots=True)
+class FigureNotes:
+    """Remarks on a figure, for the terminal."""
+
+    newest: str | None
+    """Note that the figure is of the newest one of several experiments."""
+    warning: str = ""
+    """Warning that test data were used for choices; empty for none."""
+
+
 def note_newest(scope: Scope | None) -> str | None:
     """Return a note on a figure that is of the newest one of several experiments; None for other figures."""
     if scope is None or not scope.other_experiments:

@@ -12,7 +12,7 @@ import numpy as np
 from labbench.analysis.answer import HeatMap
 from labbench.analysis.effects import two_way_table
 from labbench.analysis.noise import learn_noise
-from labbench.analysis.selection import Scope, select_runs
+from labbench.analysis.selection import select_runs
 from labbench.analysis.table import observe, tabulate
 from labbench.charts.groups import SpreadKind, group_bands
 from labbench.charts.plotext_chart import NamedSeries
@@ -23,7 +23,14 @@ from labbench.filters.parser import uses_key
 from labbench.records import RunRecord
 from labbench.records.continuations import longest_runs
 from labbench.reports.figures import FigureCurve, FigureStyle, draw_figure_curves, draw_heat_map
-from labbench.reports.metric_curves import MetricSelection, PlotOptions, group_curves, read_metric_curves
+from labbench.reports.metric_curves import (
+    FigureNotes,
+    MetricSelection,
+    PlotOptions,
+    group_curves,
+    note_newest,
+    read_metric_curves,
+)
 
 MAX_FIGURE_CURVES = 32
 """Largest number of curves that colours and line styles tell apart."""
@@ -69,8 +76,8 @@ def _bands(groups: Mapping[str, Sequence[NamedSeries]], spread: SpreadKind) -> l
     ]
 
 
-def save_heat_map(path: Path, selection: MetricSelection, keys: Sequence[str], style: FigureStyle) -> Scope:
-    """Draw the mean of the best values of a metric by two config keys, averaged over the others, and return the scope.
+def save_heat_map(path: Path, selection: MetricSelection, keys: Sequence[str], style: FigureStyle) -> FigureNotes:
+    """Draw the mean of the best values of a metric by two config keys, averaged over the others.
 
     A run and its continuation count once in a cell.
 
@@ -90,7 +97,7 @@ def save_heat_map(path: Path, selection: MetricSelection, keys: Sequence[str], s
     noise = learn_noise(table.with_values())
     heat_map = HeatMap((row.name, column.name), two_way_table(table, row, column, noise))
     draw_heat_map(path, heat_map, style, metric=selection.metric)
-    return selected.scope
+    return FigureNotes(note_newest(selected.scope))
 
 
 def _runs_of_cells(selection: MetricSelection, keys: Sequence[str]) -> list[RunRecord]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -380,6 +381,41 @@ def test_a_metric_that_cannot_choose_is_wrong_usage(two_metrics: str, metric: st
     status, _, error = run("--db", two_metrics, "why", "test/accuracy", "--tune-on", metric)
     assert status == 2
     assert message in error
+
+
+def test_a_figure_of_tuned_values_has_the_choices_of_why(
+    two_metrics: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from labbench.reports import answer_figures
+
+    drawn: list[tuple[list[float], str]] = []
+
+    def record(path: Path, rows: Any, style: Any, *, labels: tuple[str, str], log: bool) -> None:
+        drawn.append(([interval.mean for _, interval in rows], labels[0]))
+
+    monkeypatch.setattr(answer_figures, "draw_intervals", record)
+    figure = ("plot", "test/accuracy", "--tuned", "kind", "-o", str(tmp_path / "tuned.svg"))
+    for options in ((), ("--tune-on", "val/loss")):
+        answer = json.loads(run("--db", two_metrics, "why", "test/accuracy", *options, "--json")[1])
+        kinds = next(comparison for comparison in answer["tuned"] if comparison["name"] == "kind")["values"]
+        status, _, error = run("--db", two_metrics, *figure, *options)
+        assert status == 0
+        assert drawn[-1][0] == [value["mean"] for value in kinds]
+        assert ("warning: the configurations are compared and tuned by test/accuracy" in error) == (not options)
+    assert drawn[0][0] != drawn[1][0]
+    assert drawn[1][1] == "test/accuracy, tuned by val/loss, on new seeds"
+    assert run("--db", two_metrics, "plot", "test/accuracy", "--tune-on", "val/loss")[0] == 2
+
+
+def test_the_warning_of_choices_by_test_data_names_the_metric_to_report(two_metrics: str) -> None:
+    with labbench.start(db=two_metrics, config={"kind": "c", "lr": 0.4, "seed": 0}, system_metrics=False) as script:
+        script.log({"test/loss": 1.0, "test/accuracy": 0.5})
+    with labbench.start(db=two_metrics, config={"kind": "c", "lr": 0.5, "seed": 0}, system_metrics=False) as script:
+        script.log({"test/loss": 2.0, "test/accuracy": 0.6})
+    text = run("--db", two_metrics, "why", "test/accuracy", "--tune-on", "test/loss")[1]
+    warning = next(line for line in text.splitlines() if line.startswith("warning: "))
+    assert "tuned by test/loss itself" in warning
+    assert "report test/accuracy of the chosen configuration" in warning
 
 
 def test_tuning_by_a_metric_of_test_data_is_reported(tmp_path: Path) -> None:

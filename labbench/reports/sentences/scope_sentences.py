@@ -39,7 +39,7 @@ def scope_sentences(answer: Answer) -> list[str]:
         _not_set_sentence(answer, scope),
         _values_sentence(answer, scope),
         _early_bests_sentence(answer, scope),
-        _test_data_sentence(answer),
+        test_data_sentence(answer),
         _intervals_sentence(answer),
     ]
     return [line for line in lines if line]
@@ -173,16 +173,16 @@ def _early_bests_sentence(answer: Answer, scope: Scope) -> str:
     )
 
 
-def _test_data_sentence(answer: Answer) -> str:
+def test_data_sentence(answer: Answer) -> str:
     """Warn if configurations are chosen by their results on test data."""
     tuning = None if answer.scope is None else answer.scope.tuning
     chosen_by = answer.metric if tuning is None else tuning.metric
     if answer.counts.setups < 2 or answer.best is None or not is_of_test_data(chosen_by):
         return ""
-    metric = clean(chosen_by)
     return (
-        f"warning: the configurations are compared and tuned by {metric} itself, so the test data are not unseen any "
-        f"more; choose by a validation metric (--tune-on METRIC), and report {metric} of the chosen configuration"
+        f"warning: the configurations are compared and tuned by {clean(chosen_by)} itself, so the test data are not unseen "
+        f"any more; choose by a validation metric (--tune-on METRIC), and report {clean(answer.metric)} of the chosen "
+        "configuration"
     )
 
 
