@@ -180,9 +180,9 @@ def test_data_sentence(answer: Answer) -> str:
     if answer.counts.setups < 2 or answer.best is None or not is_of_test_data(chosen_by):
         return ""
     return (
-        f"warning: the configurations are compared and tuned by {clean(chosen_by)} itself, so the test data are not unseen "
-        f"any more; choose by a validation metric (--tune-on METRIC), and report {clean(answer.metric)} of the chosen "
-        "configuration"
+        f"warning: the configurations are compared and tuned by {clean(chosen_by)} itself, so the test data are not "
+        f"unseen any more; choose by a validation metric (--tune-on METRIC), and report {clean(answer.metric)} of the "
+        "chosen configuration"
     )
 
 
