@@ -152,7 +152,8 @@ def run(
     if dry_run:
         from labbench.cli.run_preview import print_preview
 
-        print_preview(list(zip(expanded, devices, strict=True)), db, options, as_json=as_json)
+        if print_preview(list(zip(expanded, devices, strict=True)), db, options, as_json=as_json):
+            click.get_current_context().exit(1)
     elif detach:
         run_detached(db)
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ from labbench.runner.continuation import ContinuationPlan, plan_continuations
 from labbench.runner.estimate import Estimate, estimate_training
 from labbench.runner.expanded_grid import ExpandedGrid
 from labbench.runner.planner import describe_plan
-from labbench.runner.progress import engine_lines
+from labbench.runner.progress import engine_lines, failure_cause
 from labbench.runner.run_grid import (
     TrainingOptions,
     code_change,
@@ -43,8 +44,8 @@ def print_preview(
     options: TrainingOptions,
     *,
     as_json: bool,
-) -> None:
-    """Print the runs that `labbench run` would train, with a time estimate.
+) -> bool:
+    """Print the runs that `labbench run` would train, with a time estimate; return True if measured ones would fail.
 
     `grids` are pairs (grid, devices). Runs go to stdout, their stacks and the estimated time to stderr.
 
@@ -58,7 +59,8 @@ def print_preview(
     if as_json:
         documents = [{"name": run.name, "config": run.config, "identity": run.identity} for runs in due for run in runs]
         echo(json.dumps(documents))
-        return
+        return False
+    would_fail = False
     for (expanded, devices), runs, change in zip(grids, due, changes, strict=True):
         name, continuations = clean(expanded.grid.name), ContinuationPlan()
         if not options.rerun:
@@ -73,9 +75,10 @@ def print_preview(
         preview = Preview(expanded, runs, continuations, db, devices, options.workers, stages)
         prefix = f"{name}: " if len(grids) > 1 else ""
         if options.executor == "local":
-            print_estimate(preview, prefix=prefix)
+            would_fail |= print_estimate(preview, prefix=prefix)
         else:
             print_cluster_plan(preview, options.executor, prefix=prefix)
+    return would_fail
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +112,8 @@ class Preview:
         return estimate_training(stacks, executor, epochs_done=done, stages=self.stages)
 
 
-def print_estimate(preview: Preview, *, prefix: str) -> None:
-    """Print the number of runs to train, their stacks and the estimated time."""
+def print_estimate(preview: Preview, *, prefix: str) -> bool:
+    """Print the number of runs to train, their stacks and the estimated time; return True if measured runs fail."""
     expanded, devices = preview.expanded, preview.devices
     records = preview_records(expanded, preview.due, preview.continuations.sources)
     with closing(preview.open_executor()) as executor:
@@ -121,15 +124,17 @@ def print_estimate(preview: Preview, *, prefix: str) -> None:
         if expanded.removed:
             echo(f"{prefix}[[require]] removes {format_count(expanded.removed, 'configuration')}", err=True)
         if not stacks:
-            return
+            return False
         if expanded.grid.command:
             echo("no estimate of the time, for which the script would have to be started", err=True)
-            return
+            return False
         echo("measuring one epoch of up to 3 stacks", err=True)
         estimate = preview.estimate(stacks, records, executor)
         workers = format_count(executor.capacity(), f"{devices[0]} worker")
     for line in engine_lines(estimate.engine_notes):
         echo(f"of the sampled stacks, {line}", err=True)
+    for cause, count in Counter(map(failure_cause, estimate.failures)).items():
+        echo(f"{prefix}of the sampled stacks, {format_count(count, 'run')} would fail: {clean(cause)}", err=True)
     if estimate.seconds is None:
         echo("no estimate of the time", err=True)
     else:
@@ -137,6 +142,7 @@ def print_estimate(preview: Preview, *, prefix: str) -> None:
             f"about {format_duration(estimate.seconds)} on {workers} (estimated from one epoch of up to 3 stacks)",
             err=True,
         )
+    return bool(estimate.failures)
 
 
 def print_cluster_plan(preview: Preview, executor: ExecutorName, *, prefix: str) -> None:

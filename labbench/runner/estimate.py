@@ -32,6 +32,8 @@ class Estimate:
     """Wall time in seconds; None if a sampled stack fails."""
     engine_notes: Mapping[str, int]
     """Number of runs by message about their engine, in the sampled stacks."""
+    failures: Sequence[Failed] = ()
+    """Failures of runs of the sampled stacks."""
 
 
 def estimate_training(
@@ -53,7 +55,7 @@ def estimate_training(
         measured.measure([_first_epoch(stack) for stack in sampled], executor)
     timings = [timing for stack in sampled if (timing := measured.stack_timing(stack, [run.key for run in stack.runs]))]
     if not timings:
-        return Estimate(None, measured.engine_notes)
+        return Estimate(None, measured.engine_notes, measured.failures)
     loading = sum(timing.loading for timing in timings) / len(timings)
     rate = sum(timing.run_epoch * sum(epochs_left(run, done) for run in timing.stack.runs) for timing in timings) / sum(
         cost_left(timing.stack, done) for timing in timings
@@ -65,7 +67,7 @@ def estimate_training(
         training = sum(_stage_seconds(runs, epochs * run_epoch, loading, width, workers) for runs, epochs in stages)
     else:
         training = schedule_length([loading + cost for cost in costs], workers)
-    return Estimate(preparation + measured.start_seconds + training, measured.engine_notes)
+    return Estimate(preparation + measured.start_seconds + training, measured.engine_notes, measured.failures)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +87,20 @@ class Measurement:
 
     start_seconds: float = 0.0
     """Time from the first stack to the first event: the start of the processes."""
-    engine_notes: Counter[str] = field(default_factory=Counter)
+    _engine_notes: dict[str, list[str]] = field(default_factory=dict)
     _began: dict[str, float] = field(default_factory=dict)
     _ended: dict[str, float] = field(default_factory=dict)
     _epochs: dict[str, float] = field(default_factory=dict)
-    _failed: set[str] = field(default_factory=set)
+    _failed: dict[str, Failed] = field(default_factory=dict)
+
+    @property
+    def engine_notes(self) -> Mapping[str, int]:
+        """Number of runs by message about their engine, without the failed ones."""
+        return Counter(note for run, notes in self._engine_notes.items() if run not in self._failed for note in notes)
+
+    @property
+    def failures(self) -> list[Failed]:
+        return list(self._failed.values())
 
     def measure(self, stacks: Sequence[Stack], executor: Executor) -> None:
         """Train the stacks and record the times of their events.
@@ -108,19 +119,19 @@ class Measurement:
             case Started(run=run):
                 self.start_seconds = self.start_seconds or seconds
                 self._began.setdefault(run, seconds)
-            case EngineNote(text=text):
-                self.engine_notes.update(text.splitlines())
+            case EngineNote(run=run, text=text):
+                self._engine_notes.setdefault(run, []).extend(text.splitlines())
             case Points(run=run, metric="time/compute_s", values=values):
                 self._epochs.setdefault(run, values[0])
             case Finished(run=run):
                 self._ended[run] = seconds
             case Failed(run=run):
-                self._failed.add(run)
+                self._failed[run] = event
 
     def stack_timing(self, stack: Stack, runs: Sequence[str]) -> StackTiming | None:
         """Return the times of a stack with these runs; None if a run has failed or none has been measured."""
         epochs = [self._epochs[run] for run in runs if run in self._epochs]
-        if not epochs or self._failed.intersection(runs):
+        if not epochs or not self._failed.keys().isdisjoint(runs):
             return None
         ends = [self._ended[run] for run in runs if run in self._ended]
         wall = max(ends) - min(self._began[run] for run in runs if run in self._began) if ends else sum(epochs)

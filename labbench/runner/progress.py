@@ -42,8 +42,8 @@ class GridProgress:
         self.running: set[str] = set()
         self.places: dict[str, str] = {}
         """Node and device of each run that a cluster trains, "" before its start."""
-        self.engine_notes: Counter[str] = Counter()
-        """Number of runs by message about their engine."""
+        self._engine_notes: dict[str, list[str]] = {}
+        """Messages about the engine of each run that has not failed, by key."""
         self.ends: dict[str, str] = {}
         """Final status of each ended run, by key."""
         self.steps = 0
@@ -95,12 +95,13 @@ class GridProgress:
             case Points(run=run):
                 self._measure(event)
             case EngineNote(text=text):
-                self.engine_notes.update(text.splitlines())
+                self._engine_notes.setdefault(event.run, []).extend(text.splitlines())
             case Finished(run=run, status="queued"):
                 self.running.discard(run)
             case Finished(run=run, status=status):
                 self._end(run, status)
             case Failed(run=run):
+                self._engine_notes.pop(run, None)
                 self._end(run, "failed")
 
     def _end(self, run: str, status: str) -> None:
@@ -145,6 +146,11 @@ class GridProgress:
             return None
         best = self._pick_best(bests.values())
         return best, self.names[next(run for run, value in bests.items() if value == best)]
+
+    @property
+    def engine_notes(self) -> Mapping[str, int]:
+        """Number of runs by message about their engine; failed runs have not trained."""
+        return Counter(note for notes in self._engine_notes.values() for note in notes)
 
     @property
     def nodes(self) -> list[str]:
@@ -205,7 +211,8 @@ def engine_lines(notes: Mapping[str, int]) -> list[str]:
 def failure_cause(failure: Failed) -> str:
     """Return the message of a failure, with the last line of its traceback or output if that says more."""
     last = next((line.strip() for line in reversed(failure.traceback.splitlines()) if line.strip()), "")
-    return failure.message if not last or last in failure.message else f"{failure.message}: {last[:MAX_CAUSE]}"
+    says_more = last and last not in failure.message and failure.message not in last
+    return f"{failure.message}: {last[:MAX_CAUSE]}" if says_more else failure.message
 
 
 class TerminalProgress:
@@ -217,9 +224,9 @@ class TerminalProgress:
         self._is_closed = False
         self._noted_background = False
         self._failures: Counter[str] = Counter()
-        """Number of failures by the report of the first with the same cause."""
-        self._first_reports: dict[str, str] = {}
-        """Report of the first failure by cause, without the numbers in it."""
+        """Number of failures by the first run, name and key, with the same cause."""
+        self._first_runs: dict[str, str] = {}
+        """First run that failed by cause, without the numbers in it."""
         self._interval = DRAW_SECONDS if self.stream.isatty() else LINE_SECONDS
         self._drawn = 0.0
         self._began = time.monotonic()
@@ -246,11 +253,11 @@ class TerminalProgress:
         self.progress.take(event)
         if isinstance(event, Failed):
             cause = failure_cause(event)
-            report = f"{clean(self.progress.names[event.run])} ({event.run}): {clean(cause)}"
-            first_report = self._first_reports.setdefault(_NUMBER.sub("#", cause), report)
-            self._failures[first_report] += 1
-            if first_report == report:
-                self._write(f"{self._erase()}failed: {report}\n")
+            run = f"{clean(self.progress.names[event.run])} ({event.run})"
+            first_run = self._first_runs.setdefault(_NUMBER.sub("#", cause), run)
+            self._failures[first_run] += 1
+            if first_run == run and self._failures[first_run] == 1:
+                self._write(f"{self._erase()}failed: {run}: {clean(cause)}\n")
         if isinstance(event, Finished) and event.reason == BACKGROUND_ENDED and not self._noted_background:
             self._noted_background = True
             name = self.progress.names[event.run]
@@ -272,9 +279,9 @@ class TerminalProgress:
         self._draw(time.monotonic())
         if self.stream.isatty():
             self._write("\n\a")
-        for report, count in self._failures.items():
+        for run, count in self._failures.items():
             if count > 1:
-                self._write(f"{count} runs failed alike, the first: {report}\n")
+                self._write(f"{count} runs failed alike, the first: {run}\n")
         for line in engine_lines(self.progress.engine_notes):
             self._write(f"{line}\n")
 

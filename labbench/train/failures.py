@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sysconfig
 import traceback
 from collections.abc import Iterator, Sequence
@@ -64,8 +65,22 @@ def error_summary(error: BaseException) -> str:
     summary = _first_line(traceback.format_exception_only(error)[-1])
     if isinstance(error, SystemExit):
         return f"the task called sys.exit ({summary}): raise an error instead"
-    line = user_line(error)
-    return summary if line is None else f"{summary} ({line})"
+    line, hint = user_line(error), _linear_hint(error)
+    return (summary if line is None else f"{summary} ({line})") + ("" if hint is None else f"; {hint}")
+
+
+def _linear_hint(error: BaseException) -> str | None:
+    """Return the shapes of a Linear layer and of its input, if the error is that they do not fit."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        layer, inputs = frame.f_locals.get("self"), frame.f_locals.get("input")
+        features, shape = getattr(layer, "in_features", None), getattr(inputs, "shape", ())
+        if type(layer).__name__ != "Linear" or not shape or shape[-1] == features:
+            continue
+        hint = f"the Linear layer takes {features} features, and its input has shape {tuple(shape)}"
+        if len(shape) > 2 and math.prod(shape[1:]) == features:
+            return f"{hint}: is flatten(1) missing before it?"
+        return f"{hint}: flatten(1) keeps the dimension of the samples" if len(shape) == 1 else hint
+    return None
 
 
 def _first_line(text: str) -> str:

@@ -80,7 +80,9 @@ def test_the_stages_of_a_search_train_one_after_another() -> None:
 
 
 def test_stacks_that_fail_are_not_estimated() -> None:
-    assert estimate_training([stack("bad", 2)], ScriptedExecutor("cpu")).seconds is None
+    estimate = estimate_training([stack("bad", 2)], ScriptedExecutor("cpu"))
+    assert estimate.seconds is None
+    assert [failure.message for failure in estimate.failures] == ["an error"]
     assert estimate_training([stack("bad", 2), stack("a", 2)], ScriptedExecutor("cpu")).seconds is not None
 
 

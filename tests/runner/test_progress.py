@@ -11,8 +11,8 @@ import pytest
 from labbench.grid import Grid, expand, read_grid
 from labbench.params.builtin import BUILTIN
 from labbench.params.param import TRAINING
-from labbench.records import Failed, Finished, Points, RunRecord, Started, Submitted
-from labbench.runner.progress import GridProgress, TerminalProgress, progress_line
+from labbench.records import EngineNote, Failed, Finished, Points, RunRecord, Started, Submitted
+from labbench.runner.progress import GridProgress, TerminalProgress, failure_cause, progress_line
 
 
 @pytest.fixture
@@ -93,8 +93,30 @@ def test_runs_that_fail_alike_are_reported_once_with_their_number(grid: Grid, ru
     assert failures == [
         "failed: run 0 (k0): python: exit status 1: ValueError: no lr 0e-3",
         "failed: run 3 (k3): KeyError: 'x'",
-        "3 runs failed alike, the first: run 0 (k0): python: exit status 1: ValueError: no lr 0e-3",
+        "3 runs failed alike, the first: run 0 (k0)",
     ]
+
+
+def test_the_engine_of_failed_runs_is_not_reported_and_an_error_is_printed_once(
+    grid: Grid, runs: list[RunRecord]
+) -> None:
+    stream = io.StringIO()
+    progress = TerminalProgress(Path("runs.db"), stream)
+    progress.begin(grid, runs, runs)
+    for index in range(4):
+        progress.take(EngineNote(f"k{index}", 1, "trained alone, because KeyError: 'x'\n"))
+    for index in range(3):
+        progress.take(Failed(f"k{index}", 1, "user", "KeyError: 'x' (task.py:3)", "KeyError: 'x'"))
+    progress.end()
+    text = stream.getvalue()
+    assert "1 run trained alone" in text
+    assert text.count("task.py:3") == 1
+    assert "3 runs failed alike, the first: run 0 (k0)\n" in text
+
+
+def test_a_failure_says_its_message_once_if_the_traceback_ends_with_it() -> None:
+    message = "samples of `val` must be pairs"
+    assert failure_cause(Failed("k", 1, "user", message, f"labbench.errors.SampleError: {message}")) == message
 
 
 def test_a_closed_terminal_does_not_end_the_training(grid: Grid, runs: list[RunRecord]) -> None:

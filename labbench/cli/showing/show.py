@@ -125,6 +125,7 @@ def print_output(reader: Reader, record: RunRecord, command: str, *, all_output:
     """Print a run's traceback and captured output, on a terminal with its colours; `command` prints all of it."""
     from labbench.sgr import remove_styles
     from labbench.terminal_output import keep_ends
+    from labbench.tracebacks import fold_traceback
 
     styled = sys.stdout.isatty() and not is_plain() and not prints_no_color(os.environ)
 
@@ -136,7 +137,10 @@ def print_output(reader: Reader, record: RunRecord, command: str, *, all_output:
     ends = keep_ends(lines(), FIRST_OUTPUT_LINES, n_last, lambda _: 1)
     output = [*ends.first, *ends.last]
     if traceback and [*map(remove_styles, output[-len(traceback) :])] != traceback:  # a worker's last lines are in both
-        echo("\n" + "\n".join(traceback))
+        folded = traceback if all_output else list(split_lines([fold_traceback(record.traceback or "")]))
+        echo("\n" + "\n".join(folded))
+        if folded != traceback:
+            echo(f"the whole traceback: {command}")
     if not output:
         return
     click.echo()

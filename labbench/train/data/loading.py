@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, IterableDataset, Sampler, default_colla
 
 from labbench.errors import InputError, SampleError
 from labbench.train.data.dataset import HOST, Split, SplitName, usable_samples
-from labbench.train.data.samples import concatenate, count_samples, list_tensors, map_tensors
+from labbench.train.data.samples import concatenate, count_samples, list_tensors, map_tensors, sample_problem
 from labbench.train.data.sampling import IndexSampler, check_sampler, epoch_order
 from labbench.train.failures import error_location
 from labbench.train.host_copies import to_device
@@ -68,6 +68,11 @@ class Datasets:
                 raise InputError(
                     f"data: `{name}` is an IterableDataset, which determines its own order; use a Dataset with __len__ "
                     "and __getitem__, so that each run can read the samples in the order of its seed"
+                )
+            if isinstance(split, DataLoader):
+                raise InputError(
+                    f"data: `{name}` is a DataLoader: pass its dataset; labbench forms the batches itself, as the "
+                    "parameter batch_size says"
                 )
             if not (hasattr(split, "__len__") and hasattr(split, "__getitem__")):
                 raise InputError(f"data: `{name}` must be a Dataset with __len__ and __getitem__, not {split!r}")
@@ -118,11 +123,15 @@ class SampleReader:
                     return ReadFailure(message, traceback.format_exc())
         if self._collate_fn is not None:
             return self._collate(self._collate_fn, samples, request)
+        problem = sample_problem(samples[0], self.splits[request.split])
+        if problem is not None:
+            return ReadFailure(f"samples of `{request.split}` must be pairs (inputs, target): {problem}", "")
         try:
             inputs, targets = default_collate(samples)
             kinds = {type(leaf).__name__ for leaf in list_tensors((inputs, targets)) if not isinstance(leaf, Tensor)}
             if kinds:
-                raise TypeError(f"they contain {' and '.join(sorted(kinds))}")
+                remedy = " (replace texts by numbers, such as the numbers of classes)" if "str" in kinds else ""
+                raise TypeError(f"they contain {' and '.join(sorted(kinds))}{remedy}")
         except (TypeError, ValueError, RuntimeError) as error:
             message = (
                 f"samples of `{request.split}` must be pairs (inputs, target) of tensors, arrays or numbers, or of "

@@ -14,6 +14,8 @@ from labbench.errors import InputError
 Samples: TypeAlias = Any
 """A tensor of shape (N, ...), or a tuple, list or dict of `Samples` with the same N."""
 
+MISSING_RETURN = "is `return` missing?"
+
 
 def map_tensors(function: Callable[[Tensor], Any], samples: Samples) -> Any:
     """Return the samples with each tensor (N, ...) replaced by `function` of it; lists become tuples.
@@ -41,6 +43,19 @@ def list_tensors(samples: Samples) -> Iterator[Any]:
 def count_samples(samples: Samples) -> int:
     """Return the number of samples, N."""
     return len(next(list_tensors(samples)))
+
+
+def sample_problem(sample: Any, dataset: Any) -> str | None:
+    """Return the reason why a sample of a dataset is not a pair (inputs, target), None if it is one."""
+    if isinstance(sample, tuple | list) and len(sample) == 2:
+        return None
+    if sample is None:
+        return f"__getitem__ of {type(dataset).__name__} returned None: {MISSING_RETURN}"
+    if isinstance(sample, Mapping):
+        return f"they are dicts with {', '.join(map(str, sample))}: return (inputs, target)"
+    if isinstance(sample, tuple | list):
+        return f"they have {len(sample)} values: several inputs are a tuple, ((a, b), target)"
+    return f"they are {type(sample).__name__} objects: return (inputs, target)"
 
 
 def concatenate(parts: Sequence[Samples], dim: int = 0) -> Any:

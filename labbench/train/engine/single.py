@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from labbench.errors import InputError
 from labbench.records import Config
 from labbench.train.data.dataset import Split
-from labbench.train.data.samples import Samples, call_model, concatenate, map_tensors, split_samples
+from labbench.train.data.samples import MISSING_RETURN, Samples, call_model, concatenate, map_tensors, split_samples
 from labbench.train.engine.dropout import SeededDropout, swap_dropout
 from labbench.train.engine.freezing import set_mode
 from labbench.train.engine.module_state import AttributeTracker, TaskTracker
@@ -132,7 +132,10 @@ class SingleStepper:
         return map_tensors(lambda x: x.unsqueeze(0), self._compute_outputs(split[0]))
 
     def _compute_outputs(self, inputs: Samples) -> Any:
-        return self._precision.run_forward(self.data.device, lambda: call_model(self._forward, inputs))
+        outputs = self._precision.run_forward(self.data.device, lambda: call_model(self._forward, inputs))
+        if outputs is None and not self._has_penalty:
+            raise InputError(f"forward of {type(self.model).__name__} returned None: {MISSING_RETURN}")
+        return outputs
 
     def train(self, mode: bool) -> None:
         set_mode(self.model, mode)

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from labbench.errors import InputError
+from labbench.train.tasks.wrong_objects import outputs_error
 
 
 def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -19,22 +20,14 @@ def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
         InputError: If outputs or targets are not single tensors, targets are numbers or have no output, or there is
             one output per sample.
     """
-    if not (isinstance(outputs, Tensor) and isinstance(targets, Tensor)):
-        kind = "outputs" if not isinstance(outputs, Tensor) else "targets"
+    if not isinstance(outputs, Tensor):
+        raise outputs_error(outputs)
+    if not isinstance(targets, Tensor):
         raise InputError(
-            f"the default loss, cross-entropy, needs one tensor of outputs and one of targets, and the {kind} of a "
-            "sample are several: define loss(outputs, targets) in the task"
+            "the default loss, cross-entropy, needs one tensor of targets, and the targets of a sample are several: "
+            "define loss(outputs, targets) in the task"
         )
-    if targets.is_floating_point() and targets.shape != outputs.shape:
-        raise InputError(
-            "the default loss, cross-entropy, needs classes (integers) as targets, and these are floating-point "
-            "numbers: define loss(outputs, targets) in the task"
-        )
-    if outputs.dim() < 2 or outputs.shape[1] == 1:
-        raise InputError(
-            f"the default loss, cross-entropy, needs one output per class, shape (N, C), not {tuple(outputs.shape)}: "
-            "give the model more outputs, or define loss(outputs, targets) in the task"
-        )
+    _check_shapes(outputs, targets)
     try:
         return F.cross_entropy(outputs, as_classes(outputs, targets), reduction="none")
     except IndexError as error:  # "Target 3 is out of bounds."; on a GPU torch ends the process instead
@@ -43,6 +36,43 @@ def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
             f"the targets contain a class that the model has no output for ({error}): {classes} outputs per sample are "
             f"the classes 0 to {classes - 1}"
         ) from error
+
+
+def _check_shapes(outputs: Tensor, targets: Tensor) -> None:
+    """Raise InputError if outputs and targets are no scores and classes, with what to write instead."""
+    needs = "the default loss, cross-entropy, needs"
+    if targets.is_floating_point() and (targets.shape != outputs.shape or outputs.dim() < 2 or outputs.shape[1] == 1):
+        remedies = [
+            "if they are classes, convert them by .long()",
+            "for a regression define loss(outputs, targets) in the task, such as ((outputs.squeeze(1) - targets) ** 2)",
+        ]
+        raise InputError(
+            f"{needs} classes (integers) as targets, and these are floating-point numbers: "
+            + "; ".join(remedies if _are_whole(targets) else remedies[::-1])
+        )
+    if not (outputs.is_floating_point() or outputs.is_complex()):
+        raise InputError(
+            f"{needs} scores as outputs, and these are {outputs.dtype}: return the outputs of the last layer from "
+            "forward, without argmax"
+        )
+    if outputs.dim() < 2 or outputs.shape[1] == 1:
+        raise InputError(
+            f"{needs} one output per class, shape (N, C), not {tuple(outputs.shape)}: "
+            "give the model more outputs, or define loss(outputs, targets) in the task"
+        )
+    if targets.shape == outputs.shape and not targets.is_floating_point():
+        raise InputError(
+            f"{needs} one class per sample as targets, shape (N,), and these have the shape of the outputs, "
+            f"{tuple(targets.shape)}: convert one-hot targets by .argmax(1), probabilities by .float()"
+        )
+
+
+def _are_whole(targets: Tensor) -> bool:
+    """Return True for floating-point numbers without fractions, also if their values cannot be read, as in vmap."""
+    try:
+        return bool((targets == targets.round()).all())
+    except RuntimeError:
+        return True
 
 
 def as_classes(outputs: Tensor, targets: Tensor, dim: int = 1) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, vmap
 
 from labbench.errors import InputError
 from labbench.records import Config
-from labbench.train.data.samples import Samples, count_samples
+from labbench.train.data.samples import MISSING_RETURN, Samples, count_samples
 from labbench.train.host_copies import SyncPoint, to_host
 from labbench.train.tasks.loss_config import LossConfigs
 from labbench.train.tasks.losses import accuracy, as_classes, cross_entropy
@@ -156,6 +156,8 @@ def _check_values(what: str, values: Any, samples: int) -> Tensor:
         description += " of complex numbers"
     is_mean = isinstance(values, float) or (isinstance(values, Tensor) and values.dim() == 0)
     remedy = "leave out .mean(), since labbench averages the values; " if is_mean else ""
+    if values is None:
+        remedy = f"{MISSING_RETURN} "
     raise InputError(
         f"the task's {what} must be a tensor of one real number per sample, shape ({samples},), not {description}; "
         f"{remedy}with torch's losses use reduction='none' and average over any further dimensions"

@@ -31,6 +31,7 @@ from labbench.train.tasks.builtin import TASKS
 from labbench.train.tasks.import_context import imports_of, open_modules
 from labbench.train.tasks.losses import accuracy, cross_entropy
 from labbench.train.tasks.optional_parts import OptionalParts, read_optional_parts
+from labbench.train.tasks.wrong_objects import data_error, model_error
 
 
 class Task(Protocol):
@@ -80,9 +81,7 @@ def make_data(task: Task, config: Config) -> Data | Datasets:
     with seeded_generators(generator_seed(0, Purpose.DATA)), attributes_of(task).during_data():
         data: Any = task.data(config)
     if not isinstance(data, Data | Datasets):
-        raise InputError(
-            f"the task's data(config) must return a labbench.Data or labbench.Datasets, not {type(data).__name__}"
-        )
+        raise data_error(data)
     return data
 
 
@@ -97,7 +96,7 @@ def make_model(task: Task, config: Config) -> nn.Module:
     with seeded_generators(generator_seed(config["seed"], Purpose.WEIGHTS)), attributes_of(task).during_model():
         model: Any = task.model(dict(config))
     if not isinstance(model, nn.Module):
-        raise InputError(f"the task's model(config) must return a torch.nn.Module, not {type(model).__name__}")
+        raise model_error(model)
     return model
 
 
