@@ -27,6 +27,9 @@ STATUS_COLOURS = {
 
 COLUMN_GAP = "   "
 
+_MIN_LABEL_CELLS = 24
+"""Cells of the labels of rows that a narrow terminal shows at least."""
+
 _UNSPOKEN_NAMES = ("status", "key", "name")
 _SPOKEN_MARKS = {ord("▲"): "better by", ord("▼"): "worse by", ord("…"): "...", ord("×"): " by "}
 """Words for marks, which a screen reader leaves out or names by their shape."""
@@ -51,6 +54,8 @@ class TextColumn:
     """Order in which columns are left out in a narrow terminal, the highest rank first; rank 0 is never left out."""
     min_cells: int | None = None
     """Cells that are left of a column that is shortened where the terminal is still too narrow; None: all."""
+    keeps_end: bool = False
+    """True to shorten the cells in the middle, since the end of a name such as `model.encoder.width` says most."""
 
 
 def print_table(columns: Sequence[TextColumn], table_format: str = "text", *, is_wide: bool = False) -> int:
@@ -169,7 +174,8 @@ def fit_columns(columns: Sequence[TextColumn], cells: int) -> list[TextColumn]:
             continue
         if width > cells and column.min_cells is not None and widths[index] > column.min_cells:
             size = max(column.min_cells, widths[index] - (width - cells))
-            name, *shortened = [_shorten(clean(cell), size) for cell in (column.name, *column.cells)]
+            shorten = shorten_middle if column.keeps_end else _shorten
+            name, *shortened = [shorten(clean(cell), size) for cell in (column.name, *column.cells)]
             column = replace(column, name=name, cells=shortened)
             width -= widths[index] - size
         fitted.append(column)
@@ -178,6 +184,26 @@ def fit_columns(columns: Sequence[TextColumn], cells: int) -> list[TextColumn]:
 
 def _shorten(text: str, width: int) -> str:
     return text if cell_width(text) <= width else fit_to_width(text, width)
+
+
+def shorten_middle(text: str, width: int) -> str:
+    """Return cleaned text of at most `width` cells, with an ellipsis in the middle if it is cut."""
+    if cell_width(text) <= width:
+        return text
+    end = ""
+    for character in reversed(text):
+        if cell_width(character + end) > width // 2:
+            break
+        end = character + end
+    return fit_to_width(text, width - cell_width(end)) + end
+
+
+def limit_labels(labels: Sequence[str]) -> list[str]:
+    """Return the labels of a table's rows, on a terminal at most two fifths as wide as it, so that values remain."""
+    if is_plain() or not sys.stdout.isatty():
+        return list(labels)
+    limit = max(_MIN_LABEL_CELLS, shutil.get_terminal_size().columns * 2 // 5)
+    return [shorten_middle(clean(label), limit) for label in labels]
 
 
 def table_lines(columns: Sequence[TextColumn]) -> list[str]:

@@ -109,7 +109,7 @@ def _read_run(files: Sequence[Path]) -> SourceRun:
     run = records.run
     run_id = _text(run, 1) or files[0].stem.removeprefix("run-")
     started = records.points.started if math.isnan(records.started) else records.started
-    config = {key: value for key, value in records.config.items() if key != "_wandb"}
+    config = {key: value for key, value in records.config.items() if not key.startswith("_wandb")}  # W&B's own
     config = {key: _text(run, number) for number, key in _GROUPS.items() if number in run} | config
     config |= _summary_texts(records)
     return SourceRun(

@@ -20,7 +20,7 @@ from labbench.cli.showing.columns import METRIC_RANK, SETTING_RANK, STEP_RANK
 from labbench.cli.tasks import DESCRIPTIONS
 from labbench.cli.text_tables import TextColumn, fit_columns, plain_lines
 from labbench.params.builtin import BUILTIN
-from labbench.records import Log
+from labbench.records import Finished, Log, NewRun
 from labbench.store.writer import Writer
 from labbench.text import cell_width
 
@@ -124,6 +124,25 @@ def test_a_table_fits_80_columns_without_cut_values(db: Path, tmp_path: Path) ->
     wide, _ = on_terminal(tmp_path, "ls", "--wide", LC_ALL="C.UTF-8", NO_COLOR="1")
     assert "val/accuracy" in wide
     assert "seed 2 …" in wide
+
+
+def test_long_keys_leave_room_for_the_values_of_settings_and_metrics(tmp_path: Path) -> None:
+    key = "model." + "encoder.attention." * 9 + "width"
+    with Writer(tmp_path / "runs.db") as writer:
+        for width in (64, 128):
+            [run] = start(writer, [NewRun(f"width {width}", {key: width, "lr": width / 1000}, f"id{width}")])
+            writer.write([points(run, "val/" + key, [width / 100]), Finished(run.key, 1, "finished", "all epochs")])
+    for words, label in ((["show", "width 64"], "val/model."), (["compare", "width 64", "width 128"], "best val/mod")):
+        lines = on_terminal(tmp_path, *words, LC_ALL="C.UTF-8", NO_COLOR="1")[0].splitlines()
+        assert max(map(cell_width, lines)) <= 80
+        [setting] = [line for line in lines if line.lstrip().startswith("model.")]
+        [metric] = [line for line in lines if line.startswith(label)]
+        assert ("…" in setting, ".width" in setting, "64" in setting) == (True, True, True), setting
+        assert (".width" in metric, "0.64" in metric) == (True, True), metric
+    piped = subprocess.run(
+        [sys.executable, "-m", "labbench", "show", "width 64"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert f"  {key}   64\n" in piped.stdout
 
 
 def test_a_narrow_terminal_shows_whole_errors_settings_and_paths_of_a_run(tmp_path: Path) -> None:

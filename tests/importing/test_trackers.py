@@ -81,6 +81,18 @@ def test_group_and_job_type_of_wandb_are_keys_of_the_configuration(labbench: Lab
         assert imported.config == {"group": "ablation", "job_type": "mine"}
 
 
+def test_the_keys_that_wandb_keeps_for_its_charts_are_no_configuration(labbench: Labbench, tmp_path: Path) -> None:
+    values = {"lr": 0.1, "_wandb": {"cli_version": "0.25"}, "_wandb.visualize.pr": {"panel_type": "Vega2"}, "_mine": 1}
+    items = [bytes_field(1, bytes_field(1, key) + bytes_field(16, json.dumps(value))) for key, value in values.items()]
+    nested = bytes_field(2, b"_wandb") + bytes_field(2, b"visualize") + bytes_field(16, json.dumps({"roc": 1}))
+    records = [bytes_field(17, bytes_field(1, "abc")), *(bytes_field(5, item) for item in items)]
+    records.append(bytes_field(5, bytes_field(1, nested)))
+    (tmp_path / "run-abc.wandb").write_bytes(load_program("bench/interop.py").wandb_file(iter(records)))
+    assert labbench("import", "wandb", "run-abc.wandb").exit_code == 0
+    with Reader(tmp_path / "runs.db") as reader:
+        assert [run.config for run in reader.runs()] == [{"lr": 0.1, "_mine": 1}]
+
+
 def test_texts_of_the_summary_of_wandb_are_kept(labbench: Labbench, tmp_path: Path) -> None:
     summary = {"dataset": "shapes-v1", "best": {"loss": 0.5, "model": "cnn"}, "long": "x" * 5000, "_runtime": 3}
     items = [bytes_field(1, bytes_field(1, key) + bytes_field(16, json.dumps(value))) for key, value in summary.items()]

@@ -229,7 +229,7 @@ def comparison_columns(records: Sequence[RunRecord], goals: Mapping[str, Goal]) 
     """Return the columns of `labbench compare`, one per run.
 
     The rows are the status unless all runs have finished, the configuration keys that differ, the version of the code
-    if it differs, and the best value of each metric, the last one of gaps.
+    if it differs, the best value of each metric, the last one of gaps, and the time of computing if it was measured.
 
     `=` is a setting equal to the first run's. The cell of a metric ends with the difference to the first run's value,
     marked better (▲) or worse (▼).
@@ -237,7 +237,9 @@ def comparison_columns(records: Sequence[RunRecord], goals: Mapping[str, Goal]) 
     settings = _setting_rows(records)
     metrics = [name for name in ranking_metrics(goals) if any(name in record.summary for record in records)]
     labels = [f"{'last' if counts_by_last(name) else 'best'} {name}" for name in metrics]
-    columns = [TextColumn("", [*(label for label, _ in settings), *labels, COMPUTE_SECONDS_METRIC])]
+    timed = [COMPUTE_SECONDS_METRIC] if any(COMPUTE_SECONDS_METRIC in record.summary for record in records) else []
+    names = [*(label for label, _ in settings), *labels, *timed]
+    columns = [TextColumn("", names, min_cells=MIN_NAME_CELLS, keeps_end=True)]
     first = records[0]
     for index, record in enumerate(records):
         equal_or_text = ["=" if index and texts[index] == texts[0] else texts[index] for _, texts in settings]
@@ -245,10 +247,8 @@ def comparison_columns(records: Sequence[RunRecord], goals: Mapping[str, Goal]) 
             _format_delta(record.best(name, goals[name]), first.best(name, goals[name]), goals[name])
             for name in metrics
         ]
-        seconds = _format_delta(
-            _last_value(record, COMPUTE_SECONDS_METRIC), _last_value(first, COMPUTE_SECONDS_METRIC), "min"
-        )
-        cells = [*equal_or_text, *bests, seconds]
+        seconds = [_format_delta(_last_value(record, name), _last_value(first, name), "min") for name in timed]
+        cells = [*equal_or_text, *bests, *seconds]
         width = max(len(record.key), *(cell_width(clean(cell)) for cell in cells))
         columns.append(TextColumn(f"{record.key} {record.name}", cells, True, min_cells=width))
     return columns

@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ import click
 from labbench.cli.help import examples
 from labbench.cli.options import as_json, database, plain, runs, table_format
 from labbench.cli.output import echo, is_plain
-from labbench.cli.text_tables import TextColumn, print_table
+from labbench.cli.text_tables import TextColumn, limit_labels, print_table
 from labbench.errors import InputError, LabbenchError
 from labbench.files import database_command, files_folder, run_folder
 from labbench.text import clean, format_duration, format_setting, format_size, prints_no_color, split_lines
@@ -73,10 +74,11 @@ def print_run(record: RunRecord, goals: Mapping[str, Goal]) -> None:
     from labbench.cli.showing.columns import summary_columns
 
     facts = run_facts(record)
-    print_table([TextColumn("", list(facts)), TextColumn("", list(facts.values()))], is_wide=True)
+    print_table([TextColumn("", limit_labels(list(facts))), TextColumn("", list(facts.values()))], is_wide=True)
     if record.summary:
         click.echo()
-        print_table(summary_columns(record, goals), is_wide=True)
+        metrics, *statistics = summary_columns(record, goals)
+        print_table([replace(metrics, cells=limit_labels(metrics.cells)), *statistics], is_wide=True)
 
 
 def print_sources(reader: Reader, record: RunRecord) -> None:
