@@ -317,6 +317,22 @@ def retry(db: Path, selection: RunSelection, from_start: bool) -> None:
         count = len(writer.retry(keys, from_start=from_start))
         others = len(keys) - count
         note = f"; {format_count(others, 'run')} left as they are: queued, running or finished" if others else ""
-        return f"queued {format_count(count, 'run')} again{note}"
+        return f"queued {format_count(count, 'run')} again{note}" + (f"; {next_step}" if count else "")
 
-    edit(db, selection, "retry {}", change)
+    records = find_runs(db, selection)
+    next_step = _step_after_retry(db, records)
+    edit(db, selection, "retry {}", change, records)
+
+
+def _step_after_retry(db: Path, records: Sequence[RunRecord]) -> str:
+    """Return what trains these runs after they were queued: the commands of their grids, or their scripts."""
+    from labbench.files import database_command
+    from labbench.store.reader import Reader
+
+    by_experiment = {record.experiment: record for record in records}
+    with Reader(db) as reader:
+        names = [name for name, record in by_experiment.items() if "grid" in reader.sources(record.key)]
+    files = dict.fromkeys(f"{name}.toml" if Path(f"{name}.toml").is_file() else "GRID.toml" for name in names)
+    if not files:
+        return "start the script again, which labbench does not"
+    return f"to train: {database_command(db)} run {' '.join(map(shlex.quote, files))}"

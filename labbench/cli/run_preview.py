@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from labbench.cli.output import echo
-from labbench.cli.run_report import print_code_change, print_continuations, print_former_name
+from labbench.cli.run_report import print_code_change, print_continuations, print_former_name, print_retry_hints
 from labbench.executors import Executor
 from labbench.files import database_command
 from labbench.records import NewRun, RunRecord, Stack, Status
@@ -36,6 +36,10 @@ from labbench.text import clean, format_count, format_duration
 
 NOT_RETRIED_STATUSES: tuple[Status, ...] = ("finished", "diverged", "running", "stopped")
 """Statuses of runs that are not trained again, even with `--retry-failed`."""
+
+
+_LEFT_OUT_STATUSES: tuple[Status, ...] = ("failed", "stopped")
+"""Statuses of runs that are trained again only if the user asks for it."""
 
 
 def print_preview(
@@ -123,6 +127,7 @@ def print_estimate(preview: Preview, *, prefix: str) -> bool:
         echo(f"{prefix}to train: {plan} (of {len(expanded.runs)} in the grid)", err=True)
         if expanded.removed:
             echo(f"{prefix}[[require]] removes {format_count(expanded.removed, 'configuration')}", err=True)
+        _print_left_out(preview, prefix=prefix)
         if not stacks:
             return False
         if expanded.grid.command:
@@ -145,6 +150,20 @@ def print_estimate(preview: Preview, *, prefix: str) -> bool:
     return bool(estimate.failures)
 
 
+def _print_left_out(preview: Preview, *, prefix: str) -> None:
+    """Print the number of failed and stopped runs that are not trained again, and how to train them."""
+    if not preview.db.exists():
+        return
+    grid, due = preview.expanded.grid, {run.identity for run in preview.due}
+    rest = {run.identity for run in preview.expanded.runs} - due
+    with Reader(preview.db) as reader:
+        counts = {status: len(rest & reader.identities(grid.name, statuses=[status])) for status in _LEFT_OUT_STATUSES}
+    if any(counts.values()):
+        listed = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+        echo(f"{prefix}left out: {listed}", err=True)
+        print_retry_hints(clean(grid.name), counts, database_command(preview.db))
+
+
 def print_cluster_plan(preview: Preview, executor: ExecutorName, *, prefix: str) -> None:
     """Print the number of runs to train on a cluster, their stacks, and the files that are sent to the nodes."""
     expanded = preview.expanded
@@ -152,6 +171,7 @@ def print_cluster_plan(preview: Preview, executor: ExecutorName, *, prefix: str)
     workers = cluster_capacity(expanded.grid.resources, executor)
     stacks = preview_stacks(expanded, records, preview.db, preview.devices, workers=workers)
     echo(f"{prefix}to train: {describe_plan(stacks)} (of {len(expanded.runs)} in the grid)", err=True)
+    _print_left_out(preview, prefix=prefix)
     if executor == "ray":
         for path in shipped_files(expanded):
             echo(f"{prefix}sent to the nodes: {clean(str(path))}", err=True)

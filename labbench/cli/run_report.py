@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from labbench.cli.output import echo
@@ -79,8 +79,7 @@ def print_outcome(name: str, outcome: Outcome, program: str) -> None:
         by_status = Counter(run.status for run in outcome.runs)
         counts = ", ".join(f"{number} {status}" for status, number in by_status.items())
         echo(f"{name}: nothing to do: {counts}", err=True)
-        if by_status["failed"]:
-            echo("to train the failed runs again: --retry-failed", err=True)
+        print_retry_hints(name, by_status, program)
         if by_status["diverged"]:
             echo(f"to list the diverged runs: {program} ls {_filter_word(name, 'diverged')}", err=True)
     if outcome.without_driver:
@@ -95,6 +94,15 @@ def print_outcome(name: str, outcome: Outcome, program: str) -> None:
         echo(f"{name}: {format_count(outcome.elsewhere, 'run')} {verb} training in another process", err=True)
     if outcome.interrupted:
         echo("interrupted: the same command resumes the unfinished runs", err=True)
+
+
+def print_retry_hints(name: str, counts: Mapping[Status, int], program: str) -> None:
+    """Print on stderr how to train the failed and the stopped runs of an experiment again."""
+    if counts.get("failed"):
+        echo("to train the failed runs again: --retry-failed", err=True)
+    if counts.get("stopped"):
+        command = f"{program} retry --filter {_filter_word(name, 'stopped')}"
+        echo(f"to train the stopped runs again: {command}, then this command", err=True)
 
 
 def _filter_word(experiment: str, status: Status) -> str:

@@ -57,8 +57,13 @@ def pack(
     require_ending(output, (".labbench",), "`labbench import` takes a pack by its ending")
     with Reader(db) as reader:
         keys = _find_keys(reader, runs) if filter_ is None else reader.keys(filter_)
+        queued = {run.key for run in reader.by_keys(keys) if run.status == "queued"}
     if not keys:
         raise InputError(f"no runs match {filter_ or ' '.join(runs)}")
+    if not (keys := [key for key in keys if key not in queued]):
+        raise InputError("queued runs have no results to pack yet: train them first")
+    if queued:
+        echo(f"left out: {format_count(len(queued), 'queued run')}, which nothing would train elsewhere", err=True)
     report = write_pack(db, keys, output, PackedTexts(source=with_source, output=with_output))
     _print_contents(report, len(keys))
     echo(f"{output}: {format_size(output.stat().st_size)}")

@@ -49,7 +49,8 @@ def test_each_command_says_what_it_did(labbench: Labbench, db: Path) -> None:
         == "1 running run asked to stop, 1 queued or lost run stopped, 1 run ended already"
     )
     assert outcome(labbench, "retry", "a", "b") == (
-        "queued 1 run again; 1 run left as they are: queued, running or finished"
+        "queued 1 run again; 1 run left as they are: queued, running or finished; "
+        "start the script again, which labbench does not"
     )
     assert outcome(labbench, "rename", "a", "first") == f"renamed the run {all_runs(db)[0].key} a to first"
     assert outcome(labbench, "rename", "grid", "mine") == "renamed the experiment grid to mine"

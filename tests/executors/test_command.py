@@ -202,6 +202,32 @@ def test_a_script_without_its_interpreter_gets_the_command_that_starts_it(
         assert f"{program} cannot be started: {message}" in result.stderr
 
 
+def test_every_command_says_how_to_go_on_with_failed_and_stopped_runs(labbench: Labbench, tmp_path: Path) -> None:
+    (tmp_path / "four.toml").write_text('command = ["sh", "-c", "exit {x}"]\n[grid]\nx = [0, 1, 2]\n')
+    assert labbench("run", "four.toml", "--workers", "0").exit_code == 1
+    queued = labbench("retry", "x=1").stdout.strip()
+    assert queued == "queued 1 run again; to train: labbench run four.toml"
+    assert (
+        "left out: 1 queued run, which nothing would train"
+        in labbench("pack", "--filter", "x>=0", "-o", "four.labbench").stderr
+    )
+    packed = labbench("--db", "laptop.db", "import", "four.labbench")
+    assert packed.stdout.startswith("imported 2 new runs"), packed.output
+    assert labbench("pack", "x=1", "-o", "one.labbench").exit_code == 2
+    assert labbench("stop", "x=1").exit_code == 0
+    hints = (
+        "to train the failed runs again: --retry-failed\n"
+        "to train the stopped runs again: labbench retry --filter 'experiment=four status=stopped', then this command\n"
+    )
+    preview = labbench("run", "four.toml", "--dry-run").stderr
+    assert f"to train: 0 runs (of 3 in the grid)\nleft out: 1 failed, 1 stopped\n{hints}" in preview
+    assert f"nothing to do: 1 finished, 1 stopped, 1 failed\n{hints}" in labbench("run", "four.toml").stderr
+    preview = labbench("run", "four.toml", "--dry-run", "--retry-failed").stderr
+    assert "to train: 1 run (of 3 in the grid)\nleft out: 1 stopped\nto train the stopped" in preview
+    assert labbench("retry", "--filter", "experiment=four status=stopped", "--yes").exit_code == 0
+    assert "1 failed in" in labbench("run", "four.toml", "--workers", "0").stderr
+
+
 def test_python_is_the_interpreter_of_labbench(
     labbench: Labbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
