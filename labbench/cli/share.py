@@ -54,7 +54,7 @@ def pack(
     if output is None:
         raise InputError("name the file to write: -o FILE.labbench")
     require_not_database(output)
-    require_ending(output, (".labbench",), "`labbench import` takes a pack by its ending")
+    require_ending(output, (".labbench",), "the command `import` takes a pack by its ending")
     with Reader(db) as reader:
         keys = _find_keys(reader, runs) if filter_ is None else reader.keys(filter_)
         queued = {run.key for run in reader.by_keys(keys) if run.status == "queued"}
