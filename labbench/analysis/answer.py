@@ -163,6 +163,10 @@ class Counts:
     """Smallest number of seeds over the configurations with a result."""
     most_seeds: int
     """Largest number of seeds over the configurations with a result."""
+    has_seeds: bool = True
+    """True if the seed of every value is known; else the values are those of runs."""
+    copies: int = 0
+    """Number of runs that repeat another one in every number and do not count."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -253,7 +253,7 @@ def marginal_effects(everything: Table, parameter: Parameter, noise: Noise | Non
     effects = [_missing_effect(everything, parameter, level) for level in range(len(parameter.levels))]
     for level, mean, weights in zip(means.levels, centre, means.weights, strict=True):
         n = int(table.counts[measured.codes == level].sum())
-        effects[level] = _measured_effect(effects[level], n, _combination_interval(float(mean), weights, spread))
+        effects[level] = _measured_effect(effects[level], n, _mean_interval(float(mean), weights, spread))
     existing = tuple(e for e in effects if not (parameter.parent and e.value is None))
     contrast = _contrast(parameter, means, centre, spread, goal)
     return MarginalEffects(parameter.name, existing, contrast, _p_value(means, centre, spread), basis)
@@ -267,6 +267,14 @@ def _missing_effect(everything: Table, parameter: Parameter, level: int) -> Effe
 
 def _measured_effect(empty: Effect, n: int, interval: Interval) -> Effect:
     return Effect(empty.value, interval, n, empty.diverged, empty.span)
+
+
+def _mean_interval(centre: float, weights: Floats, spread: Noise | VarianceEstimate | None) -> Interval:
+    """Return the interval of the mean `weights @ means`; that of a single configuration is its own."""
+    chosen = np.flatnonzero(weights)
+    if isinstance(spread, Noise) and len(chosen) == 1:
+        return spread.variance_of_mean(int(chosen[0])).interval(centre)
+    return _combination_interval(centre, weights, spread)
 
 
 def _combination_interval(centre: float, weights: Floats, spread: Noise | VarianceEstimate | None) -> Interval:
@@ -373,6 +381,6 @@ def _make_cell(
     interval = Interval(math.nan)
     if measured.any():
         weights = measured / measured.sum()
-        interval = _combination_interval(float(weighted_sum(weights, table.means)), weights, noise)
+        interval = _mean_interval(float(weighted_sum(weights, table.means)), weights, noise)
     n, diverged = sum(len(setup.values) for setup in setups), sum(setup.diverged for setup in setups)
     return TwoWayCell(interval, n, diverged, sum(setup.runs for setup in setups))

@@ -91,6 +91,15 @@ class Noise:
             1.0 / np.maximum(inverse_df, 1e-12), np.maximum(self.total.unpooled_df, 1.0)
         )
 
+    def variance_of_mean(self, index: int) -> VarianceEstimate:
+        """Return the variance of the mean of one configuration, as in `variance_of_means`."""
+        variance, df = self._means_variance
+        return VarianceEstimate(float(variance[index]), float(df[index]))
+
+    @cached_property
+    def _means_variance(self) -> tuple[Floats, Floats]:
+        return self.variance_of_means()
+
     def moderation_of(self, index: int) -> Moderation:
         """Return the variance behind the interval of one configuration's mean."""
         _, df = self.variance_of_means()

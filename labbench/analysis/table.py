@@ -20,7 +20,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from labbench.metrics import Goal, default_goal
+from labbench.metrics import Goal, default_goal, is_quality
 from labbench.records import RunRecord
 
 Floats: TypeAlias = NDArray[np.float64]
@@ -62,6 +62,8 @@ class Observation:
     """True if the run ended as diverged; see also `has_diverged`."""
     score: float | None = None
     """Number for choosing configurations, greater is better; None: `value` itself."""
+    numbers: str | None = None
+    """Summaries of all metrics of quality as text, by which copies are recognised; None for a run with a seed."""
 
     @property
     def has_diverged(self) -> bool:
@@ -98,7 +100,12 @@ def _make_observation(run: RunRecord, metric: str, goal: Goal, at: Literal["best
         value=value,
         seconds=run.seconds if compute is None else compute.last,
         diverged=diverged,
+        numbers=None if isinstance(seed, int) else _describe_numbers(run),
     )
+
+
+def _describe_numbers(run: RunRecord) -> str:
+    return repr([(name, summary) for name, summary in sorted(run.summary.items()) if is_quality(name)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +124,8 @@ class Setup:
     """Number of diverged runs."""
     seconds: float | None
     """Mean training time in seconds over the runs that recorded it."""
+    copies: int = 0
+    """Number of runs that repeat another one in every number; together with it, they count as one value."""
     scores: tuple[float, ...] = ()
     """Score of each seed for choosing configurations, greater is better; empty: the values are the scores."""
 
@@ -292,13 +301,15 @@ def _without_seed(config: Mapping[str, Any]) -> dict[str, Any]:
 def _make_setup(group: Sequence[Observation]) -> Setup:
     """Combine the runs of one configuration.
 
-    Runs with the same seed count as one value, their mean.
+    Runs with the same seed count as one value, their mean; so do runs without seeds if all of them are copies.
     """
     by_seed: dict[object, list[float]] = {}
     scores: dict[object, list[float]] = {}
+    copies = _count_copies(group)
     for number, run in enumerate(group):
         if run.value is not None and not run.has_diverged:
-            seed = run.seed if run.seed is not None else f"run {number}"
+            unknown = "copies" if copies else f"run {number}"
+            seed = run.seed if run.seed is not None else unknown
             by_seed.setdefault(seed, []).append(run.value)
             if run.score is not None:
                 scores.setdefault(seed, []).append(run.score)
@@ -307,11 +318,23 @@ def _make_setup(group: Sequence[Observation]) -> Setup:
         config=_without_seed(group[0].config),
         values=tuple(map(fmean, by_seed.values())),
         seeds=tuple(seed if isinstance(seed, int) else None for seed in by_seed),
-        runs=len(group) - _count_repeats(group),
+        runs=len(group) - _count_repeats(group) - copies,
         diverged=sum(run.has_diverged for run in group),
         seconds=fmean(seconds) if seconds else None,
+        copies=copies,
         scores=tuple(map(fmean, scores.values())),
     )
+
+
+def _count_copies(group: Sequence[Observation]) -> int:
+    """Return the number of runs that repeat the first one; 0 unless no run has a seed and all numbers are equal.
+
+    Such runs were most likely trained with one fixed seed that was not recorded, so they show no spread.
+    """
+    measured = [run for run in group if run.value is not None and not run.has_diverged]
+    numbers = {run.numbers for run in measured}
+    are_copies = len(numbers) == 1 and None not in numbers and all(run.seed is None for run in measured)
+    return len(measured) - 1 if are_copies else 0
 
 
 def _count_repeats(group: Sequence[Observation]) -> int:

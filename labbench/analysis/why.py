@@ -243,6 +243,8 @@ def _count_runs(everything: Table) -> Counts:
         setups=len(everything.setups),
         fewest_seeds=min(seeds, default=0),
         most_seeds=max(seeds, default=0),
+        has_seeds=all(seed is not None for setup in everything.setups for seed in setup.seeds),
+        copies=sum(setup.copies for setup in everything.setups),
     )
 
 

@@ -53,6 +53,7 @@ def _finite(context: click.Context, option: click.Parameter, value: float | None
 @click.argument("metric", shell_complete=complete_metrics)
 @filters
 @as_json
+@click.option("--short", is_flag=True, help="Print the verdict and one line per parameter.")
 @click.option(
     "--html",
     "html_file",
@@ -105,6 +106,7 @@ def why(
     filters: Sequence[str],
     *,
     as_json: bool,
+    short: bool,
     html_file: Path | None,
     target: float | None,
     goal: Goal | None,
@@ -139,9 +141,12 @@ def why(
             _write_page(reader, html_file, answer, costs, selection)
         if as_json or table_format != "text":
             _print_document(answer, costs, "json" if as_json else table_format)
+        elif short:
+            _print_short(answer)
         elif html_file is None:
             _print_answer(answer, costs)
             _print_curves(reader, answer, selection, run_filter, options)
+            _print_verdict_again(answer)
 
 
 def _selection_options(
@@ -239,6 +244,22 @@ def _print_answer(answer: Answer, costs: Efficiency | None) -> None:
         click.echo("\n".join(_answer_lines(answer, costs)))
 
 
+def _print_short(answer: Answer) -> None:
+    from labbench.reports.sentences import short_sentences
+
+    click.echo("\n".join(map(clean, short_sentences(answer))))
+
+
+def _print_verdict_again(answer: Answer) -> None:
+    """Print the verdict below a long answer in a terminal, where its first lines have scrolled away."""
+    if is_plain() or not sys.stdout.isatty() or answer.best is None:
+        return
+    from labbench.reports.sentences import verdict
+
+    again = "the verdict again; --short prints it with one line per parameter:"
+    click.echo("\n".join(["", again, *(f"  {clean(line)}" for line in verdict(answer))]))
+
+
 def _answer_sentences(answer: Answer, costs: Efficiency | None) -> list[str]:
     from labbench.reports.sentences import cost_sentences, sentences
 
@@ -249,7 +270,7 @@ def _answer_lines(answer: Answer, costs: Efficiency | None) -> list[str]:
     """Return the answer as lines: sentences, configurations, importance and effects of the parameters, costs."""
     from labbench.reports.budget_sentences import budget_tables
     from labbench.reports.tables import other_tables, setups_table, text_block, tuned_tables
-    from labbench.reports.text_charts import effect_lines, importance_lines, scale_line
+    from labbench.reports.text_charts import IMPORTANCE_TITLE, effect_lines, importance_lines, scale_line
 
     columns = shutil.get_terminal_size((100, 24)).columns
     table_columns = columns if sys.stdout.isatty() else _UNLIMITED_COLUMNS
@@ -259,7 +280,7 @@ def _answer_lines(answer: Answer, costs: Efficiency | None) -> list[str]:
         lines += text_block(table, table_columns)
     importance = importance_lines(answer)
     if importance:
-        lines += ["", "where the variance comes from", *(f"  {line}" for line in importance)]
+        lines += ["", IMPORTANCE_TITLE, *(f"  {line}" for line in importance)]
     for parameter in answer.parameters:
         lines += ["", f"{clean(parameter.name)}   ({clean(answer.metric)}, mean over the rest, {scale_line(answer)})"]
         lines += [f"  {line}" for line in effect_lines(answer, parameter, columns - 2)]
@@ -309,15 +330,12 @@ def _print_tables(answer: Answer, costs: Efficiency | None, table_format: str) -
     for index, table in enumerate(tables):
         click.echo(("\n" if index else "") + comment.format(clean(table.title)))
         print_markup(table.header, table.rows, [column > 0 for column in range(len(table.header))], table_format)
-        if table is setups and answer.best is not None and answer.best.selected_among > 1:
-            click.echo(_SELECTION_NOTES.get(table_format, "").format(answer.best.selected_among), nl=False)
+        if table.note:
+            click.echo(_NOTES[table_format].format(table.note))
 
 
-_SELECTION_NOTES = {
-    "latex": "\\par{{\\footnotesize The interval of the first row is adjusted for its selection among {}.}}\n",
-    "markdown": "\nThe interval of the first row is adjusted for its selection among {}.\n",
-}
-"""Notes below the table of configurations, by format."""
+_NOTES = {"latex": "\\par{{\\footnotesize {}}}", "markdown": "\n{}", "plain": "{}"}
+"""Notes below a table, by format."""
 
 
 def _print_curves(

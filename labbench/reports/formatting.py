@@ -260,8 +260,23 @@ def setup_phrase(estimate: Estimate, answer: Answer) -> str:
     return describe_settings(estimate.differing, parameter_levels(answer)) or "the only configuration"
 
 
-def seeds_phrase(n: int) -> str:
-    return f"{n} seed{'s' if n != 1 else ''}"
+def seeds_phrase(n: int, answer: Answer) -> str:
+    """Format a number of seeds, or of runs if their seeds are unknown."""
+    return f"{n} {repetition(answer)}{'s' if n != 1 else ''}"
+
+
+INTERACTIONS = "combinations (interactions)"
+"""Name of the share of the variance that parameters explain together only."""
+
+
+def luck_phrase(answer: Answer) -> str:
+    """Return the name of the share of the variance within configurations."""
+    return "luck (seeds)" if answer.counts.has_seeds else "luck (repeated runs)"
+
+
+def repetition(answer: Answer) -> str:
+    """Return the noun for a value of a configuration: a seed, or a run if seeds are unknown."""
+    return "seed" if answer.counts.has_seeds else "run"
 
 
 def format_percent(share: float) -> str:
@@ -272,5 +287,5 @@ def estimate_phrase(estimate: Estimate, answer: Answer) -> str:
     """Format an estimate as `0.978 [0.974, 0.981] over 3 seeds`."""
     interval = estimate.interval
     if estimate.n > 1 and interval.low == interval.high and interval.low is not None:
-        return f"{use_minus_sign(format_number(interval.mean))} with each of {seeds_phrase(estimate.n)}"
-    return f"{format_interval(interval, ranking_decimals(answer))} over {seeds_phrase(estimate.n)}"
+        return f"{use_minus_sign(format_number(interval.mean))} with each of {seeds_phrase(estimate.n, answer)}"
+    return f"{format_interval(interval, ranking_decimals(answer))} over {seeds_phrase(estimate.n, answer)}"

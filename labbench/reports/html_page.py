@@ -31,7 +31,7 @@ from labbench.reports.budget_sentences import budget_tables
 from labbench.reports.formatting import describe_settings, effect_decimals, effect_labels, format_interval
 from labbench.reports.sentences import cost_sentences, details, verdict
 from labbench.reports.tables import STAR, ReportTable, other_tables, setups_table, tuned_tables
-from labbench.reports.text_charts import importance_rows
+from labbench.reports.text_charts import IMPORTANCE_TITLE, importance_rows
 from labbench.store.reader import Reader
 from labbench.store.series.curves import CurveRequest
 from labbench.text import clean
@@ -128,7 +128,8 @@ def _render_report_table(table: ReportTable) -> str:
             style = f' style="--share: {shade:.0%}" class="shaded"' if shade is not None else ""
             cells.append(f"<td{style}>{_escape(f'{STAR} {cell}' if table.best == (i, j) else cell)}</td>")
         rows.append(f"<tr>{''.join(cells)}</tr>")
-    return f"<h3>{_escape(table.title)}</h3>{_render_table(table.header, rows)}"
+    note = f"<p>{_escape(table.note)}</p>" if table.note else ""
+    return f"<h3>{_escape(table.title)}</h3>{_render_table(table.header, rows)}{note}"
 
 
 def _render_importance(answer: Answer) -> str:
@@ -138,7 +139,7 @@ def _render_importance(answer: Answer) -> str:
         f"<td>{share:.0%}</td><td>{_escape(interval)}</td></tr>"
         for name, share, interval in importance_rows(answer)
     ]
-    head = "<h2>Where the variance comes from</h2>"
+    head = f"<h2>{IMPORTANCE_TITLE.capitalize()}</h2>"
     return f"{head}{_render_table(['', '', 'share', '95 %'], rows)}" if rows else ""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,7 @@ from labbench.reports.formatting import (
     format_value,
     parameter_levels,
     ranking_decimals,
+    repetition,
 )
 from labbench.text import cell_width, clean, fit_to_width, format_duration, format_setting
 
@@ -51,6 +53,8 @@ class ReportTable:
     """Row and column of the best cell in a table of means."""
     shades: tuple[tuple[float | None, ...], ...] = ()
     """Shade of each cell in a table of means, without the first column: 0 (worst) to 1 (best); None without mean."""
+    note: str = ""
+    """Sentence below the table."""
 
 
 def other_tables(answer: Answer, efficiency: Efficiency | None) -> list[ReportTable]:
@@ -73,7 +77,8 @@ def table_lines(table: ReportTable, columns: int) -> list[str]:
         )
         for row in rows
     ]
-    return [fit_to_width(line.rstrip(), columns).rstrip() for line in lines]
+    fitted = [fit_to_width(line.rstrip(), columns).rstrip() for line in lines]
+    return [*fitted, *(textwrap.wrap(table.note, columns) if table.note else [])]
 
 
 def _row_with_star(table: ReportTable, index: int) -> tuple[str, ...]:
@@ -119,8 +124,9 @@ def _tuned_table(answer: Answer, comparison: TunedComparison) -> ReportTable:
     )
     name, metric = clean(comparison.name), clean(answer.metric)
     limits = " [95 %]" if comparison.seeds >= MIN_INTERVAL_SEEDS else ""
-    header = (name, f"{metric}{limits}", f"behind the first{limits}", "settings", "picked with all seeds")
-    return ReportTable(f"{name}: each value at its own best setting, judged on left-out seeds", header, rows)
+    header = (name, f"{metric}{limits}", f"behind the first{limits}", "settings", "chosen with all seeds")
+    title = f"{name}: each value at its own best setting, judged on seeds that did not choose it"
+    return ReportTable(title, header, rows)
 
 
 def _behind_cell(value: TunedValue, answer: Answer, decimals: int | None) -> str:
@@ -141,12 +147,22 @@ def setups_table(answer: Answer) -> ReportTable | None:
         return None
     with_iqm = any(estimate.iqm is not None for estimate in answer.ranking)
     with_lost = any(estimate.diverged for estimate in answer.ranking)
-    mean, spread = ("geometric mean", "× sd") if answer.scale == "log" else ("mean", "sd")
-    header = ("configuration", f"{mean} [95 %]", "median", *(["IQM"] if with_iqm else []), spread, "seeds")
+    mean, spread = ("geometric mean", "sd as factor") if answer.scale == "log" else ("mean", "sd")
+    iqm = ["IQM"] if with_iqm else []
+    header = ("configuration", f"{mean} [95 %]", "median", *iqm, spread, f"{repetition(answer)}s")
     rows = tuple(_setup_row(estimate, answer, with_iqm, with_lost) for estimate in answer.ranking)
     best = "" if len(rows) == answer.counts.setups else f"best {len(rows)} of {answer.counts.setups} "
     title = f"{best}configurations by {clean(answer.metric)}"
-    return ReportTable(title, (*header, *([answer.lost] if with_lost else []), "time per run"), rows)
+    lost = [answer.lost] if with_lost else []
+    return ReportTable(title, (*header, *lost, "time per run"), rows, note=_selection_note(answer))
+
+
+def _selection_note(answer: Answer) -> str:
+    """Say why the interval of the first row is wider than elsewhere; "" if it is not."""
+    if answer.best is None or answer.best.selected_among < 2 or answer.best.interval.low is None:
+        return ""
+    among = answer.best.selected_among
+    return f"The interval of the first row is wider than elsewhere: it was picked among {among} that could have won."
 
 
 def _setup_row(estimate: Estimate, answer: Answer, with_iqm: bool, with_lost: bool) -> tuple[str, ...]:
@@ -254,7 +270,7 @@ def _costs_table(answer: Answer, efficiency: Efficiency | None) -> ReportTable |
         )
         for costs in efficiency.setups
     )
-    title = f"cost of reaching {clean(answer.metric)} {target_text(efficiency)}, median over seeds"
+    title = f"cost of reaching {clean(answer.metric)} {target_text(efficiency)}, median over {repetition(answer)}s"
     return ReportTable(title, ("configuration", "runs reaching it", *axes, "mean of the curve [95 %]"), rows)
 
 

@@ -10,10 +10,11 @@ import math
 from labbench.analysis.answer import Answer, ParameterAnswer
 from labbench.analysis.effects import Effect
 from labbench.analysis.intervals import Interval
-from labbench.reports.formatting import effect_decimals, effect_labels, format_interval
+from labbench.reports.formatting import INTERACTIONS, effect_decimals, effect_labels, format_interval, luck_phrase
 from labbench.reports.sentences.parameter_sentences import MODEL_METHODS
 from labbench.text import cell_width, clean, fit_to_width, format_number, progress_bar
 
+IMPORTANCE_TITLE = "where the differences come from"
 _BAR_CELLS = 24
 _PLOT_CELLS = 40
 
@@ -31,9 +32,9 @@ def importance_rows(answer: Answer) -> list[tuple[str, float, str]]:
         # a forest estimates interactions of two parameters only, an additive model none
         is_model = answer.shares.method in MODEL_METHODS
         interactions = answer.shares.interactions if is_model else remainder
-        rows += [("interactions", interactions, "")] if interactions or not is_model else []
-        rows += [("other", max(0.0, remainder - interactions), "")] if is_model else []
-        rows += [("seeds", seeds, "")] if seeds is not None else []
+        rows += [(INTERACTIONS, interactions, "")] if interactions or not is_model else []
+        rows += [("unexplained", max(0.0, remainder - interactions), "")] if is_model else []
+        rows += [(luck_phrase(answer), seeds, "")] if seeds is not None else []
     return rows
 
 

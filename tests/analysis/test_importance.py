@@ -182,7 +182,7 @@ def test_effects_in_a_forest_are_means_over_all_combinations_of_values():
 
 def test_sentences_report_the_interactions_of_a_forest():
     text = "\n".join(sentences(why(rates_of_two_optimizers(), "score", "max")))
-    assert "shares of the variance: " in text
+    assert "differences in " in text
     assert "interactions" in text
 
 

@@ -49,11 +49,11 @@ def test_sentences_report_the_numbers():
     assert report.splitlines()[0].startswith("best: adam, lr 0.01, ")
     assert "over 3 seeds" in report
     assert "how sure: too close to call with 3 seeds" in report  # dropout has no effect
-    assert "optimizer: adam ahead of sgd by 0.0" in report
+    assert "optimizer: adam is better than sgd by 0.0" in report
     assert "batchnorm: better with it by 0.0" in report
-    assert "dropout: no significant difference on average (" in report
+    assert "dropout: no clear difference on average (" in report
     assert "the best lr depends on optimizer: on average 0.01 for adam; 0.1 for sgd" in report
-    assert "shares of the variance: optimizer " in report
+    assert "differences in val/accuracy come from: optimizer " in report
 
 
 def test_a_large_lead_is_a_clear_verdict():
@@ -61,7 +61,7 @@ def test_a_large_lead_is_a_clear_verdict():
     assert answer.verdict == "clear"
     assert answer.rivals == 0
     assert (
-        "how sure: clear; the seeds alone do not explain such a difference; it beats the runner-up with 99 % of seeds"
+        "how sure: clear; luck alone does not explain such a difference; it beats the runner-up with 99 % of seeds"
         in text(answer)
     )
 
@@ -78,7 +78,7 @@ def test_the_common_effect_of_seeds_does_not_make_a_difference_uncertain(axes, s
     assert {p.evidence for p in answer.parameters} == {"clear"}
     assert "it beats the runner-up with 99 % of seeds" in report
     assert "not clearly" not in report
-    assert "no significant difference" not in report
+    assert "no clear difference" not in report
     assert answer.best.interval.high - answer.best.interval.low > 0.5  # the mean itself stays uncertain
 
 
@@ -91,7 +91,7 @@ def test_verdict_rivals_and_evidence_of_a_single_parameter_agree():
         report = text(answer)
         assert (answer.verdict == "clear") == ("how sure: clear" in report)
         if answer.verdict == "clear":
-            assert "no significant difference" not in report
+            assert "no clear difference" not in report
             assert "more configuration" not in report
         else:
             assert answer.rivals >= 1
@@ -104,14 +104,12 @@ def test_without_effects_nothing_is_claimed():
     assert np.mean(claims) <= 0.03
     assert np.mean([bool(answer.interactions) for answer in answers]) <= 0.1
     assert not any(answer.widenings for answer in answers)
-    assert "not clearly worse than the best with these seeds" in text(answers[0])
+    assert "may be as good as the best: too close to call with these seeds" in text(answers[0])
 
 
 def test_the_selection_of_a_winner_among_equals_is_reported_as_optimistic():
     report = text(why(grid(nothing_matters, spread=0.05), ACCURACY, "max"))
-    assert (
-        "picking the best of 32 is optimistic; chosen on the other seeds, settings like the winner reach 0." in report
-    )
+    assert "the best of 32 is partly lucky: settings chosen in the same way without one seed reach 0." in report
 
 
 def test_the_document_has_the_documented_keys():
@@ -145,7 +143,7 @@ def test_goal_min_reverses_every_comparison():
     answer = why(runs, "val/loss", "min")
     assert (answer.best.differing["optimizer"], answer.best.differing["lr"]) == ("adam", 0.01)
     assert parameter(answer, "optimizer").marginal.contrast.interval.mean < 0
-    assert "optimizer: adam ahead of sgd by 0.0" in text(answer)  # a lower loss is ahead
+    assert "optimizer: adam is better than sgd by 0.0" in text(answer)  # a lower loss is ahead
 
 
 def test_a_value_that_is_nearly_as_good_when_tuned_is_reported():
@@ -477,7 +475,7 @@ def test_a_single_run_has_an_interval_but_no_spread():
 def test_the_unexplained_rest_of_an_additive_model_is_not_called_interactions():
     answer = why(grid_with_holes(lambda c: 0.8 + 0.1 * (c["a"] == 2) + 0.02 * c["b"]), "score", "max")
     rows = importance_rows(answer)
-    assert [name for name, _, _ in rows] == ["a", "b", "other", "seeds"]
+    assert [name for name, _, _ in rows] == ["a", "b", "unexplained", "luck (seeds)"]
     assert sum(share for _, share, _ in rows) == pytest.approx(1.0)
 
 
@@ -575,7 +573,7 @@ def test_one_exploding_value_does_not_hide_the_differences_of_the_others(seeds):
         answer = why(runs, "val/loss", "min", options=AnswerOptions(may_use_logarithms=False))
         assert parameter(answer, "lr").evidence == "clear"
         assert "lr: best on average at 0.1 (" in text(answer)
-        assert "no significant difference" not in text(answer)
+        assert "no clear difference" not in text(answer)
         others = [effect.interval for effect in parameter(answer, "lr").marginal.effects[:8]]
         assert max(interval.high - interval.low for interval in others) < 2.0
 

@@ -106,11 +106,13 @@ def test_the_grid_of_the_example_has_nothing_left_to_train(labbench: Labbench, t
 
 
 def test_why_averages_momentum_over_the_optimizers_that_vary_it(labbench: Labbench, tmp_path: Path) -> None:
-    """Only sgd has two values of momentum; the rest is a full factorial, so that no variance is left as `other`."""
+    """Only sgd has two values of momentum; the rest is a full factorial, so that no variance is left unexplained."""
     shutil.copy(EXAMPLE, tmp_path / "runs.db")
     result = labbench("why", "val/accuracy", "experiment=optimizers")
     assert result.exit_code == 0, result.output
-    match = re.search(r"of the variance: lr (\d+) %, .*interactions \d+ %, seeds \d+ %$", result.stdout, re.MULTILINE)
+    match = re.search(
+        r"come from: lr (\d+) %, .*interactions\) \d+ %, luck \(seeds\) \d+ %$", result.stdout, re.MULTILINE
+    )
     assert match is not None, result.stdout
     assert 50 < int(match[1]) < 75
     assert "averaged over the configurations that vary it (depends on optimizer)" in result.stdout

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +38,7 @@ def test_the_answer_is_sentences_then_charts(database: str) -> None:
     assert lines[1] == "by how much: 0.012 lower than the runner-up (adam, lr 0.001: 0.074)"
     assert lines[2].startswith("how sure: clear; ")
     assert any(line.startswith("in numbers, with 95 % intervals: best 0.062 [0.049, 0.113], ") for line in lines)
-    figures = lines[lines.index("where the variance comes from") :]
+    figures = lines[lines.index("where the differences come from") :]
     assert any(line.split()[0] == "optimizer" and "42%" in line for line in figures)
     assert any(line.split()[:2] == ["★", "adam"] and "●" in line for line in figures)
 
@@ -41,6 +46,89 @@ def test_the_answer_is_sentences_then_charts(database: str) -> None:
 def test_a_filter_limits_the_runs_that_are_compared(database: str) -> None:
     _, text, _ = run("--db", database, "why", "val/loss", "optimizer=sgd")
     assert text.startswith("best: lr 0.01")
+
+
+def test_short_is_the_verdict_and_one_line_per_parameter(database: str) -> None:
+    _, full, _ = run("--db", database, "why", "val/loss")
+    status, short, _ = run("--db", database, "why", "val/loss", "--short")
+    lines = short.splitlines()
+    assert status == 0
+    assert lines[:3] == full.splitlines()[:3]
+    assert sorted(line.split(":")[0].split(",")[0] for line in lines[3:]) == ["lr", "optimizer"]
+    assert all(line in full for line in lines)
+
+
+def test_a_terminal_ends_with_the_verdict_and_a_pipe_has_it_once(database: str) -> None:
+    command = [sys.executable, "-m", "labbench", "--db", database, "why", "val/loss"]
+    reading, terminal = os.openpty()
+    environment = {**os.environ, "COLUMNS": "120", "LINES": "40", "TERM": "xterm"}
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=terminal, env=environment) as process:
+        os.close(terminal)
+        printed = b""
+        with suppress(OSError):  # the end of a terminal
+            while part := os.read(reading, 65536):
+                printed += part
+    os.close(reading)
+    assert process.returncode == 0
+    [*_, best, lead, certainty] = printed.decode().splitlines()
+    assert best.strip().startswith("best: adam, lr 0.01: val/loss 0.062")
+    assert lead.strip().startswith("by how much: ")
+    assert certainty.strip().startswith("how sure: ")
+    assert run(*command[3:])[1].count("by how much: ") == 1
+
+
+@pytest.fixture
+def repeated_scripts(tmp_path: Path) -> Callable[[float], str]:
+    """Return a function that runs a script twice per learning rate without a seed, and returns the database."""
+
+    def record(difference: float) -> str:
+        for lr in (0.1, 0.2):
+            for repeat in range(2):
+                with labbench.start(config={"lr": lr}, db=tmp_path / "runs.db", system_metrics=False) as script:
+                    for step in range(3):
+                        script.log({"val/loss": 1.0 / (step + 1) + lr + repeat * difference})
+        return str(tmp_path / "runs.db")
+
+    return record
+
+
+def test_identical_runs_without_a_seed_are_copies_and_no_evidence(repeated_scripts: Callable[[float], str]) -> None:
+    text = run("--db", repeated_scripts(0.0), "why", "val/loss")[1]
+    lines = text.splitlines()
+    assert lines[0].endswith(" with one run")
+    assert lines[2].startswith("how sure: too few runs to say; make 3 runs per configuration with different seeds")
+    assert "2 runs are copies of another one: same settings, same numbers, no seed recorded" in text
+    assert " seeds " not in lines[0]
+    assert "clear" not in lines[2]
+
+
+def test_different_runs_without_a_seed_are_called_runs(repeated_scripts: Callable[[float], str]) -> None:
+    text = run("--db", repeated_scripts(0.01), "why", "val/loss")[1]
+    assert text.splitlines()[0].endswith(" on average over 2 runs")
+    assert "copies" not in text
+    assert "median over runs" in text
+    assert "luck (repeated runs)" in text
+    table = text[text.index("configurations by val/loss") :].splitlines()
+    assert table[1].split()[-4:] == ["runs", "time", "per", "run"]
+    assert [line for line in text.splitlines() if "seed" in line] == []
+
+
+def test_one_configuration_has_one_interval_in_all_tables(tmp_path: Path) -> None:
+    for lr in (0.1, 10.0, 1000.0):
+        for seed in range(2):
+            with labbench.start(
+                config={"lr": lr, "seed": seed}, db=tmp_path / "runs.db", system_metrics=False
+            ) as script:
+                script.log({"val/loss": lr * (1.0 + 0.1 * seed)})
+    answer = json.loads(run("--db", str(tmp_path / "runs.db"), "why", "val/loss", "--json")[1])
+    [parameter] = answer["parameters"]
+    effects = {effect["value"]: effect for effect in parameter["effects"]}
+    for estimate in answer["ranking"][1:]:  # the interval of the best is adjusted for its selection
+        effect = effects[estimate["config"]["lr"]]
+        assert (effect["low"], effect["high"]) == pytest.approx((estimate["low"], estimate["high"]))
+    assert effects[0.1]["low"] == pytest.approx(answer["best"]["low"])
+    text = run("--db", str(tmp_path / "runs.db"), "why", "val/loss")[1]
+    assert ("it was picked among" in text) == (answer["best"]["selected_among"] > 1)
 
 
 def test_the_json_is_one_document(database: str) -> None:
@@ -149,7 +237,7 @@ def test_runs_of_one_name_are_told_apart_by_the_settings_that_differ(tmp_path: P
     assert "adam lr=0.1 epochs=20" in drawn
     assert "adam lr=0.1 epochs=40" in drawn
     text = run("--db", db, "why", "val/loss")[1]
-    assert text.startswith("best: epochs 40: val/loss 0.0250 with one seed")
+    assert text.startswith("best: epochs 40: val/loss 0.0250 with one run")
 
 
 def test_a_metric_other_than_a_loss_may_end_with_nan_without_divergence(tmp_path: Path) -> None:
@@ -273,7 +361,7 @@ def test_latex_marks_the_interval_that_is_adjusted_for_its_selection(tmp_path: P
             with labbench.start(config=config, db=tmp_path / "runs.db", system_metrics=False) as script:
                 script.log({"val/accuracy": 0.5 + 0.01 * ((seed + int(10 * lr)) % 3)})
     _, text, _ = run("--db", str(tmp_path / "runs.db"), "why", "val/accuracy", "--format", "latex")
-    assert "The interval of the first row is adjusted for its selection among 3." in text
+    assert "The interval of the first row is wider than elsewhere: it was picked among 3 that could have won." in text
     assert all(line.isascii() for line in text.splitlines() if not line.startswith("%"))
 
 

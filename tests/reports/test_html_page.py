@@ -66,8 +66,8 @@ def test_the_page_has_the_tables_of_the_terminal(labbench: Labbench, page: Path)
     ]
     assert len(titles) >= 3
     assert all(f"<h3>{title}</h3>" in text for title in titles)
-    for line in terminal.partition("where the variance comes from\n")[2].partition("\n\n")[0].splitlines():
-        name, share = line.split()[0], next(word for word in line.split() if word.endswith("%"))
+    for line in terminal.partition("where the differences come from\n  ")[2].partition("\n\n")[0].split("\n  "):
+        name, share = line.split("  ")[0], next(word for word in line.split() if word.endswith("%"))
         assert re.search(rf">{re.escape(name)}</th>.*?<td>{share}</td>", text)
 
 

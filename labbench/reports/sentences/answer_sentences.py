@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from labbench.analysis.answer import Answer, Divergence
 from labbench.reports.budget_sentences import budget_sentences
-from labbench.reports.formatting import Levels, format_named_setting, format_percent, format_span, parameter_levels
+from labbench.reports.formatting import (
+    INTERACTIONS,
+    Levels,
+    format_named_setting,
+    format_percent,
+    format_span,
+    luck_phrase,
+    parameter_levels,
+    repetition,
+)
 from labbench.reports.sentences.parameter_sentences import (
     MODEL_METHODS,
     interaction_sentence,
@@ -27,6 +36,9 @@ MIN_SHARE = 0.01
 """Smallest share of the variance that is reported."""
 
 
+GLOSSARY_SENTENCE = "docs/why.md explains the words, with examples, and every interval"
+
+
 MAX_DIVERGENCES = 3
 """Number of values with diverged runs that are named if there are more of them."""
 
@@ -34,6 +46,13 @@ MAX_DIVERGENCES = 3
 def sentences(answer: Answer) -> list[str]:
     """Return the verdict in plain words, then its numbers and details, as sentences."""
     return [*verdict(answer), *details(answer)]
+
+
+def short_sentences(answer: Answer) -> list[str]:
+    """Return the verdict, and one sentence per parameter: its values at their best settings, else on average."""
+    tuned = {comparison.name: line for comparison, line in zip(answer.tuned, tuned_sentences(answer), strict=True)}
+    lines = [tuned.get(parameter.name) or parameter_sentence(parameter, answer) for parameter in answer.parameters]
+    return [line for line in (*verdict(answer), experiment_sentence(answer), *lines) if line]
 
 
 def verdict(answer: Answer) -> list[str]:
@@ -65,7 +84,9 @@ def details(answer: Answer) -> list[str]:
         scale_sentence(answer),
         estimand_sentence(answer),
         *_missing_runs_sentences(answer),
+        _copies_sentence(answer),
         *scope_sentences(answer),
+        GLOSSARY_SENTENCE,
     ]
     return [line for line in lines if line]
 
@@ -78,21 +99,24 @@ def _variance_sentence(answer: Answer) -> str:
     # the rest of a factorial is interactions of three and more parameters, the rest of a model is unknown
     is_model = shares.method in MODEL_METHODS
     interactions, other = (shares.interactions, shares.rest) if is_model else (shares.interactions + shares.rest, 0.0)
-    named += [("interactions", interactions), ("other", other)]
+    named += [(INTERACTIONS, interactions), ("unexplained", other)]
     parts = [f"{name} {format_percent(share)}" for name, share in named if share >= MIN_SHARE]
     if shares.seeds is not None:
-        parts.append(f"seeds {format_percent(shares.seeds)}")
+        parts.append(f"{luck_phrase(answer)} {format_percent(shares.seeds)}")
     without = ", ".join(format_named_setting(name, value, parameter_levels(answer)) for name, value in shares.left_out)
     left_out = f" (without {without}: not run in all combinations)" if without else ""
-    variance = f"variance of log {clean(answer.metric)}" if answer.scale == "log" else "variance"
-    return f"shares of the {variance}{left_out}: {', '.join(parts)}" if parts else ""
+    metric = f"log {clean(answer.metric)}" if answer.scale == "log" else clean(answer.metric)
+    return f"differences in {metric} come from{left_out}: {', '.join(parts)}" if parts else ""
 
 
 def _basis_sentence(answer: Answer) -> str:
     by_settings = [p for p in answer.parameters if p.marginal.basis == "settings"]
     if not by_settings:
         return ""
-    return "the intervals of the parameters are based on the variation of effects between settings, not between seeds"
+    return (
+        "the intervals of the parameters are based on the variation of effects between settings, not between "
+        f"{repetition(answer)}s"
+    )
 
 
 def _limits_sentence(answer: Answer) -> str:
@@ -127,6 +151,17 @@ def _missing_runs_sentences(answer: Answer) -> list[str]:
         missing = f"{_runs_count(counts.missing - pruned)} without {clean(answer.metric)}"
         lines.append(f"left out: {missing} (failed, stopped or not measured)")
     return lines
+
+
+def _copies_sentence(answer: Answer) -> str:
+    copies = answer.counts.copies
+    if not copies:
+        return ""
+    subject = f"{copies} runs are copies" if copies > 1 else "1 run is a copy"
+    return (
+        f"{subject} of another one: same settings, same numbers, no seed recorded, so they count once and show no "
+        "spread; train with different seeds, and record each seed in the config"
+    )
 
 
 def _divergence_setting(divergence: Divergence, levels: Levels) -> str:

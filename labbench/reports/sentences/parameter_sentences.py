@@ -59,13 +59,13 @@ def _two_values_clause(parameter: ParameterAnswer, contrast: Contrast, answer: A
     ahead, behind = _value_phrase(parameter, contrast.value), _value_phrase(parameter, contrast.against)
     gain = format_gain(contrast.interval, answer.goal, contrast.ratio)
     if parameter.evidence == "none" and contrast.interval.low is not None:
-        return f"no significant difference{_average_phrase(answer)} ({ahead} vs {behind}: {gain})"
+        return f"no clear difference{_average_phrase(answer)} ({ahead} vs {behind}: {gain})"
     if contrast.interval.low is None:
         return f"{_means_phrase(parameter, contrast, answer)}{_average_phrase(answer)}; {_TOO_FEW_RUNS}"
-    better = f"better {ahead}" if _is_switch(parameter) else f"{ahead} ahead of {behind}"
+    better = f"better {ahead}" if _is_switch(parameter) else f"{ahead} is better than {behind}"
     is_model = answer.shares is not None and answer.shares.method in MODEL_METHODS
     conditional = f"averaged over the configurations that vary it (depends on {clean(parameter.parent or '')})"
-    average = "on average" if is_model else conditional if parameter.parent else "averaged over the grid"
+    average = "on average" if is_model else conditional if parameter.parent else "averaged over all settings"
     return (
         f"{better} by {gain} {average}"
         + _evidence_phrase(parameter)
@@ -84,7 +84,7 @@ def _many_values_clause(parameter: ParameterAnswer, contrast: Contrast, answer: 
     spread = f"{top} at {ahead} to {worst} at {worst_value}"
     if parameter.evidence == "none" and contrast.interval.low is not None:
         chance = _chance_of_gaps_clause(measured)
-        return f"no significant difference among its {len(measured)} values (from {spread} on average){chance}"
+        return f"no clear difference among its {len(measured)} values (from {spread} on average){chance}"
     if contrast.interval.low is None:
         return f"from {spread}{_average_phrase(answer)}; {_TOO_FEW_RUNS}"
     gain = format_gain(contrast.interval, answer.goal, contrast.ratio)
@@ -133,7 +133,7 @@ def _average_phrase(answer: Answer) -> str:
 
 def _evidence_phrase(parameter: ParameterAnswer) -> str:
     is_weak = parameter.evidence == "weak"
-    return " (weak evidence: not significant after correcting for the number of parameters)" if is_weak else ""
+    return " (weak evidence: with so many parameters, one may look like this by luck)" if is_weak else ""
 
 
 def _alternative_clause(parameter: ParameterAnswer, answer: Answer) -> str:
@@ -158,7 +158,12 @@ def _best_differs_clause(parameter: ParameterAnswer, contrast: Contrast, answer:
     used = answer.best.config.get(parameter.name)
     if freeze(used) == freeze(contrast.value):
         return ""
-    return f", but the best configuration uses {_value_phrase(parameter, used)}"
+    return f"; nevertheless the best configuration is one {_use_phrase(parameter, used)}"
+
+
+def _use_phrase(parameter: ParameterAnswer, value: Any) -> str:
+    phrase = _value_phrase(parameter, value)
+    return phrase if _is_switch(parameter) else f"with {phrase}"
 
 
 def _diverged_values_clause(parameter: ParameterAnswer, answer: Answer) -> str:
@@ -193,7 +198,7 @@ def interaction_sentence(interaction: Interaction, levels: Levels) -> str:
         )
     cases = "; ".join(f"{best} for {', '.join(values)}" for best, values in by_best.items())
     share = format_percent(interaction.importance.mean)
-    return f"the best {clean(second)} depends on {clean(first)}: on average {cases} ({share} of the variance)"
+    return f"the best {clean(second)} depends on {clean(first)}: on average {cases} ({share} of the differences)"
 
 
 def widening_sentence(widening: Widening, levels: Levels) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from labbench.analysis.answer import Answer
 from labbench.analysis.selection import SEED, Scope, Tuning
 from labbench.metrics import counts_by_last, is_of_test_data
-from labbench.reports.formatting import format_two_digits
+from labbench.reports.formatting import format_two_digits, repetition
 from labbench.text import clean, format_setting
 
 
@@ -51,8 +51,8 @@ def scale_sentence(answer: Answer) -> str:
         return ""
     low, high = (format_setting(float(f"{value:.2g}")) for value in answer.span)
     return (
-        f"{clean(answer.metric)} spans more than a decade ({low} to {high}), so its logarithms are compared: means "
-        "over seeds and over the grid are geometric means, differences are factors (--linear compares differences)"
+        f"{clean(answer.metric)} goes from {low} to {high}, so factors are compared, not differences, and averages are "
+        "geometric means: that of 0.01 and 1 is 0.1 (--linear compares differences)"
     )
 
 
@@ -189,10 +189,14 @@ def test_data_sentence(answer: Answer) -> str:
 def _intervals_sentence(answer: Answer) -> str:
     if answer.best is None or answer.best.interval.low is None:
         return ""
-    n = answer.counts.setups
-    among = "the finalists" if answer.scope is not None and answer.scope.choosing else str(n)
-    selection = f", the one of the best also for its selection among {among}" if n > 1 else ""
-    return f"95 % intervals allow for the noise of seeds{selection}; they do not allow for other data"
+    n = answer.best.selected_among
+    among = "the finalists" if answer.scope is not None and answer.scope.choosing else f"{n} that could have won"
+    selection = f"; that of the best is wider, because it was picked among {among}" if n > 1 else ""
+    repetitions = f"{repetition(answer)}s"
+    return (
+        f"an interval [low, high] holds the mean of very many {repetitions} in 95 of 100 cases{selection}; other data "
+        "may give other results"
+    )
 
 
 def _names(names: Sequence[str]) -> str:

@@ -52,18 +52,15 @@ def estimand_sentence(answer: Answer) -> str:
     if not answer.tuned:
         return ""
     seeds = answer.tuned[0].seeds
-    fewer = f"{seeds - 1} seed{'s' if seeds > 2 else ''}"
-    mean = "geometric mean" if answer.scale == "log" else "mean"
     sentence = (
-        f"a tuned value's result is the {mean} on new seeds of the setting that this tuning picks from its candidates "
-        f"with {fewer}: each of the {seeds} seeds is left out in turn, the setting is chosen on the others and judged "
-        "on it"
+        f'"at its best setting": for each value, the other settings are chosen with {seeds - 1} of the {seeds} seeds '
+        "and the result is taken from the remaining seed; every seed takes its turn, and the results are averaged"
     )
     if seeds < MIN_INTERVAL_SEEDS:
         sentence += f"; no interval under {MIN_INTERVAL_SEEDS} seeds"
     left_out = max(sum(value.left_out for value in comparison.values) for comparison in answer.tuned)
     if left_out:
-        sentence += f"; {_settings_count(left_out)} with diverged runs or without these seeds are no candidates"
+        sentence += f"; {_settings_count(left_out)} with diverged runs or without these seeds are not chosen from"
     return sentence
 
 
@@ -71,4 +68,4 @@ def averages_sentence(answer: Answer) -> str:
     """Label the averages over the grid that follow, if tuned values are compared too."""
     if not answer.tuned:
         return ""
-    return "averages over the grid follow: they include settings that tuning would avoid"
+    return "the next lines are averages over all settings, also over settings that nobody would choose"

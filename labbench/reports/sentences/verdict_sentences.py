@@ -7,6 +7,7 @@ from dataclasses import replace
 from labbench.analysis.answer import Answer, Estimate
 from labbench.analysis.comparison import MAX_SEEDS, Difference
 from labbench.analysis.intervals import Interval
+from labbench.analysis.tuning.tuned_values import MIN_INTERVAL_SEEDS
 from labbench.reports.formatting import (
     estimate_phrase,
     format_change,
@@ -17,6 +18,7 @@ from labbench.reports.formatting import (
     format_two_digits,
     half_width,
     ranking_decimals,
+    repetition,
     seeds_phrase,
     setup_phrase,
 )
@@ -50,10 +52,10 @@ def _mean_phrase(estimate: Estimate, answer: Answer) -> str:
     """Format a mean as `0.978 on average over 3 seeds`."""
     mean = format_mean_like_ranking(estimate, answer)
     if estimate.n == 1:
-        return f"{mean} with one seed"
+        return f"{mean} with one {repetition(answer)}"
     if estimate.interval.low is not None and estimate.interval.low == estimate.interval.high:
-        return f"{mean} with each of {seeds_phrase(estimate.n)}"
-    return f"{mean} on average over {seeds_phrase(estimate.n)}"
+        return f"{mean} with each of {seeds_phrase(estimate.n, answer)}"
+    return f"{mean} on average over {seeds_phrase(estimate.n, answer)}"
 
 
 def _lead_sentence(answer: Answer) -> str:
@@ -101,10 +103,10 @@ def _certainty_sentence(answer: Answer) -> str:
     if answer.runner_up is None or difference is None or difference.interval == _IDENTICAL:
         return ""
     if difference.interval.low is None:
-        return f"how sure: too few seeds to say; run {MIN_ADVICE_SEEDS} seeds per configuration for a first comparison"
+        return f"how sure: too few {repetition(answer)}s to say; {_first_comparison_phrase(answer)}"
     if difference.clear:
-        return f"how sure: clear; the seeds alone do not explain such a difference{_chance_phrase(difference)}"
-    seeds = seeds_phrase(difference.pairs) if difference.pairs else _seeds_of_both(answer)
+        return f"how sure: clear; luck alone does not explain such a difference{_chance_phrase(difference)}"
+    seeds = seeds_phrase(difference.pairs, answer) if difference.pairs else _seeds_of_both(answer)
     return f"how sure: too close to call with {seeds}: the difference may be luck; {_seeds_advice(answer, difference)}"
 
 
@@ -115,7 +117,13 @@ def _seeds_advice(answer: Answer, difference: Difference) -> str:
     if answer.counts.fewest_seeds >= MIN_ADVICE_SEEDS:
         return f"more than {MAX_SEEDS} are needed, so choose either"
     limit = format_two_digits(half_width(replace(difference.interval, mean=0.0)))
-    return f"either may be better by up to {limit}: run {MIN_ADVICE_SEEDS} seeds for a first comparison"
+    return f"either may be better by up to {limit}; {_first_comparison_phrase(answer)}"
+
+
+def _first_comparison_phrase(answer: Answer) -> str:
+    if answer.counts.has_seeds:
+        return f"run {MIN_ADVICE_SEEDS} seeds per configuration for a first comparison"
+    return f"make {MIN_ADVICE_SEEDS} runs per configuration with different seeds, and record each seed in the config"
 
 
 def numbers_sentence(answer: Answer) -> str:
@@ -124,14 +132,18 @@ def numbers_sentence(answer: Answer) -> str:
     if best is None:
         return ""
     if best.interval.low is None:
+        if not answer.counts.has_seeds:
+            return "no intervals, because no configuration has two runs that differ in their numbers"
         return "no intervals, because no configuration was run with a second seed"
     decimals = ranking_decimals(answer)
     parts = [f"best {format_interval(best.interval, decimals)}"]
     if second is not None and difference is not None and difference.interval != _IDENTICAL:
         parts.append(f"runner-up {format_interval(second.interval, decimals)}")
-        paired = f"{difference.pairs} paired seeds" if difference.pairs else _seeds_of_both(answer)
-        parts.append(f"{_change_phrase(difference)} with {paired}")
+        same = f"the same {difference.pairs} seeds" if difference.pairs else _seeds_of_both(answer)
+        parts.append(f"{_change_phrase(difference)} over {same}")
     sentence = f"in numbers, with 95 % intervals: {', '.join(parts)}"
+    if any(comparison.seeds >= MIN_INTERVAL_SEEDS for comparison in answer.tuned):
+        sentence += "; the lines above also allow for the choice of the other settings, so their intervals differ"
     if best.n == 1:
         sentence += "; the interval of the best is based on the spread of other configurations"
     return sentence
@@ -153,8 +165,8 @@ def selection_sentence(answer: Answer) -> str:
     if optimism <= 0 or format_like(best.interval.mean, best.interval) == held_out:
         return ""
     return (
-        f"picking the best of {answer.counts.setups} is optimistic; chosen on the other seeds, settings like the "
-        f"winner reach {held_out} on a left-out seed, the value to report"
+        f"the best of {answer.counts.setups} is partly lucky: settings chosen in the same way without one seed reach "
+        f"{held_out} on that seed on average; report this value"
     )
 
 
@@ -178,7 +190,7 @@ def _chance_phrase(difference: Difference) -> str:
 
 def _seeds_of_both(answer: Answer) -> str:
     best, runner_up = (0 if estimate is None else estimate.n for estimate in (answer.best, answer.runner_up))
-    return seeds_phrase(best) if best == runner_up else f"{best} and {seeds_phrase(runner_up)}"
+    return seeds_phrase(best, answer) if best == runner_up else f"{best} and {seeds_phrase(runner_up, answer)}"
 
 
 def rivals_sentence(answer: Answer) -> str:
@@ -186,10 +198,10 @@ def rivals_sentence(answer: Answer) -> str:
     others = answer.rivals - (0 if answer.difference is None or clear else 1)
     if others < 1:
         return ""
-    setups = "configurations are" if others > 1 else "configuration is"
+    setups = "configurations" if others > 1 else "configuration"
     if clear:  # they rank below the runner-up, but have fewer seeds or a larger spread
-        return f"{others} lower-ranked {setups} not clearly worse than the best, for lack of seeds or a larger spread"
-    return f"{others} more {setups} not clearly worse than the best with these seeds"
+        return f"{others} lower-ranked {setups} may be as good: too few seeds, or too different results, to tell"
+    return f"{others} more {setups} may be as good as the best: too close to call with these {repetition(answer)}s"
 
 
 def cheaper_sentence(answer: Answer) -> str:

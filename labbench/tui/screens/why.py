@@ -212,7 +212,8 @@ def _style_evidence(sentence: str) -> Content:
 _WEAK_EVIDENCE = (
     "too close to call",
     "too few seeds",
-    "no significant difference",
+    "too few runs",
+    "no clear difference",
     "not clearly ahead",
     "weak evidence",
 )
@@ -223,13 +224,13 @@ def _figure_lines(answer: Answer, columns: int) -> list[Content]:
     """Return the tables and figures below the sentences."""
     from labbench.reports.budget_sentences import budget_tables
     from labbench.reports.tables import other_tables, setups_table, table_lines, tuned_tables
-    from labbench.reports.text_charts import effect_lines, importance_lines, scale_line
+    from labbench.reports.text_charts import IMPORTANCE_TITLE, effect_lines, importance_lines, scale_line
 
     setups, others = setups_table(answer), other_tables(answer, None)
     lines = []
     for table in (*tuned_tables(answer), *budget_tables(answer), *([setups] if setups else [])):
         lines += _section_lines(table.title, table_lines(table, columns - 2))
-    lines += _section_lines("where the variance comes from", importance_lines(answer))
+    lines += _section_lines(IMPORTANCE_TITLE, importance_lines(answer))
     for parameter in answer.parameters:
         metric = f"{text.clean(answer.metric)}, mean over the other keys, {scale_line(answer)}"
         title = f"{text.clean(parameter.name)}   {metric}"
