@@ -187,18 +187,14 @@ def _add_row(run: _Run, row: dict[str, Any], roles: _Roles, path: Path) -> None:
             {key: value for key, value in row.items() if value is not None}, sort_keys=True, default=str
         )
     if row.keys() >= _LABBENCH_COLUMNS:
-        _add_labbench_row(run, row)
+        _add_labbench_row(run, row, path)
         return
     step, wall = run.n_rows, math.nan
     if roles.step is not None:
-        number = row.get(roles.step)
-        if number is None:
+        if row.get(roles.step) is None:
             run.points.skipped["rows without a step"] += 1
             return
-        if not isinstance(number, int | float) or not float(number).is_integer():
-            problem = f"the step {number!r} in the column `{roles.step}` is not an integer"
-            raise InputError(f"{path}: {problem}; --step names another column")
-        step = int(number)
+        step = _read_step(row, roles.step, path)
     run.n_rows += 1
     values: dict[str, Any] = {}
     for key, value in row.items():
@@ -214,11 +210,25 @@ def _add_row(run: _Run, row: dict[str, Any], roles: _Roles, path: Path) -> None:
     run.points.add_values(values, step, wall)
 
 
-def _add_labbench_row(run: _Run, row: dict[str, Any]) -> None:
-    """Add a row of a table that labbench has exported."""
+def _read_step(row: Mapping[str, Any], column: str, path: Path) -> int:
+    """Return the step of a row. Raises InputError if it is not an integer."""
+    match row.get(column):
+        case int(number):
+            return number
+        case float(number) if number.is_integer():
+            return int(number)
+        case other:
+            problem = f"the step {other!r:.80} in the column `{column}` is not an integer"
+            raise InputError(f"{path}: {problem}; --step names another column")
+
+
+def _add_labbench_row(run: _Run, row: dict[str, Any], path: Path) -> None:
+    """Add a row of a table that labbench has exported. Raises InputError if its step is not an integer."""
     run.labels = {"name": str(row["name"]), "experiment": str(row["experiment"])}
     values = {_metric_of_heading(key): value for key, value in row.items() if key not in _LABBENCH_COLUMNS}
-    run.points.add_values(values, int(row["step"]), float(row["time"]))
+    time = row["time"]
+    wall = time if isinstance(time, int | float) else math.nan
+    run.points.add_values(values, _read_step(row, "step", path), wall)
 
 
 def _metric_of_heading(heading: str) -> str:

@@ -131,3 +131,15 @@ def test_odd_tables_are_imported_or_reported(
     assert first.exit_code == again.exit_code
     if first.exit_code == 0:
         assert "imported 0 new runs, 0 points" in again.stdout
+
+
+@pytest.mark.parametrize("columns", ["step,loss", "run,name,experiment,step,time,loss"])
+@pytest.mark.parametrize("step", ["9" * 400, "nan", "inf", "1.5", "x", ""])
+def test_steps_of_a_table_that_are_no_numbers_of_sqlite_are_reported(
+    labbench: Labbench, tmp_path: Path, columns: str, step: str
+) -> None:
+    cells = {"run": "abcdefgh", "name": "a", "experiment": "e", "time": "", "loss": "0.5"}
+    rows = [",".join(({**cells, "step": text})[column] for column in columns.split(",")) for text in ("0", step)]
+    (tmp_path / "log.csv").write_text("\n".join([columns, *rows]) + "\n")
+    result = import_file(labbench, tmp_path, "csv", tmp_path / "log.csv")
+    assert "step" in result.output
