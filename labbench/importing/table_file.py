@@ -239,7 +239,8 @@ def _metric_of_heading(heading: str) -> str:
 
 def _to_source_run(run: _Run, name: str, path: Path) -> SourceRun:
     if run.labels:  # known by its key, as in every other export
-        return SourceRun(name, run.labels["name"], run.labels["experiment"], run.points.series(0.0), is_partial=True)
+        series, skipped = run.points.series(0.0), run.points.skipped
+        return SourceRun(name, run.labels["name"], run.labels["experiment"], series, skipped=skipped, is_partial=True)
     digest = hashlib.sha256(run.first.encode("utf-8", "replace")).hexdigest()[:16]
     run_id = f"{path.stem} {name} {digest}"
     experiment = path.resolve().parent.name if name == path.stem else path.stem
