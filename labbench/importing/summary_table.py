@@ -128,6 +128,7 @@ def _read_row(row: TableRow, metrics: Sequence[str], origin: Sequence[str]) -> S
         reason=reason,
         started=started,
         finished=None if started is None or math.isnan(seconds) else started + seconds,
+        skipped=points.skipped,
         has_last_values=True,
         is_partial=True,
     )

@@ -94,7 +94,9 @@ def _read_chart(
             points.add_values(values, int(number) if math.isfinite(number) else index)
         if points.metrics:
             series = points.series(0.0)
-            yield SourceRun(name, name, experiment, series, has_last_values=True, is_partial=True)
+            yield SourceRun(
+                name, name, experiment, series, skipped=points.skipped, has_last_values=True, is_partial=True
+            )
 
 
 def _read_row(row: TableRow, metrics: Sequence[str], experiment: str, repeated: Collection[str]) -> SourceRun:

@@ -194,3 +194,9 @@ def test_a_chart_in_the_form_of_wandb_round_trips(labbench: Labbench, tmp_path: 
     assert read_values(tmp_path, f"same ({runs[1].key})", "val/loss") == series["val/loss"]
     result = labbench("--db", "from.db", "export", "--format", "wandb", "--metric", "val/loss")
     assert result.stdout.splitlines()[1] == '"0"' + ',"0.1"' * 9
+
+
+def test_steps_out_of_range_in_a_chart_are_counted(labbench: Labbench, tmp_path: Path) -> None:
+    (tmp_path / "chart.csv").write_text(CHART.strip() + '\n"1e300","0.2","0.2","0.2","","",""\n')
+    assert "points whose step is out of range" in labbench("import", "chart.csv").output
+    assert set(read_values(tmp_path, "royal-1", "val/loss")) == {0, 10}
