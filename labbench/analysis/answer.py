@@ -54,6 +54,8 @@ class Estimate:
     """Geometric sample standard deviation of the runs, if logarithms were analysed."""
     noise: Moderation | None = None
     """Variance behind the interval, of logarithms if these were analysed; None if no configuration has two seeds."""
+    score: float | None = None
+    """Mean of the tuning metric; None if configurations are chosen by the metric of the answer."""
     selected_among: int = 1
     """Number of configurations for whose selection the interval of the best one is adjusted."""
 
@@ -107,6 +109,8 @@ class HeatMap:
     names: tuple[str, str]
     """Parameter of the rows, parameter of the columns."""
     table: TwoWayTable
+    best: tuple[int, int] | None = None
+    """Row and column of the best cell by the tuning metric; None: the best mean, or no cell has a result."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,6 +302,7 @@ def _estimate_document(estimate: Estimate) -> dict[str, Any]:
         "runs": estimate.runs,
         "seconds": estimate.seconds,
         "noise": None if estimate.noise is None else asdict(estimate.noise),
+        "score": estimate.score,
         "selected_among": estimate.selected_among,
     }
 

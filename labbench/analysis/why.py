@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
+from statistics import fmean
 from typing import Literal
 
 import numpy as np
@@ -23,6 +24,7 @@ from labbench.analysis.answer import (
     ParameterAnswer,
     VarianceShares,
     Verdict,
+    Widening,
 )
 from labbench.analysis.best_values import compare_with_last
 from labbench.analysis.comparison import (
@@ -37,7 +39,7 @@ from labbench.analysis.comparison import (
 )
 from labbench.analysis.effects import MarginalEffects, marginal_effects, two_way_table
 from labbench.analysis.importance import Importance, importance
-from labbench.analysis.intervals import Interval, interquartile_mean
+from labbench.analysis.intervals import Interval, Scale, interquartile_mean
 from labbench.analysis.lr_ranges import find_rate_ranges, find_widenings
 from labbench.analysis.noise import Noise, learn_noise
 from labbench.analysis.scales.bounds import Bounds, guess_bounds
@@ -56,7 +58,7 @@ from labbench.analysis.table import (
     tabulate,
 )
 from labbench.analysis.tuning.budgets import Sampling, compare_budgets
-from labbench.analysis.tuning.scored_observations import observe_selected
+from labbench.analysis.tuning.scored_observations import observe_selected, score_table
 from labbench.analysis.tuning.tuned_values import compare_all_tuned
 from labbench.metrics import Goal
 
@@ -99,6 +101,11 @@ class _AnswerContext:
     bounds: Bounds
     """Smallest and largest possible value of the metric, or of its logarithm."""
 
+    @cached_property
+    def scores(self) -> Table | None:
+        """All configurations with their scores as values; None if they are chosen by the metric of the answer."""
+        return score_table(self.everything)
+
     @property
     def best(self) -> int:
         """Index of the best configuration in `table`."""
@@ -107,6 +114,10 @@ class _AnswerContext:
     def oriented_mean(self, index: int) -> float:
         """Return the mean of a configuration, negated if the goal is min, so that greater is better."""
         return float(self.table.means[index]) * (1.0 if self.goal == "max" else -1.0)
+
+    def mean_score(self, index: int) -> float:
+        """Return the mean by which a configuration is chosen, greater is better."""
+        return float(self.table.mean_scores(self.goal)[index])
 
     def estimate(self, index: int, interval: Interval | None = None) -> Estimate:
         """Return the results of one configuration; `interval` defaults to the unadjusted one."""
@@ -123,6 +134,7 @@ class _AnswerContext:
             runs=setup.runs,
             seconds=setup.seconds,
             noise=None if self.noise is None else self.noise.moderation_of(index),
+            score=fmean(setup.scores) if setup.scores else None,
         )
 
     @cached_property
@@ -186,8 +198,20 @@ def explain(selection: Selection, metric: str, goal: Goal, *, check: Check = nev
     options = AnswerOptions(sampling=sampling, may_use_logarithms=not scope.linear)
     scope = replace(scope, bests=compare_with_last(selection.runs, metric, goal))
     answer = replace(why(runs, metric, goal, options=options, check=check), scope=scope)
+    if scope.tuning is not None and scope.tuning.goal == "min":
+        answer = _negate_scores(answer)
     # the learning rates that a search pruned may be usable
     return replace(answer, rate_ranges=(), widenings=()) if scope.pruned else answer
+
+
+def _negate_scores(answer: Answer) -> Answer:
+    """Return the answer with scores in the unit of a tuning metric of which lower values are better."""
+
+    def negate(estimate: Estimate) -> Estimate:
+        return replace(estimate, score=None if estimate.score is None else -estimate.score)
+
+    best, runner_up = (None if each is None else negate(each) for each in (answer.best, answer.runner_up))
+    return replace(answer, best=best, runner_up=runner_up, ranking=tuple(map(negate, answer.ranking)))
 
 
 def _make_answer(everything: Table, metric: str, goal: Goal, bounds: Bounds, check: Check) -> Answer:
@@ -225,12 +249,25 @@ def _make_answer(everything: Table, metric: str, goal: Goal, bounds: Bounds, che
         interactions=interactions,
         ranking=ranking,
         heat_maps=_clipped_heat_maps(context, parameters, interactions),
-        rate_ranges=find_rate_ranges(everything, goal, bounds.scale),
-        widenings=find_widenings(everything, noise, goal, bounds.scale),
+        rate_ranges=find_rate_ranges(*_chosen_values(context)),
+        widenings=_find_widenings(context),
         divergences=_find_divergences(everything),
         shares=_variance_shares(shares),
         not_analysed=everything.not_analysed,
     )
+
+
+def _chosen_values(context: _AnswerContext) -> tuple[Table, Goal, Scale]:
+    """Return the values that choices are made by, with their goal and scale."""
+    if context.scores is not None:
+        return context.scores, "max", "linear"
+    return context.everything, context.goal, context.bounds.scale
+
+
+def _find_widenings(context: _AnswerContext) -> tuple[Widening, ...]:
+    values, goal, scale = _chosen_values(context)
+    noise = context.noise if context.scores is None else learn_noise(values.with_values())
+    return find_widenings(values, noise, goal, scale)
 
 
 def _count_runs(everything: Table) -> Counts:
@@ -264,8 +301,8 @@ def _find_cheaper(context: _AnswerContext, rivals: Ints) -> tuple[Estimate, Diff
     """
     setups, table = context.table.setups, context.table
     reference = setups[context.best].seconds
-    if context.noise is None or reference is None:
-        return None
+    if context.noise is None or reference is None or context.scores is not None:
+        return None  # with a tuning metric, a choice by results would be one by the judged data
     longest = min(MAX_CHEAPER_TIME_RATIO * reference, reference - MIN_SAVED_SECONDS)
     timed = [(setups[i].seconds or math.inf, i) for i in rivals.tolist() if i != context.best]
     for seconds, i in sorted(timed):
@@ -380,7 +417,18 @@ def _clipped_heat_maps(
     context: _AnswerContext, parameters: Sequence[ParameterAnswer], interactions: Sequence[Interaction]
 ) -> tuple[HeatMap, ...]:
     heat_maps = make_heat_maps(context.everything, context.noise, parameters, interactions)
-    return tuple(_clip_heat_map(context, heat_map) for heat_map in heat_maps)
+    return tuple(_with_best_cell(context, _clip_heat_map(context, heat_map)) for heat_map in heat_maps)
+
+
+def _with_best_cell(context: _AnswerContext, heat_map: HeatMap) -> HeatMap:
+    """Return the heat map with the best cell by the tuning metric, one without diverged runs if possible."""
+    row, column = (context.everything.parameter(name) for name in heat_map.names)
+    if context.scores is None or row is None or column is None:
+        return heat_map
+    cells = two_way_table(context.scores, row, column, None).cells
+    measured = [(r, c) for r, line in enumerate(cells) for c, cell in enumerate(line) if cell.n]
+    best = max(measured, key=lambda rc: (not cells[rc[0]][rc[1]].diverged, cells[rc[0]][rc[1]].interval.mean))
+    return replace(heat_map, best=best)
 
 
 def _clip_heat_map(context: _AnswerContext, heat_map: HeatMap) -> HeatMap:
@@ -417,7 +465,7 @@ def _find_close_alternative(
     if contrast is None or not has(best, contrast.value):
         return None
     others = [i for i, s in enumerate(context.table.setups) if has(s, contrast.against) and not s.diverged]
-    nearest = max(others, key=context.oriented_mean, default=None)
+    nearest = max(others, key=context.mean_score, default=None)
     if nearest is None:
         return None
     gap = context.oriented_mean(context.best) - context.oriented_mean(nearest)
@@ -450,13 +498,14 @@ def _best_values_by(context: _AnswerContext, first: Parameter, second: Parameter
 
     Values of the second with diverged runs are used only if all values have some.
     """
-    table = two_way_table(context.everything, first, second, context.noise)
+    values, goal, _ = _chosen_values(context)
+    table = two_way_table(values, first, second, None)
     best = []
     for value, cells in zip(table.rows, table.cells, strict=True):
         measured = [(cell, column) for cell, column in zip(cells, table.columns, strict=True) if cell.n]
         candidates = [pair for pair in measured if not pair[0].diverged] or measured
         if candidates:
-            sign = 1.0 if context.goal == "max" else -1.0
+            sign = 1.0 if goal == "max" else -1.0
             best.append((value, max(candidates, key=lambda pair: sign * pair[0].interval.mean)[1]))
     return tuple(best)
 

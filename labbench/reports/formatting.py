@@ -29,6 +29,17 @@ def parameter_levels(answer: Answer) -> Levels:
     return {p.name: [effect.value for effect in p.marginal.effects] for p in answer.parameters}
 
 
+def is_tuned_on(answer: Answer) -> bool:
+    """Return True if configurations are chosen by another metric than the one that judges them."""
+    return answer.scope is not None and answer.scope.tuning is not None
+
+
+def chosen_by(answer: Answer) -> str:
+    """Return the metric by which configurations are chosen."""
+    tuning = None if answer.scope is None else answer.scope.tuning
+    return clean(answer.metric if tuning is None else tuning.metric)
+
+
 def describe_settings(settings: Mapping[str, Any], levels: Levels) -> str:
     """Format settings as in `adam, lr 0.01, batchnorm, no dropout`.
 

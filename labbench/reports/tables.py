@@ -14,6 +14,7 @@ from labbench.analysis.intervals import Scale
 from labbench.analysis.setup_costs import Efficiency, SetupCosts
 from labbench.analysis.tuning.tuned_values import MIN_INTERVAL_SEEDS, TunedComparison, TunedValue
 from labbench.reports.formatting import (
+    chosen_by,
     column_decimals,
     describe_settings,
     effect_decimals,
@@ -27,11 +28,13 @@ from labbench.reports.formatting import (
     format_setting_briefly,
     format_two_digits,
     format_value,
+    is_tuned_on,
     parameter_levels,
     ranking_decimals,
     repetition,
+    use_minus_sign,
 )
-from labbench.text import cell_width, clean, fit_to_width, format_duration, format_setting
+from labbench.text import cell_width, clean, fit_to_width, format_duration, format_number, format_setting
 
 COLUMN_GAP = "   "
 STAR = "★"
@@ -149,10 +152,11 @@ def setups_table(answer: Answer) -> ReportTable | None:
     with_lost = any(estimate.diverged for estimate in answer.ranking)
     mean, spread = ("geometric mean", "sd as factor") if answer.scale == "log" else ("mean", "sd")
     iqm = ["IQM"] if with_iqm else []
-    header = ("configuration", f"{mean} [95 %]", "median", *iqm, spread, f"{repetition(answer)}s")
+    scores = [] if answer.ranking[0].score is None else [chosen_by(answer)]
+    header = ("configuration", *scores, f"{mean} [95 %]", "median", *iqm, spread, f"{repetition(answer)}s")
     rows = tuple(_setup_row(estimate, answer, with_iqm, with_lost) for estimate in answer.ranking)
     best = "" if len(rows) == answer.counts.setups else f"best {len(rows)} of {answer.counts.setups} "
-    title = f"{best}configurations by {clean(answer.metric)}"
+    title = f"{best}configurations by {chosen_by(answer)}{f', judged by {clean(answer.metric)}' if scores else ''}"
     lost = [answer.lost] if with_lost else []
     return ReportTable(title, (*header, *lost, "time per run"), rows, note=_selection_note(answer))
 
@@ -169,6 +173,7 @@ def _setup_row(estimate: Estimate, answer: Answer, with_iqm: bool, with_lost: bo
     decimals = ranking_decimals(answer)
     return (
         describe_settings(estimate.differing, parameter_levels(answer)) or "the only configuration",
+        *([] if estimate.score is None else [use_minus_sign(format_number(estimate.score))]),
         format_interval(estimate.interval, decimals),
         format_like(estimate.median, estimate.interval)
         if decimals is None
@@ -218,12 +223,17 @@ def _heat_map_table(answer: Answer, heat_map: HeatMap) -> ReportTable:
         (format_value(value, table.rows), *(cell_text(row, column) for column in range(len(table.columns))))
         for row, value in enumerate(table.rows)
     )
-    best_cell = next(((r, c + 1) for r, line in enumerate(means) for c, mean in enumerate(line) if mean == best), None)
+    stars = [(r, c) for r, line in enumerate(means) for c, mean in enumerate(line) if mean == best]
+    star = heat_map.best or next(iter(stars), None)
     header = (f"{names[0]} \\ {names[1]}", *(format_value(value, table.columns) for value in table.columns))
     shades = tuple(tuple(shade(mean) for mean in line) for line in means)
     lost = f" ({DIVERGED_SIGN} {answer.lost})" if any(cell.diverged for line in table.cells for cell in line) else ""
     title = f"{clean(answer.metric)} by {names[0]} and {names[1]}, mean over the rest{lost}"
-    return ReportTable(title, header, rows, best_cell, shades)
+    if heat_map.best is not None:
+        (row, column), levels = heat_map.best, parameter_levels(answer)
+        best_cell = dict(zip(heat_map.names, (table.rows[row], table.columns[column]), strict=True))
+        title += f"; best by {chosen_by(answer)}: {describe_settings(best_cell, levels)}"
+    return ReportTable(title, header, rows, None if star is None else (star[0], star[1] + 1), shades)
 
 
 def _position(value: float, bottom: float, top: float, scale: Scale) -> float:
@@ -243,7 +253,8 @@ def _rate_ranges_table(answer: Answer) -> ReportTable | None:
         (f"{clean(row.name)} {format_value(row.value, levels.get(row.name, ()))}", *_basin_cells(row.basin))
         for row in answer.rate_ranges
     )
-    title = f"{rate} within 5 % of the best, other parameters tuned"
+    best = f"best {chosen_by(answer)}" if is_tuned_on(answer) else "best"
+    title = f"{rate} within 5 % of the {best}, other parameters tuned"
     return ReportTable(title, ("with", f"best {rate}", "from", "to", "decades"), rows)
 
 

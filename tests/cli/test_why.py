@@ -395,7 +395,7 @@ def test_configurations_are_chosen_by_one_metric_and_judged_on_another(two_metri
     assert [(value["value"], value["chosen"]["lr"]) for value in kinds] == [("a", 0.1), ("b", 0.1)]
     assert kinds[1]["difference"]["mean"] == pytest.approx(0.1)
     lines = run(*words)[1].splitlines()
-    assert lines[0] == "best: a, lr 0.1, chosen by val/loss: test/accuracy 0.811 on average over 3 seeds"
+    assert lines[0] == "best by val/loss: a, lr 0.1: test/accuracy 0.811 on average over 3 seeds"
     values = "chosen by the best val/loss of each run, and each run counts with its test/accuracy of the same step"
     assert values in "".join(lines)
     assert not any(line.startswith("warning: the configurations are compared and tuned by") for line in lines)
@@ -403,6 +403,23 @@ def test_configurations_are_chosen_by_one_metric_and_judged_on_another(two_metri
     last = json.loads(run(*words, "--last", "--json")[1])
     assert last["best"]["mean"] == pytest.approx(0.801)
     assert last["scope"]["tune_on"] == {"metric": "val/loss", "values": "last", "network": "last"}
+
+
+def test_every_choice_is_made_by_the_tuning_metric(two_metrics: str) -> None:
+    words = ("--db", two_metrics, "why", "test/accuracy", "--tune-on", "val/loss")
+    answer, text = json.loads(run(*words, "--json")[1]), run(*words)[1]
+    ranking = [(row["config"]["kind"], row["config"]["lr"]) for row in answer["ranking"]]
+    assert ranking == [("a", 0.1), ("b", 0.1), ("a", 0.2), ("b", 0.2), ("a", 0.3), ("b", 0.3)]
+    assert [row["score"] for row in answer["ranking"]] == pytest.approx([0.1, 0.11, 0.2, 0.21, 0.3, 0.31])
+    lines = text.splitlines()
+    header = lines[lines.index("configurations by val/loss, judged by test/accuracy") + 1]
+    assert header.split()[:3] == ["configuration", "val/loss", "mean"]
+    assert "test/accuracy by kind and lr, mean over the rest; best by val/loss: a, lr 0.1" in lines
+    starred = next(line for line in lines if line.split()[:1] == ["a"] and "★" in line and "●" not in line)
+    assert starred.split()[1:3] == ["★", "0.811"], "lr 0.1, though the test accuracy prefers lr 0.2"
+    assert answer["rate_ranges"][0]["range"]["best"] == 0.1
+    assert "lr within 5 % of the best val/loss, other parameters tuned" in lines
+    assert any("averages over all settings" in line and "choose nothing by them" in line for line in lines)
 
 
 _VALIDATION = {0.1: (0.9, 0.2, 0.8), 0.2: (0.9, 0.6, 0.5)}

@@ -1,4 +1,4 @@
-"""Results of runs, with scores of another metric for choosing among configurations.
+"""Results of runs with scores of another metric for choosing among configurations, and the table of the scores.
 
 Both metrics of a run belong to the same network as far as it is known (`selection.Network`): a result on other weights
 than those that were chosen by would judge another network.
@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from labbench.analysis.selection import Selection
-from labbench.analysis.table import Observation, observe
+from labbench.analysis.table import Observation, Table, observe
 from labbench.metrics import Goal
 from labbench.records import PairedPoint
 
@@ -32,6 +32,13 @@ def observe_selected(selection: Selection, metric: str, goal: Goal) -> list[Obse
         _replace_values(observation, selection.pairs.get(run.key), tuning.goal, required=tuning.network == "best step")
         for run, observation in zip(ended, scored, strict=True)
     ]
+
+
+def score_table(table: Table) -> Table | None:
+    """Return the table of the scores, of which greater is better; None if configurations are chosen by the values."""
+    if not any(setup.scores for setup in table.setups):
+        return None
+    return replace(table, setups=tuple(replace(setup, values=setup.scores, scores=()) for setup in table.setups))
 
 
 def _add_scores(results: Iterable[Observation], tuning: Iterable[Observation], goal: Goal) -> list[Observation]:

@@ -27,6 +27,7 @@ from labbench.analysis.comparison import orient
 from labbench.analysis.intervals import Interval, VarianceEstimate
 from labbench.analysis.noise import Noise, learn_noise
 from labbench.analysis.table import Floats, Ints, Parameter, Table
+from labbench.analysis.tuning.scored_observations import score_table
 from labbench.analysis.variance import SetupVariances
 from labbench.metrics import Goal
 
@@ -139,10 +140,10 @@ def find_common_seeds(table: Table, goal: Goal) -> CommonSeeds:
     shared = 2 * has_value[basis].sum(axis=0) >= max(1, basis.sum())
     rows = np.flatnonzero(stable & has_value[:, shared].all(axis=1))
     block = np.ix_(rows, shared)
-    if not any(setup.scores for setup in table.setups):
+    by_score = score_table(table)
+    if by_score is None:
         return CommonSeeds(rows, values[block], values[block])
-    setups = tuple(replace(setup, values=setup.scores) for setup in table.setups)
-    noise = learn_noise(replace(table, setups=setups))
+    noise = learn_noise(by_score)
     scores = _by_seed(table, table.scores(goal))[block]
     return CommonSeeds(rows, values[block], scores, None if noise is None else noise.unshared)
 

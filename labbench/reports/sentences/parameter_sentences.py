@@ -10,7 +10,7 @@ from labbench.analysis.costs import Basin
 from labbench.analysis.effects import Contrast, Effect
 from labbench.analysis.table import freeze
 from labbench.reports.formatting import (
-    Levels,
+    chosen_by,
     describe_settings,
     effect_decimals,
     format_gain,
@@ -21,6 +21,7 @@ from labbench.reports.formatting import (
     format_span,
     format_two_digits,
     format_value,
+    is_tuned_on,
     parameter_levels,
 )
 from labbench.text import clean, format_setting
@@ -189,8 +190,8 @@ def _is_switch(parameter: ParameterAnswer) -> bool:
     return all(isinstance(effect.value, bool) for effect in parameter.marginal.effects)
 
 
-def interaction_sentence(interaction: Interaction, levels: Levels) -> str:
-    first, second = interaction.names
+def interaction_sentence(interaction: Interaction, answer: Answer) -> str:
+    (first, second), levels = interaction.names, parameter_levels(answer)
     by_best: dict[str, list[str]] = {}
     for value, best in interaction.best:
         by_best.setdefault(format_setting_briefly(second, best, levels), []).append(
@@ -198,11 +199,14 @@ def interaction_sentence(interaction: Interaction, levels: Levels) -> str:
         )
     cases = "; ".join(f"{best} for {', '.join(values)}" for best, values in by_best.items())
     share = format_percent(interaction.importance.mean)
-    return f"the best {clean(second)} depends on {clean(first)}: on average {cases} ({share} of the differences)"
+    by = f" by {chosen_by(answer)}" if is_tuned_on(answer) else ""
+    share += f" of the differences in {clean(answer.metric)}" if by else " of the differences"
+    return f"the best {clean(second)}{by} depends on {clean(first)}: on average {cases} ({share})"
 
 
-def widening_sentence(widening: Widening, levels: Levels) -> str:
-    name = clean(widening.name)
+def widening_sentence(widening: Widening, answer: Answer) -> str:
+    name, levels = clean(widening.name), parameter_levels(answer)
+    best = f"best {chosen_by(answer)}" if is_tuned_on(answer) else "best"
     if isinstance(widening.wide_value, bool):
         wide, narrow = ("with it", "without it") if widening.wide_value else ("without it", "with it")
         subject = name if widening.wide_value else f"no {name}"
@@ -213,7 +217,7 @@ def widening_sentence(widening: Widening, levels: Levels) -> str:
         )
         subject = format_named_setting(widening.name, widening.wide_value, levels)
     rates = f"{_range_phrase(widening.wide)} {wide}, {_range_phrase(widening.narrow)} {narrow}"
-    return f"{subject} widens the range of learning rates within 5 % of the best: {rates}"
+    return f"{subject} widens the range of learning rates within 5 % of the {best}: {rates}"
 
 
 def _range_phrase(basin: Basin) -> str:

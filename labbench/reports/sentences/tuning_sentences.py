@@ -9,6 +9,7 @@ from labbench.reports.formatting import (
     format_gain,
     format_interval,
     format_setting_briefly,
+    is_tuned_on,
     parameter_levels,
 )
 from labbench.text import clean
@@ -68,4 +69,7 @@ def averages_sentence(answer: Answer) -> str:
     """Label the averages over the grid that follow, if tuned values are compared too."""
     if not answer.tuned:
         return ""
-    return "the next lines are averages over all settings, also over settings that nobody would choose"
+    averages = "the next lines are averages over all settings, also over settings that nobody would choose"
+    if not is_tuned_on(answer):
+        return averages
+    return f"{averages}, and compare values by {clean(answer.metric)} itself, so choose nothing by them"

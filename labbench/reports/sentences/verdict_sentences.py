@@ -9,6 +9,7 @@ from labbench.analysis.comparison import MAX_SEEDS, Difference
 from labbench.analysis.intervals import Interval
 from labbench.analysis.tuning.tuned_values import MIN_INTERVAL_SEEDS
 from labbench.reports.formatting import (
+    chosen_by,
     estimate_phrase,
     format_change,
     format_factor,
@@ -17,6 +18,7 @@ from labbench.reports.formatting import (
     format_percent,
     format_two_digits,
     half_width,
+    is_tuned_on,
     ranking_decimals,
     repetition,
     seeds_phrase,
@@ -40,9 +42,8 @@ def verdict_sentences(answer: Answer) -> list[str]:
 def _best_sentence(answer: Answer) -> str:
     best = answer.best
     assert best is not None, "sentences() checks it"
-    tuning = None if answer.scope is None else answer.scope.tuning
-    choice = "" if tuning is None else f", chosen by {clean(tuning.metric)}"
-    sentence = f"best: {setup_phrase(best, answer)}{choice}: {clean(answer.metric)} {_mean_phrase(best, answer)}"
+    choice = f"best by {chosen_by(answer)}" if is_tuned_on(answer) else "best"
+    sentence = f"{choice}: {setup_phrase(best, answer)}: {clean(answer.metric)} {_mean_phrase(best, answer)}"
     if best.diverged:
         sentence += f"; {best.diverged} of its {best.runs} runs {answer.lost}, as did runs of every other configuration"
     return sentence
