@@ -24,14 +24,12 @@ from labbench.cli.options import database
 from labbench.cli.output import limited_stream
 from labbench.cli.setup import completion, new, welcome
 from labbench.cli.showing import ls, show
+from labbench.cli.unknown_words import explain_missing_argument, explain_unknown_command, explain_unknown_option
 from labbench.errors import GridError, InputError, LabbenchError
 from labbench.text import clean
 
 UNUSABLE_PATH_ERRORS = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
 """Errors of a path given by the user, which are invalid input (exit status 2)."""
-
-_MAX_METRICS = 8
-"""Number of metrics that the error for a missing one lists."""
 
 
 class CommandGroup(click.Group):
@@ -52,8 +50,13 @@ class CommandGroup(click.Group):
             sys.stdout.flush()  # raise the error of a full disk here, where it becomes a message
             return result
         except click.MissingParameter as error:
-            hint = _missing_argument_hint(error)
+            hint = explain_missing_argument(error)
             raise click.MissingParameter(hint, error.ctx, error.param, error.param_hint, error.param_type) from None
+        except click.NoSuchOption as error:
+            answer = explain_unknown_option(error)
+            raise (
+                click.UsageError(f"No such option '{error.option_name}': {answer}", error.ctx) if answer else error
+            ) from None
         except BrokenPipeError:
             raise  # the reader of the pipe has closed it: click exits quietly
         except OSError as error:
@@ -70,35 +73,17 @@ class CommandGroup(click.Group):
         except KeyboardInterrupt:
             context.exit(130)
 
+    def resolve_command(
+        self, context: click.Context, words: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command of the first word. Raises UsageError, with the answer to a command of another tool."""
+        if words[0] not in self.commands and (answer := explain_unknown_command(words[0], context.params["db"])):
+            raise click.UsageError(f"No such command '{words[0]}': {answer}", context)
+        return super().resolve_command(context, words)
+
     def list_commands(self, context: click.Context) -> list[str]:
         """Return the names of the commands in the order in which a newcomer needs them."""
         return list(self.commands)
-
-
-def _missing_argument_hint(error: click.MissingParameter) -> str:
-    """Return what there is in place of a missing run, metric or grid file; the error's own message for others."""
-    name, context = "" if error.param is None else error.param.name, error.ctx
-    if name == "grids":
-        from labbench.grid.source import list_grid_files
-
-        hint = list_grid_files(Path())
-        return hint[0].upper() + hint[1:]
-    if name not in ("metric", "runs") or context is None or context.parent is None:
-        return error.message
-    from labbench.files import database_command
-    from labbench.metrics import quality_metrics
-    from labbench.store.reader import Reader
-
-    db: Path = context.params.get("db", context.parent.params["db"])
-    if name == "runs":
-        return f"`{database_command(db)} ls` lists the runs"
-    try:
-        with Reader(db) as reader:
-            metrics = [*map(clean, quality_metrics(reader.metrics()))]
-    except LabbenchError:  # there is no database yet
-        metrics = []
-    listed = ", ".join(metrics[:_MAX_METRICS]) + ", ..." * (len(metrics) > _MAX_METRICS)
-    return f"Recorded are: {listed}" if metrics else error.message
 
 
 def _open_closed_streams() -> None:

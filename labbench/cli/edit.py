@@ -14,6 +14,7 @@ from labbench.cli.help import FILTER_HELP, examples
 from labbench.cli.options import RunSelection, database, run_selection
 from labbench.cli.output import echo, print_name_notes
 from labbench.cli.setup.completion import complete_experiments, complete_metrics
+from labbench.cli.unknown_words import filter_of_experiments
 from labbench.errors import FilterError, InputError, RunNotFound, did_you_mean
 from labbench.text import clean, format_count
 
@@ -47,6 +48,9 @@ def find_runs(db: Path, selection: RunSelection) -> list[RunRecord]:
                 if not error.candidates and _is_filter(selection.words):
                     hint = f"for the runs that match it as a filter: --filter {shlex.quote(' '.join(selection.words))}"
                     raise RunNotFound(f"{error}; {hint}") from error
+                if (of_experiments := filter_of_experiments(reader, selection.words)) is not None:
+                    hint = f"for the runs of the experiment: --filter {shlex.quote(of_experiments)}"
+                    raise RunNotFound(f"{error}; {hint}", candidates=error.candidates) from error
                 raise
         run_filter = parse(selection.filter)
         print_name_notes(reader.check_names(run_filter))

@@ -88,7 +88,24 @@ def run_selection(command: Command) -> Command:
     return cast(Command, select)
 
 
-filters = click.argument("filters", nargs=-1, metavar="[FILTER]...", shell_complete=complete_filters)
+def filter_option(command: Command) -> Command:
+    """Add `--filter FILTER`, as other commands have it, whose text is added to the argument `filters`."""
+
+    @wraps(command)
+    def join(*arguments: Any, filters: Sequence[str] = (), filter_: Sequence[str] = (), **options: Any) -> Any:
+        words = [*filters, *(f"({text})" if filters or len(filter_) > 1 else text for text in filter_)]
+        return command(*arguments, filters=words, **options)
+
+    option = click.option("--filter", "filter_", multiple=True, hidden=True, shell_complete=complete_filters)
+    return cast(Command, option(join))
+
+
+def filters(command: Command) -> Command:
+    """Add `[FILTER]...`, or `--filter FILTER`, passed as `filters`."""
+    argument = click.argument("filters", nargs=-1, metavar="[FILTER]...", shell_complete=complete_filters)
+    return argument(filter_option(command))
+
+
 runs = click.argument("runs", nargs=-1, required=True, metavar="RUN...", shell_complete=complete_runs)
 all_code = click.option("--all-code", is_flag=True, help="Include runs of older code.")
 plain = click.option(

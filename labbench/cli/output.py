@@ -65,10 +65,10 @@ def printable(text: str) -> str:
     return "\n".join("\t".join(map(clean, line.split("\t"))) for line in text.split("\n"))
 
 
-def require_filters(reader: Reader, words: Sequence[str], advice: str) -> None:
+def require_filters(reader: Reader, words: Sequence[str], advice: str, metric_advice: str = "") -> None:
     """Require that no word of a filter is the bare name of a configuration key or of a metric.
 
-    `advice` is what the command does with such keys.
+    `advice` is what the command does with such keys, `metric_advice` what it does with several metrics.
 
     Raises:
         InputError: If a word is such a name.
@@ -81,7 +81,8 @@ def require_filters(reader: Reader, words: Sequence[str], advice: str) -> None:
         listed = ", ".join(f"`{name}`" for name in names)
         raise InputError(f"{advice}: leave out {listed}; a filter selects runs by a value, as in `{names[0]}=VALUE`")
     if names := [name for name in bare if name in metrics]:
-        raise InputError(f"one metric at a time: leave out `{names[0]}`; a filter is, for instance, `{names[0]}>0.9`")
+        example = f"leave out `{names[0]}`{metric_advice}; a filter is, for instance, `{names[0]}>0.9`"
+        raise InputError(f"one metric at a time: {example}")
 
 
 def print_name_notes(notes: NameNotes) -> bool:

@@ -133,7 +133,12 @@ def plot(
 
     answer_figure = _answer_figure(output, heat_map, log=log, **figure)
     with Reader(db) as reader:
-        require_filters(reader, filters, "`plot` draws a curve for each value of a key with --group KEY")
+        require_filters(
+            reader,
+            filters,
+            "`plot` draws a curve for each value of a key with --group KEY",
+            ", and plot it with a command of its own, or as the x axis with --x METRIC",
+        )
         options = PlotOptions(axis, smooth, log, _split_keys(reader, groups))
         keys = [*options.group, *(heat_map or ())]
         run_filter = _filter_of_means(parse(filters), options, all_code=all_code or not keys)

@@ -27,6 +27,9 @@ Table: TypeAlias = Mapping[str, Any]
 ValueParser: TypeAlias = Param | Callable[[Any], Any]
 """Check of a value: a parameter, or a function that returns the converted value or raises BadValueError."""
 
+YAML_ANSWER = "a YAML file: docs/howto/script.md, From a W&B sweep to a grid, shows the same as TOML"
+"""Answer to a sweep of W&B in place of a grid file or of a script."""
+
 
 @dataclass(frozen=True, slots=True)
 class Setting:
@@ -190,7 +193,7 @@ def _require_grid_file(path: Path, content: bytes) -> None:
     elif content.startswith(b"SQLite format 3"):
         message = f"a database: labbench --db {name} shows its runs"
     elif path.suffix in (".yaml", ".yml"):
-        message = "a YAML file: docs/howto/script.md, From a W&B sweep to a grid, shows the same as TOML"
+        message = YAML_ANSWER
     if message is not None:
         raise GridError(f"not a grid file, but {message}", file=str(path))
 

@@ -150,11 +150,14 @@ def _write_script(path: Path) -> None:
 
 def _write_command_grid(grid: Path, path: Path) -> list[str]:
     """Write the grid of a script; return notes. Raises InputError if no options can be read from it."""
+    from labbench.grid.source import YAML_ANSWER
     from labbench.scaffolding.command_grid import command_grid
     from labbench.scaffolding.script_files import read_script
 
     if path.suffix == ".toml":
         raise InputError(f"{path}: a grid file, not a Python script")
+    if path.suffix in (".yaml", ".yml"):
+        raise InputError(f"{path}: not a Python script, but {YAML_ANSWER}")
     made = command_grid(read_script(path), grid.absolute().parent)
     _write(grid, made.text)
     required = [

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from labbench.cli.help import FILTER_HELP, examples
-from labbench.cli.options import as_json, database, plain, table_format
+from labbench.cli.options import as_json, database, filter_option, plain, table_format
 from labbench.cli.output import echo, print_name_notes
 from labbench.cli.setup.completion import complete_columns, complete_filters
 from labbench.cli.text_tables import TextColumn, print_table
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 )
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N runs.")
 @click.option("--wide", is_flag=True, help="Every column and whole names, also in a narrow terminal.")
+@filter_option
 @table_format
 @plain
 @as_json

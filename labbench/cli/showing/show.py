@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +18,8 @@ from labbench.cli.help import examples
 from labbench.cli.options import as_json, database, plain, runs, table_format
 from labbench.cli.output import echo, is_plain
 from labbench.cli.text_tables import TextColumn, limit_labels, print_table
-from labbench.errors import InputError, LabbenchError
+from labbench.cli.unknown_words import filter_of_experiments
+from labbench.errors import InputError, LabbenchError, RunNotFound
 from labbench.files import database_command, files_folder, run_folder
 from labbench.text import clean, format_duration, format_setting, format_size, prints_no_color, split_lines
 
@@ -46,7 +48,8 @@ def show(db: Path, runs: Sequence[str], all_output: bool, shows_source: bool, as
     from labbench.store.reader import Reader
 
     with Reader(db) as reader:
-        records, goals = [reader.find(run) for run in runs], reader.metrics()
+        records = [record for run in runs for record in _find_runs(reader, [run])]
+        goals = reader.metrics()
         if as_json:
             documents = [
                 {**run_document(record), "files": file_documents(reader, record)}
@@ -67,6 +70,17 @@ def show(db: Path, runs: Sequence[str], all_output: bool, shows_source: bool, as
             print_images(reader, record)
             for line in portrait_lines(db, record):
                 click.echo(line, color=True)
+
+
+def _find_runs(reader: Reader, words: Sequence[str]) -> list[RunRecord]:
+    """Return the runs with these keys or names. Raises RunNotFound, with the runs of an experiment of that name."""
+    try:
+        return reader.find_many(words)
+    except RunNotFound as error:
+        if (run_filter := filter_of_experiments(reader, words)) is None:
+            raise
+        command = f"{database_command(reader.path)} ls {shlex.quote(run_filter)}"
+        raise RunNotFound(f"{error}; the runs of the experiment: {command}", candidates=error.candidates) from error
 
 
 def print_run(record: RunRecord, goals: Mapping[str, Goal]) -> None:
@@ -253,7 +267,7 @@ def compare(db: Path, runs: Sequence[str], as_json: bool, table_format: str) -> 
     from labbench.store.reader import Reader
 
     with Reader(db) as reader:
-        records, goals = reader.find_many(runs), reader.metrics()
+        records, goals = _find_runs(reader, runs), reader.metrics()
     if as_json:
         click.echo(json.dumps([run_document(record) for record in records]))
     else:
