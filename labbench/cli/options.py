@@ -96,8 +96,17 @@ def filter_option(command: Command) -> Command:
         words = [*filters, *(f"({text})" if filters or len(filter_) > 1 else text for text in filter_)]
         return command(*arguments, filters=words, **options)
 
-    option = click.option("--filter", "filter_", multiple=True, hidden=True, shell_complete=complete_filters)
-    return cast(Command, option(join))
+    return cast(
+        Command,
+        click.option(
+            "--filter",
+            "filter_",
+            multiple=True,
+            metavar="FILTER",
+            shell_complete=complete_filters,
+            help="The same as FILTER without the option.",
+        )(join),
+    )
 
 
 def filters(command: Command) -> Command:
