@@ -35,17 +35,12 @@ class ImportGroup(click.Group):
         `wandb` alone is also the folder, which W&B calls so.
 
         Raises:
-            InputError: Nothing is at the path, and a format has a similar name; or there is no folder `wandb`.
+            InputError: Nothing is at the path, and a format has a similar name.
         """
         is_alone = all(word.startswith("-") for word in words[1:])
         if words[0] not in self.commands:
             words = [self._format_of(words[0]), *words]
         elif words[0] == "wandb" and is_alone and not {"-h", "--help"} & {*words}:
-            if not Path("wandb").is_dir():
-                raise InputError(
-                    "there is no folder wandb here, where W&B writes its runs: name the folder or a .wandb file, as in "
-                    "`wandb ~/project/wandb`"
-                )
             words = ["wandb", *words]
         return super().resolve_command(context, words)
 
@@ -173,6 +168,11 @@ def import_wandb(db: Path, paths: tuple[Path, ...], **options: Any) -> None:
     """
     from labbench.importing import wandb
 
+    if paths == (Path("wandb"),) and not paths[0].exists():
+        raise InputError(
+            "there is no folder wandb here, where W&B writes its runs: name the folder or a .wandb file, as in "
+            "`wandb ~/project/wandb`"
+        )
     import_sources(db, "wandb", wandb.find_runs, paths, SourceOptions(**options))
 
 
