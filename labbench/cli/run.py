@@ -17,6 +17,7 @@ from labbench.files import database_command, files_folder, open_without_links
 from labbench.text import clean
 
 if TYPE_CHECKING:
+    from labbench.records import Engine
     from labbench.runner.expanded_grid import ExpandedGrid
     from labbench.runner.run_grid import TrainingOptions
 
@@ -112,6 +113,11 @@ class RunCommand(click.Command):
     help="Where to train: this machine, jobs of SLURM, or a Ray cluster.",
 )
 @click.option("--address", metavar="HOST:PORT", help="Head of a running Ray cluster, or auto.  [a local cluster]")
+@click.option(
+    "--engine",
+    type=click.Choice(["auto", "loop", "stacked", "vmap"]),
+    help="Engine, instead of [runtime] engine of the grids.",
+)
 @click.option("--rerun", is_flag=True, help="Train new runs beside those that are done.")
 @click.option("--retry-failed", is_flag=True, help="Also train failed runs again.")
 @click.option("--keep-code", is_flag=True, help="Do not train runs of older code again.")
@@ -127,6 +133,7 @@ def run(
     overrides: Sequence[str],
     only: str | None,
     limit: int | None,
+    engine: Engine | None,
     dry_run: bool,
     detach: bool,
     yes: bool,
@@ -146,6 +153,8 @@ def run(
     from labbench.runner.run_grid import TrainingOptions
 
     expanded = [load_grid(path, overrides=overrides, only=only or "", limit=limit, yes=yes, db=db) for path in grids]
+    if engine is not None:
+        expanded = [each.with_engine(engine) for each in expanded]
     print_warnings(expanded)
     options = TrainingOptions(**training_options)
     devices = _choose_devices(expanded, options, is_preview=dry_run)

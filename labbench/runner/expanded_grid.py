@@ -7,7 +7,7 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from labbench.grid.code import parse_python, read_bytes
 from labbench.params.builtin import BUILTIN, EPOCH_METRICS, takes_weights
 from labbench.params.param import TRAINING, Params, all_params, own_key_notes
 from labbench.params.paths import RUN_PREFIX
-from labbench.records import NewRun
+from labbench.records import Engine, NewRun
 from labbench.store.reader import Reader
 from labbench.text import format_count
 
@@ -50,6 +50,10 @@ class ExpandedGrid:
     def notes(self) -> list[str]:
         """Notes on task parameters that have the same names as parameters of the training loop."""
         return [] if self.grid.command or self.grid.task in BUILTIN else own_key_notes(self.params)
+
+    def with_engine(self, engine: Engine) -> ExpandedGrid:
+        """Return the grid with another `[runtime] engine`; its runs are the same."""
+        return replace(self, grid=replace(self.grid, runtime=replace(self.grid.runtime, engine=engine)))
 
 
 def load_grid(

@@ -1,4 +1,4 @@
-"""Text for the clipboard and for files: a run's training command, tables as CSV, checks of file names.
+"""Text for the clipboard and for files: tables as CSV, checks of file names.
 
 Textual copies to the terminal's clipboard with the OSC 52 sequence, as base64, which also works over SSH. tmux drops
 that sequence by default (`set-clipboard external`) but sends one of its own buffers to the terminal on request.
@@ -8,60 +8,17 @@ from __future__ import annotations
 
 import io
 import os
-import re
-import shlex
 import subprocess
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from labbench.export.table_files import csv_writer, escape_formula
-from labbench.files import database_command, expand_home
-from labbench.filters.lexer import compact_json
-from labbench.records import GRID_COMMAND, RunRecord
+from labbench.files import expand_home
 from labbench.text import clean
 
 TableRows: TypeAlias = Sequence[Sequence[Any]]
 """Rows of texts and numbers; None is an empty cell."""
-_BARE = re.compile(r"[\w.+/-]+")
-"""Text that a filter reads as one word without quotes."""
-
-
-def training_command(run: RunRecord, database: Path, recorded: str = "", keys: Collection[str] = ()) -> str:
-    """Return the shell command that trains this run again.
-
-    Args:
-        run: The run.
-        database: Its database.
-        recorded: Command recorded with the run, of its grid or its script; a script's command is returned unchanged.
-        keys: Config keys that select the run from its grid; by default all keys.
-    """
-    if recorded and not recorded.startswith(GRID_COMMAND):
-        return recorded
-    arguments = recorded.removeprefix(GRID_COMMAND) or shlex.quote(f"{run.experiment}.toml")
-    only = " ".join(
-        f"{_quote_if_needed(key)}={_format_value(value)}" for key, value in run.config.items() if key in (keys or [key])
-    )
-    return f"{database_command(database)} run {arguments} --rerun --only {shlex.quote(only)}"
-
-
-def _format_value(value: object) -> str:
-    """Return a config value as a filter reads it."""
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        return _quote_if_needed(value)
-    return compact_json(value) if isinstance(value, int | float | list) else shlex.quote(compact_json(value))
-
-
-def _quote_if_needed(words: str) -> str:
-    return words if _BARE.fullmatch(words) else f"'{words.replace(chr(39), _QUOTED_QUOTE)}'"
-
-
-_QUOTED_QUOTE = """'"'"'"""
-"""A single quote inside single quotes, as in a shell."""
 
 
 def is_in_tmux() -> bool:

@@ -52,7 +52,11 @@ def show(db: Path, runs: Sequence[str], all_output: bool, shows_source: bool, as
         goals = reader.metrics()
         if as_json:
             documents = [
-                {**run_document(record), "files": file_documents(reader, record)}
+                {
+                    **run_document(record),
+                    "training_command": command_to_train_again(reader, record),
+                    "files": file_documents(reader, record),
+                }
                 | ({"sources": reader.sources(record.key)} if shows_source else {})
                 for record in records
             ]
@@ -64,7 +68,7 @@ def show(db: Path, runs: Sequence[str], all_output: bool, shows_source: bool, as
             if shows_source:
                 print_sources(reader, record)
                 continue
-            print_run(record, goals)
+            print_run(record, goals, command_to_train_again(reader, record))
             print_files(reader, record)
             print_output(reader, record, f"{database_command(db)} show {record.key} --all", all_output=all_output)
             print_images(reader, record)
@@ -83,11 +87,21 @@ def _find_runs(reader: Reader, words: Sequence[str]) -> list[RunRecord]:
         raise RunNotFound(f"{error}; the runs of the experiment: {command}", candidates=error.candidates) from error
 
 
-def print_run(record: RunRecord, goals: Mapping[str, Goal]) -> None:
-    """Print a run's facts and metrics."""
+def command_to_train_again(reader: Reader, record: RunRecord) -> str | None:
+    """Return the command that trains a run again, from the texts recorded with it; None without one."""
+    from labbench.training_command import keys_in_grid, training_command
+
+    sources = reader.sources(record.key)
+    if "command" not in sources:
+        return None
+    return training_command(record, reader.path, sources["command"], keys_in_grid(record, sources.get("grid", "")))
+
+
+def print_run(record: RunRecord, goals: Mapping[str, Goal], command: str | None) -> None:
+    """Print a run's facts and metrics, and the command that trains it again."""
     from labbench.cli.showing.columns import summary_columns
 
-    facts = run_facts(record)
+    facts = run_facts(record) | ({} if command is None else {"train again": command})
     print_table([TextColumn("", limit_labels(list(facts))), TextColumn("", list(facts.values()))], is_wide=True)
     if record.summary:
         click.echo()

@@ -14,6 +14,7 @@ from textual.message import Message
 
 from labbench import text
 from labbench.records import RunRecord
+from labbench.training_command import training_command
 from labbench.tui import clipboard, edits, queries, run_values
 from labbench.tui.edits import name_runs
 from labbench.tui.screens.base import DataScreen
@@ -59,7 +60,7 @@ class EditScreen(DataScreen[Result]):
 
     def copy_choices(self, run: RunRecord, recorded_command: str) -> list[tuple[str, str]]:
         """Return the texts that can be copied from a run, as (text, description)."""
-        command = clipboard.training_command(run, self.session.path, recorded_command)
+        command = training_command(run, self.session.path, recorded_command)
         return [(run.key, "key"), (run.name, "name"), (command, "training command")]
 
     def load_selection(self, keys: Sequence[str], then: RunsCallback) -> None:

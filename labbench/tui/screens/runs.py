@@ -17,7 +17,8 @@ from textual.containers import Container
 from labbench import text
 from labbench.files import database_command
 from labbench.records import RunRecord
-from labbench.tui import clipboard, queries, run_values
+from labbench.training_command import training_command
+from labbench.tui import queries, run_values
 from labbench.tui.actions.mark_actions import MARK_BINDINGS, MarkActions
 from labbench.tui.actions.query_actions import QUERY_BINDINGS, QueryActions
 from labbench.tui.actions.table_actions import TABLE_BINDINGS, TableActions
@@ -273,7 +274,7 @@ class RunsScreen(RunTableScreen):
     def copy_choices(self, run: RunRecord, recorded_command: str) -> list[tuple[str, str]]:
         column = self.table.columns[self.table.column]
         keys = self.snapshot.config_keys.varying if self.snapshot is not None else ()
-        command = clipboard.training_command(run, self.session.path, recorded_command, keys)
+        command = training_command(run, self.session.path, recorded_command, keys)
         return [
             (column.cell(run), f"cell of {column.full_title}"),
             (command, "command that trains it again"),

@@ -113,7 +113,7 @@ def test_a_cell_and_the_training_command_are_copied_to_the_clipboard(database: P
         assert pilot.app.clipboard == "0.0545"
         await choose(pilot, "Y", "command")
         await settle(pilot)
-        only = "--rerun --only 'optimizer=adam lr=1.0 seed=1'"
+        only = "--rerun --engine loop --only 'optimizer=adam lr=1.0 seed=1'"
         assert pilot.app.clipboard == f"labbench --db {database} run optimizers.toml {only}"
 
     use(database, look)
