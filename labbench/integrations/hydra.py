@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from labbench.files import default_database
+from labbench.tracking.process_hooks import exit_info_of_status
 from labbench.tracking.run import Run
 from labbench.tracking.start import start
 
@@ -24,8 +25,9 @@ from labbench.tracking.start import start
 class HydraCallback(Callback):
     """Start a run before each job, with the job's config, and end it with the job's result.
 
-    `labbench.log({...})` in the job logs to it. The experiment is the name of the job, the name of a run the overrides.
-    The database is in the folder in which the script was started, also if Hydra changes to a folder for each job.
+    `labbench.log({...})` in the job logs to it; `labbench.start()` and `wandb.init()` in the job return it. The
+    experiment is the name of the job, the name of a run the overrides. The
+    database is in the folder in which the script was started, also if Hydra changes to a folder for each job.
 
     Args:
         options: Other arguments of `labbench.start`: `experiment`, `db`, `tags`, ...
@@ -46,12 +48,13 @@ class HydraCallback(Callback):
             **self._options,
         }
         self._run = start(" ".join(overrides) or None, **options)
+        self._run._is_shared = True
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """End the run; a job that raised an error is a failed run."""
         run, self._run = self._run, None
         if run is not None:
-            run.finish(0 if job_return.status is JobStatus.COMPLETED else 1)
+            run._end(exit_info_of_status(0 if job_return.status is JobStatus.COMPLETED else 1))
 
 
 def _resolve(config: DictConfig) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from labbench.errors import InputError
@@ -27,7 +28,7 @@ def record_files(path: Path, database: Path, key: str, *, copy: bool, name: str 
         InputError: If `path` is not a folder and cannot be read, or the name has no valid part.
     """
     folder = run_folder(files_folder(database), key)
-    new_name = None if name is None else _relative_name(name)
+    new_name = None if name is None else relative_name(name)
     if not path.is_dir():
         return [_record_file(path, folder, new_name or _artifact_name(path), copy=copy)]
     artifacts = []
@@ -79,11 +80,20 @@ def _record_file(path: Path, folder: Path, name: str, *, copy: bool) -> Artifact
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"run.artifact: {path} cannot be read: {reason}") from error
-    is_copied = copy and _copy_file(path, folder / name)
-    return Artifact(name, name if is_copied else str(path.absolute()), size, digest, now())
+    artifact = Artifact(name, str(path.absolute()), size, digest, now())
+    return copy_file(artifact, folder) if copy else artifact
 
 
-def _relative_name(name: str) -> str:
+def copy_file(artifact: Artifact, folder: Path) -> Artifact:
+    """Copy the file of an artifact into `folder`, the run's folder, and return the artifact with the copy's path.
+
+    If the copy fails, a warning is printed, and the artifact keeps its path.
+    """
+    is_copied = _copy_file(Path(artifact.path), folder / artifact.name)
+    return replace(artifact, path=artifact.name) if is_copied else artifact
+
+
+def relative_name(name: str) -> str:
     """Return a name as a relative path below the run's folder. Raises InputError if nothing is left of it."""
     parts = [part for part in name.replace("\0", "").split("/") if part not in ("", ".", "..")]
     if not parts:

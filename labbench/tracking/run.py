@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any, Protocol, get_args
 from labbench.errors import InputError
 from labbench.files import expand_home
 from labbench.metrics import Goal
-from labbench.records import Config
+from labbench.records import Artifact, Config
 from labbench.store.script_writer import ScriptWriter
 from labbench.store.scripts.script_run import ScriptRun, Stream, new_script_run
 from labbench.system.clock import now
@@ -94,6 +94,8 @@ class Run:
         self._first_step = first_step
         self.log = make_log(writer_thread, first_step)
         """`run.log({"train/loss": 0.3}, step=10, epoch=1)` records numbers by name."""
+        self._is_shared = False
+        """True for the run of a callback around the script: `start` returns it, and the callback ends it."""
         self._watches_output = False
         self._resources = ExitStack()
         self._end_lock = threading.RLock()
@@ -170,8 +172,7 @@ class Run:
             return
         from labbench.tracking.artifacts import record_files  # imported on first use
 
-        artifacts = record_files(expand_home(path), self.path, self.key, copy=copy, name=name)
-        self._change(lambda run: replace(run, artifacts=(*run.artifacts, *artifacts)))
+        self._add_artifacts(record_files(expand_home(path), self.path, self.key, copy=copy, name=name))
 
     def watch_output(self) -> None:
         """Record output that is printed from now on; `start(capture_output=True)` does so from the start.
@@ -201,6 +202,9 @@ class Run:
 
         An exit code other than 0 records a failure. A no-op with a warning if the run has ended.
         """
+        if self._is_shared:
+            self.flush()
+            return
         if self._writer_thread.is_closing:
             warn_once(f"run {self.key} has ended before: finish() changes nothing")
             return
@@ -210,7 +214,20 @@ class Run:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        self._end(exit_info_of_error(error))
+        if self._is_shared:  # the error reaches the callback, too
+            self.flush()
+        else:
+            self._end(exit_info_of_error(error))
+
+    def _join(self, settings: Config, tags: Iterable[str], note: str | None, *, watches_output: bool) -> Run:
+        """Return the run, with what a script gives it in `start`."""
+        self.config.update(settings)
+        self.tag(*tags)
+        if note is not None:
+            self.note(note)
+        if watches_output:
+            self.watch_output()
+        return self
 
     def _end(self, exit_info: ExitInfo) -> None:
         """Write everything that was logged.
@@ -283,6 +300,10 @@ class Run:
         if not self._writer_thread.change(update):
             self._writer_thread.report_end()
 
+    def _add_artifacts(self, artifacts: Iterable[Artifact]) -> None:
+        new = tuple(artifacts)
+        self._change(lambda run: replace(run, artifacts=(*run.artifacts, *new)))
+
     def _configure(self, config: dict[str, Any]) -> None:
         self._change(lambda run: replace(run, config=config))
 
@@ -290,6 +311,12 @@ class Run:
         self._writer_thread.printed.append(stream, text)
         if self._writer_thread.calls.asleep:
             self._writer_thread.wake()
+
+
+def shared_run() -> Run | None:
+    """Return the open run of a callback around the script; None without one."""
+    run = process_hooks.newest_run()
+    return run if isinstance(run, Run) and run._is_shared and not run._writer_thread.is_closing else None
 
 
 def _attach_from_pickle(path: str, key: str, strict: bool) -> Run:

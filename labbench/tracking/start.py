@@ -17,7 +17,7 @@ from labbench.system.ranks import Rank, read_rank
 from labbench.tracking.config import plain_config, read_config
 from labbench.tracking.messages import ProblemReporter, warn, warn_once
 from labbench.tracking.monitor import RunMonitor
-from labbench.tracking.run import Run, unrecorded_run
+from labbench.tracking.run import Run, shared_run, unrecorded_run
 from labbench.tracking.storage import Storage
 from labbench.tracking.writer_thread import RunWriterThread
 
@@ -45,7 +45,8 @@ def start(
 
     In a process that `labbench run` started, attach to the run of that process and use its config; `name`,
     `experiment` and `db` are ignored. With `resume`, a later attempt of such a run continues the points of the earlier
-    ones; without, it replaces them. In a distributed job, only rank 0 records.
+    ones; without, it replaces them. In a job of Hydra with `HydraCallback`, return the run of the job. In a distributed
+    job, only rank 0 records.
 
     Args:
         name: Name of the run; default: `EXPERIMENT-N` with the first free number.
@@ -86,6 +87,8 @@ def start(
     if not _is_recorded(mode, all_ranks=all_ranks):
         settings |= read_config(config_file) if config_file else {}
         return unrecorded_run(str(name or ""), experiment, settings, str(path), problems.strict)
+    if db is None and (shared := shared_run()) is not None:
+        return shared._join(settings, tags, note, watches_output=capture_output)
     writer = ScriptWriter(path)
     try:
         new_run = replace(new_script_run(str(name or ""), experiment, settings), external_id=id)

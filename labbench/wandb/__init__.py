@@ -1,14 +1,14 @@
 """Functions and classes of Weights & Biases that record with labbench: `from labbench import wandb`.
 
 The import is the only line of a script that changes. What labbench does not record does nothing: its first use prints
-one warning; sweeps, which would train nothing, are refused.
+one warning. Sweeps, which would train nothing, and what would read runs from a server are refused.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from labbench.wandb.ignored import Ignored, ignore
+from labbench.wandb.ignored import Error, Ignored, ignore, refuse_reading
 from labbench.wandb.ignored import refuse_sweep as agent
 from labbench.wandb.ignored import refuse_sweep as controller
 from labbench.wandb.ignored import refuse_sweep as sweep
@@ -18,6 +18,7 @@ from labbench.wandb.wandb_run import WandbRun as Run
 from labbench.wandb.wandb_run import current_run, require_run
 
 __all__ = [
+    "Api",
     "Artifact",
     "Error",
     "Image",
@@ -33,16 +34,19 @@ __all__ = [
     "log",
     "log_artifact",
     "login",
+    "restore",
     "run",
     "save",
     "setup",
     "summary",
     "sweep",
+    "use_artifact",
+    "use_model",
 ]
 
 
-class Error(Exception):
-    """Stands for the exceptions of W&B, which labbench does not raise: `except wandb.errors.CommError`."""
+Api = refuse_reading("wandb.Api")
+use_model = refuse_reading("wandb.use_model")
 
 
 class _Errors:
@@ -71,7 +75,7 @@ def __getattr__(name: str) -> Any:
     """Return the newest run, an attribute of it, or an object that does nothing."""
     if name == "run":
         return current_run()
-    if name in ("config", "summary", "define_metric", "log_artifact", "save"):
+    if name in ("config", "summary", "define_metric", "log_artifact", "restore", "save", "use_artifact"):
         return getattr(require_run(), name)
     if name.startswith("_"):
         raise AttributeError(f"module 'labbench.wandb' has no attribute {name!r}")

@@ -1,12 +1,16 @@
-"""Objects that stand for what labbench does not record."""
+"""Objects and functions that stand for what labbench does not record or offer."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 from labbench.errors import InputError
 from labbench.tracking.messages import warn_once
+
+
+class Error(Exception):
+    """Base of W&B's exceptions: `except wandb.errors.CommError`. labbench raises subclasses."""
 
 
 class Ignored:
@@ -49,6 +53,19 @@ def ignore(name: str) -> Ignored:
     """Return an object that does nothing, and print a warning that names it, once."""
     warn_once(f"{name} does nothing in labbench")
     return Ignored(name)
+
+
+def refuse_reading(name: str) -> Callable[..., NoReturn]:
+    """Return a function that takes the place of a reading call, whose result the script would use."""
+
+    def refuse(*args: Any, **kwargs: Any) -> NoReturn:
+        raise InputError(
+            f"{name} is not available in labbench, which has no server to read from. labbench.open() reads the runs of "
+            "a database, such as `labbench.open().runs('experiment=mnist', sort='best(val/loss)')` and "
+            "`labbench.open().artifacts(KEY)`; see docs/reference/python.md, Read a database"
+        )
+
+    return refuse
 
 
 def refuse_sweep(*args: Any, **kwargs: Any) -> NoReturn:

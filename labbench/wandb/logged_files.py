@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -13,7 +13,8 @@ from labbench.errors import InputError
 from labbench.tracking.images import Image as TrackedImage
 from labbench.tracking.messages import warn_once
 from labbench.tracking.run import Run
-from labbench.wandb.ignored import Ignored, ignore
+from labbench.wandb.artifact_versions import Version, read_version_files, record_version
+from labbench.wandb.ignored import ignore, refuse_reading
 
 
 class Image(TrackedImage):
@@ -22,6 +23,11 @@ class Image(TrackedImage):
     def __init__(self, data_or_path: Any, *others: Any, caption: str | None = None, **ignored: Any) -> None:
         self.caption = caption
         self.is_valid = True
+        for kind in ("masks", "boxes", "classes"):
+            if ignored.get(kind):
+                warn_once(f"wandb.Image: {kind} are not recorded by labbench, only the image")
+        if caption:
+            warn_once("wandb.Image: captions are not recorded by labbench, only the image")
         try:
             super().__init__(data_or_path.pixels if isinstance(data_or_path, TrackedImage) else data_or_path)
         except InputError as error:
@@ -42,7 +48,9 @@ class Artifact:
     ) -> None:
         self.name, self.type, self.description = name, type, description
         self.metadata: dict[str, Any] = dict(metadata or {})
-        """Not recorded."""
+        """Recorded in `NAME:versions.json`."""
+        self.version: str | None = None
+        """Number of the version, such as `v0`, once the artifact was logged."""
         self.paths: dict[str, Path] = {}
         """File or folder by its name in the artifact, empty for a folder that is the artifact."""
         self._folder: tempfile.TemporaryDirectory[str] | None = None
@@ -73,16 +81,30 @@ class Artifact:
     def __setitem__(self, name: str, value: Any) -> None:
         ignore("wandb.Artifact.__setitem__")
 
-    def __getattr__(self, name: str) -> Ignored:
+    def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
+        if name in _READING:
+            return refuse_reading(f"wandb.Artifact.{name}")
         return ignore(f"wandb.Artifact.{name}")
 
 
-def record_artifact(run: Run, artifact: Artifact) -> None:
-    """Record the files of an artifact as `NAME/FILE`; a file that cannot be read is left out with a warning."""
-    for name, path in artifact.paths.items():
-        record_file(run, path, f"{artifact.name}/{name}")
+_READING = frozenset(["download", "checkout", "file", "files", "get", "get_entry", "get_path", "verify"])
+
+
+def record_artifact(run: Run, artifact: Artifact, aliases: Iterable[str]) -> None:
+    """Record a version of an artifact; a file that cannot be read is left out with a warning."""
+    if run._writer_thread.discards:
+        return
+    version = Version(
+        read_version_files(artifact.paths, run), artifact.type, artifact.description, dict(artifact.metadata)
+    )
+    try:
+        number = record_version(run, artifact.name, version, aliases)
+    except InputError as error:
+        warn_once(str(error))
+    else:
+        artifact.version = None if number is None else f"v{number}"
 
 
 def record_file(run: Run, path: Path, name: str) -> None:

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from labbench.errors import InputError
+from labbench.tracking.config import read_config
 from labbench.tracking.messages import warn_once
+from labbench.tracking.run import Run, shared_run
 from labbench.tracking.start import attached_run, start
 from labbench.wandb.ignored import Ignored
 from labbench.wandb.wandb_run import WandbRun, current_run, require_run, wrap
@@ -67,8 +69,8 @@ def init(
     rule = resume_rule(id, resume or _variable("RESUME"))
     _warn_of_ignored(others)
     finish()
-    is_attached = attached_run() is not None
-    run_id = str(id) if id is not None else None if is_attached else generate_id()
+    is_joined = attached_run() is not None or shared_run() is not None
+    run_id = str(id) if id is not None else None if is_joined else generate_id()
     run = start(
         name or defaults.get("run_name") or _variable("NAME"),
         experiment=project or defaults.get("project") or _variable("PROJECT"),
@@ -80,7 +82,20 @@ def init(
         mode=mode or defaults.get("mode") or _variable("MODE"),
         capture_output=(defaults.get("console") or _variable("CONSOLE")) != "off",
     )
-    return wrap(run, run_id, _group_keys(others, defaults))
+    return _wrap(run, run_id, _group_keys(others, defaults), allows_changes=bool(others.get("allow_val_change")))
+
+
+def _wrap(run: Run, id: str | None, group_keys: Mapping[str, str], *, allows_changes: bool) -> WandbRun:
+    wandb_run = wrap(run, id)
+    wandb_run.config._add_hidden(group_keys)
+    wandb_run.config._restrict(_grid_keys(), allows_changes=allows_changes)
+    return wandb_run
+
+
+def _grid_keys() -> frozenset[str]:
+    """Return the keys of the configuration that a grid gives this process."""
+    config_file = os.environ.get("LABBENCH_CONFIG") if attached_run() else None
+    return frozenset(read_config(config_file)) if config_file else frozenset()
 
 
 def _read_config(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from labbench.errors import InputError
 from labbench.tracking.config import RunConfig, plain_config
+from labbench.tracking.messages import warn_once
+from labbench.wandb.ignored import Error
+
+
+class ConfigError(Error, InputError):
+    """A value of `wandb.config` would change without `allow_val_change`."""
 
 
 class WandbConfig(Mapping[str, Any]):
@@ -14,6 +21,11 @@ class WandbConfig(Mapping[str, Any]):
     def __init__(self, config: RunConfig) -> None:
         self.__dict__["_config"] = config
         self.__dict__["_hidden"] = set()
+        self._restrict(frozenset(), allows_changes=False)
+
+    def _restrict(self, locked: frozenset[str], *, allows_changes: bool) -> None:
+        """Keep the values of the keys in `locked`; `allows_changes` is the default of `update(allow_val_change=)`."""
+        self.__dict__["_locked"], self.__dict__["_allows_changes"] = locked, allows_changes
 
     def _add_hidden(self, values: Mapping[str, Any]) -> None:
         """Record values whose keys do not exist, which this view does not list: `Model(**wandb.config)`."""
@@ -26,12 +38,26 @@ class WandbConfig(Mapping[str, Any]):
         return key in self._hidden or key.startswith("summary/")
 
     def update(self, config: Any = None, allow_val_change: bool | None = None) -> None:
-        """Add or replace keys; labbench always allows the change of a value.
+        """Add keys, and with `allow_val_change` replace their values; the values of a grid stay, with a warning.
 
         Raises:
+            ConfigError: If a value would change without `allow_val_change`.
             InputError: If `config` has no named values.
         """
-        self._config.update(config)
+        values = plain_config(config)
+        changed = {key for key, value in values.items() if key in self._config and self._config[key] != value}
+        locked = sorted(changed & self._locked)
+        if locked:
+            warn_once(f"wandb.config: {', '.join(locked)} stay as the grid sets them")
+        allowed = self._allows_changes if allow_val_change is None else allow_val_change
+        for key in sorted(changed - self._locked - self._hidden):
+            if not allowed:
+                raise ConfigError(
+                    f"wandb.config: `{key}` is {self._config[key]!r} and cannot become {values[key]!r}; "
+                    f"to change it: wandb.config.update({{{key!r}: ...}}, allow_val_change=True)"
+                )
+        self._hidden.difference_update(values)
+        self._config.update({key: value for key, value in values.items() if key not in locked})
 
     def setdefaults(self, config: Any) -> None:
         """Add the keys that do not exist.
@@ -54,8 +80,7 @@ class WandbConfig(Mapping[str, Any]):
         return _nest(beneath)
 
     def __setitem__(self, key: str, value: Any) -> None:
-        self._hidden.discard(key)
-        self._config[key] = value
+        self.update({key: value})
 
     def __getattr__(self, key: str) -> Any:
         try:

@@ -1,4 +1,4 @@
-"""`wandb.run`: a run with the attributes and methods of W&B's, and its summary."""
+"""`wandb.run`: a run with the attributes and methods of W&B's."""
 
 from __future__ import annotations
 
@@ -6,18 +6,20 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 from labbench.configs import flatten
 from labbench.errors import InputError
 from labbench.files import files_folder, run_folder
 from labbench.tracking import process_hooks
 from labbench.tracking.messages import warn_once
-from labbench.tracking.run import Run, RunSummary
+from labbench.tracking.run import Run
 from labbench.tracking.values import to_step
-from labbench.wandb.ignored import Ignored, ignore
-from labbench.wandb.logged_files import Artifact, Image, SavedFiles, record_artifact, record_file
+from labbench.wandb.ignored import Ignored, ignore, refuse_reading
+from labbench.wandb.logged_files import Artifact, Image, SavedFiles, record_artifact
+from labbench.wandb.reading import find_artifact, restore_file
 from labbench.wandb.wandb_config import WandbConfig
+from labbench.wandb.wandb_summary import WandbSummary
 
 _GOALS = {"min": "min", "minimize": "min", "max": "max", "maximize": "max"}
 
@@ -93,6 +95,8 @@ class WandbRun:
     def log(self, data: Mapping[str, Any], step: int | None = None, commit: bool | None = None, **ignored: Any) -> None:
         """Record numbers and images by name; the keys of nested dicts are joined with `.`, as W&B shows them.
 
+        A figure of matplotlib is recorded as an image, the last text of a key as the key `summary/KEY` of the config.
+
         Steps are counted as by W&B: a call without a step is recorded at `self.step`, which then rises by 1 unless
         `commit` is False. A larger step becomes `self.step`, which then rises by 1 if `commit` is True. A smaller one
         is recorded with a warning.
@@ -107,7 +111,10 @@ class WandbRun:
                 f"wandb.log: the step {at} is before the last one, {self._step}; "
                 "W&B drops such values, labbench records them"
             )
-        values = {key: value for key, value in flatten(data) if not _is_unrecorded(value)}
+        values = {key: _to_image(value) for key, value in flatten(data) if not _is_unrecorded(value)}
+        if texts := {key: value for key, value in values.items() if isinstance(value, str)}:
+            self.summary._log_texts(texts)
+            values = {key: value for key, value in values.items() if key not in texts}
         if values:
             self.labbench_run.log(values, at)
         is_complete = step is None if commit is None else commit
@@ -122,7 +129,17 @@ class WandbRun:
     def define_metric(
         self, name: str, step_metric: Any = None, *, summary: str | None = None, goal: str | None = None, **ignored: Any
     ) -> Ignored:
-        """Declare the goal of a metric by `goal`, or by the summary "min" or "max"; other arguments have no effect."""
+        """Declare the goal of a metric by `goal`, or by the summary "min" or "max".
+
+        With such a summary, `summary[name]` is this value, also for a pattern such as `val/*`; goals have no effect on
+        patterns, and other arguments none at all.
+        """
+        if step_metric is not None and str(getattr(step_metric, "name", step_metric)) != name:
+            warn_once(
+                "wandb.define_metric: step_metric has no effect in labbench: metrics are recorded over the steps of log"
+            )
+        if statistic := next((word for word in (summary or "").split(",") if word in ("min", "max")), None):
+            self.summary._statistics[name] = statistic
         words = [*(summary or "").split(","), goal or ""]
         direction = next((_GOALS[word] for word in reversed(words) if word in _GOALS), None)
         if direction is not None and "*" in name:
@@ -131,15 +148,44 @@ class WandbRun:
             self.labbench_run.define_metric(name, "min" if direction == "min" else "max")
         return Ignored("wandb.define_metric")
 
-    def log_artifact(self, artifact_or_path: Any, name: str | None = None, *others: Any, **ignored: Any) -> Artifact:
-        """Record the files of an artifact, a file or a folder, with copies beside the database."""
-        if isinstance(artifact_or_path, Artifact):
-            record_artifact(self.labbench_run, artifact_or_path)
-            return artifact_or_path
-        path = Path(artifact_or_path)
-        artifact = Artifact(name or path.name, "unspecified")
-        record_file(self.labbench_run, path, f"{name}/{path.name}" if name and path.is_file() else artifact.name)
+    def log_artifact(
+        self,
+        artifact_or_path: Any,
+        name: str | None = None,
+        type: str | None = None,
+        aliases: Iterable[str] | None = None,
+        **ignored: Any,
+    ) -> Artifact:
+        """Record a version of an artifact, a file or a folder, with copies of its files beside the database."""
+        artifact = artifact_or_path
+        if not isinstance(artifact, Artifact):
+            path = Path(artifact_or_path)
+            artifact = Artifact(name or path.name, type or "unspecified")
+            artifact.paths["" if path.is_dir() else path.name] = path
+        record_artifact(self.labbench_run, artifact, [aliases] if isinstance(aliases, str) else aliases or ())
         return artifact
+
+    def use_artifact(self, artifact_or_name: Any, *others: Any, **ignored: Any) -> Any:
+        """Return an artifact that a run of this database has recorded: `run.use_artifact("model:best").download()`.
+
+        An artifact that the script has made is recorded.
+
+        Raises:
+            NotRecorded: If no run has recorded it.
+        """
+        if isinstance(artifact_or_name, Artifact):
+            return self.log_artifact(artifact_or_name)
+        return find_artifact(self.labbench_run, str(artifact_or_name))
+
+    def restore(self, name: str, run_path: str | None = None, *others: Any, **ignored: Any) -> IO[str]:
+        """Open a file that this run, or the run with the id at the end of `run_path`, has recorded.
+
+        Raises:
+            NotRecorded: If the run or the file does not exist.
+        """
+        return restore_file(self.labbench_run, name, run_path)
+
+    use_model = staticmethod(refuse_reading("wandb.run.use_model"))
 
     def save(self, glob_str: Any = None, base_path: Any = None, policy: str = "live") -> list[str]:
         """Record the files that match a pattern, now and, if they change, at the end; return their paths."""
@@ -181,6 +227,11 @@ class _FilesOfFolder:
             self._run.artifact(self._folder, name="files")
 
 
+def _to_image(value: Any) -> Any:
+    """Return a figure of matplotlib, or the module `pyplot`, as an image; any other value unchanged."""
+    return Image(value) if callable(getattr(value, "savefig", None)) else value
+
+
 def _is_unrecorded(value: Any) -> bool:
     """Return True for values that are not recorded, as a warning has said already."""
     if isinstance(value, list | tuple) and value:
@@ -191,12 +242,11 @@ def _is_unrecorded(value: Any) -> bool:
 _newest: WandbRun | None = None
 
 
-def wrap(run: Run, id: str | None = None, hidden: Mapping[str, Any] | None = None) -> WandbRun:
-    """Return the `WandbRun` of a run, the same one for the run of the last call; `hidden` are keys of its record."""
+def wrap(run: Run, id: str | None = None) -> WandbRun:
+    """Return the `WandbRun` of a run, the same one for the run of the last call."""
     global _newest
     if _newest is None or _newest.labbench_run is not run:
         _newest = WandbRun(run, id)
-        _newest.config._add_hidden(hidden or {})
     return _newest
 
 
@@ -216,29 +266,3 @@ def require_run() -> WandbRun:
     if not isinstance(run, Run):
         raise InputError("no run is open: call wandb.init() first")
     return wrap(run)
-
-
-class WandbSummary(RunSummary):
-    """Summary that also takes texts: `summary["dataset"] = "shapes"` is the key `summary/dataset` of the config."""
-
-    def __init__(self, run: Run) -> None:
-        super().__init__(run._writer_thread)
-        self._run = run
-        self._texts: dict[str, str] = {}
-
-    def update(self, values: Mapping[str, Any]) -> None:
-        """Set several values; nested keys are joined with `.`.
-
-        Raises:
-            InputError: In a strict run, if a value is neither a number nor a text, or the run has ended.
-        """
-        flat = dict(flatten(values))
-        texts = {key: value for key, value in flat.items() if isinstance(value, str)}
-        if texts:
-            self._texts |= texts
-            self._run.config.update({f"summary/{key}": text for key, text in texts.items()})
-        if numbers := {key: value for key, value in flat.items() if key not in texts}:
-            super().update(numbers)
-
-    def __getitem__(self, key: str) -> Any:
-        return self._texts[key] if key in self._texts else super().__getitem__(key)

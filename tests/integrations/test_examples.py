@@ -113,6 +113,30 @@ def test_hydra(tmp_path: Path, is_multirun: bool) -> None:
         assert run.config["warmup"] == run.config["lr"]
 
 
+def test_a_job_of_hydra_that_starts_a_run_itself_records_one_run(tmp_path: Path) -> None:
+    pytest.importorskip("hydra")
+    [callbacks] = re.findall(r"^```yaml\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    (tmp_path / "config.yaml").write_text("lr: 0.1\n" + callbacks)
+    (tmp_path / "train.py").write_text(
+        "import hydra\nfrom labbench import wandb\n"
+        "@hydra.main(version_base=None, config_path='.', config_name='config')\n"
+        "def main(config):\n"
+        "    wandb.init(project='p', config={'lr': config.lr, 'wd': 1}, tags=['t'])\n"
+        "    wandb.log({'loss': config.lr})\n"
+        "    wandb.finish()\n"
+        "    if config.lr == 0.2: raise ValueError\n"
+        "main()\n"
+    )
+    subprocess.run([sys.executable, "train.py", "-m", "lr=0.1,0.2"], cwd=tmp_path, timeout=HANG_SECONDS)
+    with Reader(tmp_path / "runs.db") as reader:
+        runs = reader.runs()
+    assert [(run.name, run.status, run.summary["loss"].n) for run in runs] == [
+        ("lr=0.1", "finished", 1),
+        ("lr=0.2", "failed", 1),
+    ]
+    assert all(run.config["wd"] == 1 and run.tags == ("t",) for run in runs)
+
+
 @pytest.mark.parametrize(
     ("package", "points"),
     [("skorch", {"train/loss": 3, "val/loss": 3}), ("ignite", {"train/loss": 10}), ("fastai", {"train/loss": 8})],

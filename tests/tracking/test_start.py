@@ -22,13 +22,16 @@ import labbench
 from helpers import scripts
 from helpers.store_samples import queue
 from helpers.waiting import wait_for
+from labbench import wandb
 from labbench.errors import InputError, RunNotFound
 from labbench.records import RunRecord
+from labbench.store.reader import Reader
 from labbench.store.writer import Writer
 from labbench.system import cgroups
 from labbench.system.cgroups import control_groups
 from labbench.tracking import monitor, system_metrics
 from labbench.tracking.config import plain_config
+from labbench.tracking.process_hooks import exit_info_of_status
 from labbench.tracking.system_metrics import SystemSampler, cgroup_memory
 
 
@@ -965,3 +968,21 @@ def test_secrets_in_the_command_line_are_not_recorded(tmp_path: Path) -> None:
         [run] = db.runs()
         assert db.sources(run.key)["command"].endswith("python train.py --lr 0.1 --api-key '***' 'hub.token=***'")
     assert not any(b"s3cret" in file.read_bytes() for file in tmp_path.glob("runs.db*") if file.is_file())
+
+
+def test_the_run_of_a_callback_is_joined_and_only_ended_by_it() -> None:
+    callback_run = labbench.start("job", config={"lr": 0.1})
+    callback_run._is_shared = True
+    for start in (labbench.start, labbench.init, wandb.init):
+        with start(config={"wd": 1}) as run:
+            run.log({"loss": 1.0})
+        run.finish()
+        assert run.key == callback_run.key
+    with labbench.start("other", db="other.db") as other:
+        assert other.key != callback_run.key
+    callback_run._end(exit_info_of_status(0))
+    with Reader("runs.db") as reader:
+        [record] = reader.runs()
+    assert (record.status, record.config, record.summary["loss"].n) == ("finished", {"lr": 0.1, "wd": 1}, 3)
+    with labbench.start() as next_run:
+        assert next_run.key != callback_run.key

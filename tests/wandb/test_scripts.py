@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import Result
 
 from helpers.scripts import only_run
-from helpers.waiting import HANG_SECONDS
+from helpers.wandb_scripts import run_script
 from labbench.portraits.logged_images import images_by_name
 from labbench.store.reader import Reader
 
@@ -76,7 +73,7 @@ with wandb.init(project="cli", job_type="train", config=args, tags=["nightly"], 
         wandb.log({"train/loss": 1 / (epoch + 1)}, step=step)
         wandb.log({"val/accuracy": epoch / 10, "epoch": epoch})
     wandb.log({"late": 1.0}, step=5)
-    wandb.config.lr = 0.5
+    wandb.config.update({"lr": 0.5}, allow_val_change=True)
     assert dict(wandb.config)["lr"] == 0.5 and wandb.config.get("missing", 3) == 3
 """
 
@@ -108,28 +105,11 @@ with artifact.new_file("notes/readme.md") as file:
     file.write("about")
 run.log_artifact(artifact, aliases=["latest"]).wait()
 run.log_artifact("weights.bin", name="weights", type="model")
-run.use_artifact("data:latest").download()
 wandb.unwatch()
 run.mark_preempting()
 print(wandb.util.generate_id(), run.get_url())
 wandb.finish(exit_code=0)
 """
-
-
-def run_script(
-    folder: Path, code: str, *words: str, environment: Mapping[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    (folder / "train.py").write_text(textwrap.dedent(code))
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("LABBENCH", "WANDB"))}
-    inherited["LABBENCH_QUIET"] = "1"
-    return subprocess.run(
-        [sys.executable, "train.py", *words],
-        cwd=folder,
-        env=inherited | (environment or {}),
-        capture_output=True,
-        text=True,
-        timeout=HANG_SECONDS,
-    )
 
 
 def artifact_names(folder: Path) -> list[str]:
@@ -183,10 +163,11 @@ def test_a_script_with_images_tables_artifacts_and_alerts(tmp_path: Path) -> Non
     assert result.returncode == 0, result.stderr
     warnings = result.stderr.splitlines()
     assert len(warnings) == len(set(warnings))
-    for name in ("Table", "Histogram", "plot", "alert", "AlertLevel", "unwatch", "run.use_artifact"):
+    for name in ("Table", "Histogram", "plot", "alert", "AlertLevel", "unwatch"):
         assert f"labbench: wandb.{name} does nothing in labbench" in warnings
     assert any("wandb.Image is not recorded" in warning for warning in warnings)
     assert any("sync_tensorboard have no effect" in warning for warning in warnings)
+    assert any("captions are not recorded" in warning for warning in warnings)
     run = only_run(tmp_path)
     assert (run.status, list(run.summary)) == ("finished", ["loss"])
     with Reader(tmp_path / "runs.db") as reader:
@@ -196,7 +177,9 @@ def test_a_script_with_images_tables_artifacts_and_alerts(tmp_path: Path) -> Non
         name: [0, 1, 2] for name in ("grey", "samples/0", "samples/1")
     }
     files = {artifact.name: artifact.path for artifact in artifacts if not artifact.name.startswith("images/")}
-    assert set(files) == {"model/weights.bin", "model/notes/readme.md", "weights/weights.bin"}
+    names = {"model/weights.bin", "model/notes/readme.md", "weights/weights.bin"}
+    numbered = {name.replace("/", ":v0/", 1) for name in names}
+    assert set(files) == names | numbered | {"model:versions.json", "weights:versions.json"}
     assert (tmp_path / "runs.db.files" / run.key / files["model/notes/readme.md"]).read_text() == "about"
 
 
@@ -362,3 +345,74 @@ def test_texts_of_the_summary_are_kept(tmp_path: Path) -> None:
     run = only_run(tmp_path)
     assert run.config == {"lr": 0.1, "summary/dataset": "shapes-v1", "summary/best.model": "cnn"}
     assert {name: values.last for name, values in run.summary.items()} == {"loss": 1.0, "best.loss": 0.5}
+
+
+def test_logged_texts_and_figures_are_kept_and_what_is_dropped_is_named(tmp_path: Path) -> None:
+    code = """
+    import numpy as np
+    from labbench import wandb
+
+    class Canvas:
+        def draw(self): pass
+        def buffer_rgba(self): return np.zeros((4, 4, 4), np.uint8)
+
+    class Figure:
+        canvas = Canvas()
+        def savefig(self, path): pass
+
+    with wandb.init() as run:
+        for step in range(2):
+            run.log({"note": f"text {step}", "plot": Figure(), "loss": 1.0, "long": "x" * 2000})
+        run.log({"seg": wandb.Image(np.zeros((4, 4)), masks={"a": {}}, boxes={"b": {}})})
+        run.define_metric("val/*", step_metric="epoch")
+        run.define_metric("test/*", step_metric="epoch")
+    """
+    result = run_script(tmp_path, code)
+    assert result.returncode == 0, result.stderr
+    run = only_run(tmp_path)
+    assert (run.config, list(run.summary)) == ({"summary/note": "text 1"}, ["loss"])
+    assert artifact_names(tmp_path) == [f"images/{name}.png" for name in ("plot/0", "plot/1", "seg/2")]
+    for words in ("masks are not recorded", "boxes are not recorded", "step_metric has no effect", "`long` is a text"):
+        assert result.stderr.count(words) == 1
+    assert len(result.stderr.splitlines()) == 4
+
+
+def test_the_summary_has_the_declared_statistic_and_the_config_no_silent_change(tmp_path: Path) -> None:
+    code = """
+    from labbench import wandb
+    with wandb.init(config={"lr": 0.1, "model": {"width": 8}}) as run:
+        wandb.define_metric("acc", summary="max")
+        wandb.define_metric("val/*", summary="min")
+        for value in (0.3, 0.9, 0.5):
+            wandb.log({"acc": value, "val/loss": value, "loss": value})
+        assert (wandb.summary["acc"], wandb.summary["acc"]["max"], wandb.summary["loss"]) == (0.9, 0.9, 0.5)
+        assert (run.summary["val/loss"], dict(run.summary)["acc"]) == (0.3, 0.9)
+        wandb.config.lr = 0.1
+        wandb.config.update({"new": 1})
+        for change in ({"lr": 5}, {"model": {"width": 9}}):
+            try:
+                wandb.config.update(change)
+            except wandb.errors.Error as error:
+                print(error)
+        wandb.config.update({"lr": 5}, allow_val_change=True)
+    """
+    result = run_script(tmp_path, code)
+    assert result.returncode == 0, result.stderr
+    assert "`lr` is 0.1 and cannot become 5; to change it: wandb.config.update(" in result.stdout
+    assert "`model.width` is 8" in result.stdout
+    assert only_run(tmp_path).config == {"lr": 5, "model.width": 8, "new": 1}
+
+
+def test_a_script_cannot_change_the_values_of_its_grid(labbench: Callable[..., Result], tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text(
+        "from labbench import wandb\n"
+        "run = wandb.init()\n"
+        "wandb.config.update({'lr': 0.5, 'epochs': 3})\n"
+        "run.log({'loss': wandb.config.lr})\n"
+    )
+    (tmp_path / "grid.toml").write_text('command = ["python", "train.py"]\n[grid]\nlr = [0.1]\n')
+    assert labbench("run", "grid.toml", "--workers", "1").exit_code == 0
+    run = only_run(tmp_path)
+    assert (run.config, run.summary["loss"].last) == ({"lr": 0.1, "epochs": 3}, 0.1)
+    with Reader(tmp_path / "runs.db") as reader:
+        assert "wandb.config: lr stay as the grid" in "".join(reader.logs(run.key))
