@@ -49,11 +49,9 @@ def print_preview(
     *,
     as_json: bool,
 ) -> bool:
-    """Print the runs that `labbench run` would train, with a time estimate; return True if measured ones would fail.
+    """Print the runs that `labbench run` would train, and change nothing; return True if measured ones would fail.
 
-    `grids` are pairs (grid, devices). Runs go to stdout, their stacks and the estimated time to stderr.
-
-    Nothing is changed.
+    `grids` are pairs (grid, devices). Runs go to stdout, stacks and the estimated time to stderr.
     """
     changes = [code_change(expanded, db, keep=options.keep_code) for expanded, _ in grids]
     due = [

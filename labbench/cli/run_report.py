@@ -8,13 +8,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from labbench.cli.best_runs import print_best_runs, untrained_note
 from labbench.cli.output import echo
-from labbench.cli.showing.columns import run_columns
-from labbench.cli.text_tables import print_table
 from labbench.files import checkpoint_files, database_command, files_folder
 from labbench.filters.completion import quote_word
 from labbench.json_documents import run_document
-from labbench.metrics import Goal, quality_metrics
+from labbench.metrics import quality_metrics
 from labbench.records import RunRecord, Status
 from labbench.runner.code_changes import CodeChange
 from labbench.runner.continuation import ContinuationPlan
@@ -24,14 +23,14 @@ from labbench.runner.search.description import describe_result
 from labbench.store.reader import Reader
 from labbench.text import clean, format_count, format_duration
 
-MAX_BEST_RUNS = 5
-"""Number of best runs in the report."""
-
 
 def print_report(expanded: ExpandedGrid, outcome: Outcome, db: Path, *, with_table: bool) -> None:
     """Print counts on stderr, the best runs on stdout, and the next command on stderr."""
-    program = database_command(db)
-    print_outcome(clean(expanded.grid.name), outcome, program)
+    with Reader(db) as reader:
+        runs, goals = _present_runs(reader, outcome.runs), reader.metrics()
+    print_outcome(clean(expanded.grid.name), outcome, database_command(db), runs)
+    if outcome.trained and (note := untrained_note(runs)) is not None:
+        echo(f"{clean(expanded.grid.name)}: {note}", err=True)
     print_kept_states(expanded, outcome.runs, db)
     for line in [] if outcome.search is None else describe_result(outcome.search, db):
         echo(f"{clean(expanded.grid.name)}: {line}", err=True)
@@ -39,17 +38,13 @@ def print_report(expanded: ExpandedGrid, outcome: Outcome, db: Path, *, with_tab
     print_unlogged_metric(expanded, outcome, db)
     if not with_table:
         return
-    with Reader(db) as reader:
-        runs = _present_runs(reader, outcome.runs)
-        goals = reader.metrics()
     logged = {name for run in runs for name in run.summary}
     declared = [expanded.grid.search.metric] if outcome.search is not None and expanded.grid.search else []
     declared += expanded.grid.metrics
     ranking = [name for name in (*declared, *quality_metrics(logged)) if name in logged]
     metric = next((name for name in ranking if goals[name] != "none"), None)
     if metric is not None:
-        print_table(run_columns(sort_by_best(runs, metric, goals[metric])[:MAX_BEST_RUNS], goals, metrics=[metric]))
-        echo(f"next: {program}  (terminal interface), or {program} plot {shlex.quote(metric)} --group KEY", err=True)
+        print_best_runs(runs, metric, goals, expanded.grid.axis_keys, db)
 
 
 def print_json(runs: Sequence[RunRecord], db: Path) -> None:
@@ -63,16 +58,18 @@ def _present_runs(reader: Reader, runs: Sequence[RunRecord]) -> list[RunRecord]:
     return [run for run in reader.by_keys([run.key for run in runs]) if not run.archived]
 
 
-def print_outcome(name: str, outcome: Outcome, program: str) -> None:
+def print_outcome(name: str, outcome: Outcome, program: str, runs: Sequence[RunRecord] = ()) -> None:
     """Print on stderr the number of runs by status, and hints on unfinished ones.
 
-    `program` is the command that the hints begin with: labbench, with --db where it is needed.
+    `program` is the command that the hints begin with: labbench, with --db where it is needed. `runs` are the current
+    records of the grid's runs.
     """
     if outcome.trained:
         counts = ", ".join(f"{number} {status}" for status, number in outcome.ended.items())
         echo(f"{name}: {counts} in {format_duration(outcome.seconds)}", err=True)
         if outcome.ended.get("failed"):
-            echo(f"to see why a run failed: {program} show RUN", err=True)
+            failed = [run.key for run in runs if run.status == "failed" and run.key not in outcome.elsewhere]
+            echo(f"to see why a run failed: {program} show {failed[0] if failed else 'RUN'}", err=True)
         if outcome.ended.get("diverged"):
             echo(f"to list the diverged runs: {program} ls {_filter_word(name, 'diverged')}", err=True)
     elif not outcome.elsewhere and not outcome.without_driver and not outcome.interrupted:
@@ -89,9 +86,13 @@ def print_outcome(name: str, outcome: Outcome, program: str) -> None:
             "to attach to them: --executor slurm",
             err=True,
         )
-    if outcome.elsewhere:
-        verb = "is" if outcome.elsewhere == 1 else "are"
-        echo(f"{name}: {format_count(outcome.elsewhere, 'run')} {verb} training in another process", err=True)
+    others = Counter(run.status for run in runs if run.key in outcome.elsewhere)
+    if others["running"]:
+        verb = "is" if others["running"] == 1 else "are"
+        echo(f"{name}: {format_count(others['running'], 'run')} {verb} training in another process", err=True)
+    if trained := sum(others[status] for status in ("finished", "diverged", "failed", "pruned")):
+        verb = "was" if trained == 1 else "were"
+        echo(f"{name}: {format_count(trained, 'run')} {verb} trained by another process", err=True)
     if outcome.interrupted:
         echo("interrupted: the same command resumes the unfinished runs", err=True)
 
@@ -182,11 +183,3 @@ def print_unlogged_metric(expanded: ExpandedGrid, outcome: Outcome, db: Path) ->
     if not any(grid.stop.metric in run.summary for run in runs):
         metric = clean(grid.stop.metric)
         echo(f"{clean(grid.name)}: no run has logged {metric}, the metric of [stop]: none was stopped early", err=True)
-
-
-def sort_by_best(runs: list[RunRecord], metric: str, goal: Goal) -> list[RunRecord]:
-    """Return the runs that have a best value of the metric, best first."""
-    bests = {run.key: run.best(metric, goal) for run in runs}
-    sign = -1.0 if goal == "max" else 1.0
-    ranked = [(sign * best, index, run) for index, run in enumerate(runs) if (best := bests.get(run.key)) is not None]
-    return [run for *_, run in sorted(ranked, key=lambda row: row[:2])]

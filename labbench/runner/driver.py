@@ -77,6 +77,9 @@ class ProgressListener(Protocol):
     def begin_stage(self, stage: Stage) -> None:
         """Called before the runs of a stage are trained, which may be new ones."""
 
+    def leave_out(self, keys: Collection[str]) -> None:
+        """Called with due runs that another process has claimed before."""
+
     def take(self, event: Event) -> None:
         """Called with each event, in order; again with the end of a run that turns out to have diverged."""
 
@@ -104,6 +107,8 @@ class Driver:
     """Parameters of the task and the training loop."""
     _ends: dict[str, Status] = field(default_factory=dict)
     """Final status of each ended run, by key."""
+    taken: set[str] = field(default_factory=set)
+    """Keys of due runs that another process has claimed before."""
     _active: ActiveRuns = field(default_factory=ActiveRuns)
     """Claimed runs that have not ended."""
     _stopping: set[str] = field(default_factory=set)
@@ -163,6 +168,7 @@ class Driver:
                 statuses=stage.statuses,
                 source=self.source,
             )
+            self._leave_out(configs.keys() - {run.key for run in claimed})
             runs = [replace(run, config=configs[run.key]) for run in claimed]  # not the config in the database
             for run in runs:
                 if run.attempt > 1:  # a killed process may have left newer checkpoints, or parts of them
@@ -180,6 +186,12 @@ class Driver:
                     command=stack.command,
                 )
                 yield replace(claimed_stack, pause_after=stage.pause_after)
+
+    def _leave_out(self, keys: Collection[str]) -> None:
+        """Count runs that another process has claimed, not those that the database could not give to this one."""
+        if keys and self.recorder.problem is None:
+            self.taken.update(keys)
+            self.listener.leave_out(keys)
 
     def _handle_event(self, event: Event | None) -> None:
         """Record the event, if any, then do the periodic work that is due."""

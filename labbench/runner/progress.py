@@ -8,7 +8,7 @@ import re
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,6 +19,7 @@ from labbench.metrics import Goal, default_goal, is_quality, metric_rank
 from labbench.records import EngineNote, Event, Failed, Finished, Points, RunRecord, Started, Submitted
 from labbench.runner.driver import Stage
 from labbench.runner.search.rung_progress import RungProgress
+from labbench.runner.time_left import TimeLeft
 from labbench.text import clean, fit_to_width, format_count, format_duration, format_number, progress_bar
 
 DRAW_SECONDS = 0.1
@@ -37,8 +38,10 @@ class GridProgress:
 
     def __init__(self, grid: Grid, runs: Sequence[RunRecord], due: Sequence[RunRecord]) -> None:
         self.total = len(due)
-        self.before = len({run.key for run in runs}.difference(run.key for run in due))
-        """Number of runs that need no training in this call."""
+        self.before = count_runs_before(runs, due)
+        """Number of runs that need no training in this call, by a description."""
+        self.taken = 0
+        """Number of due runs that another process has claimed."""
         self.running: set[str] = set()
         self.places: dict[str, str] = {}
         """Node and device of each run that a cluster trains, "" before its start."""
@@ -77,6 +80,13 @@ class GridProgress:
         """Begin a stage, whose runs may be new ones."""
         self._add_runs(stage.due)
         self.rung = None if stage.search is None else RungProgress(stage.search)
+
+    def leave_out(self, keys: Collection[str]) -> None:
+        """Leave out due runs, which another process has claimed."""
+        self.taken += len(keys)
+        self.total -= len(keys)
+        for key in keys:
+            self._share.pop(key, None)
 
     def take(self, event: Event) -> None:
         """Update the progress with an event."""
@@ -176,6 +186,20 @@ class GridProgress:
         return sum(self._share.values()) / max(1, self.total)
 
 
+def count_runs_before(runs: Sequence[RunRecord], due: Sequence[RunRecord]) -> dict[str, int]:
+    """Return the number of runs that are not due, by a description such as `done before`."""
+    descriptions = {
+        "running": "running in another process", "finished": "done before", "diverged": "done before",
+        "queued": "queued",
+    }  # fmt: skip
+    keys = {run.key for run in due}
+    others = {run.key: run for run in runs if run.key not in keys}
+    return Counter(
+        "running without a driver" if run.without_driver else descriptions.get(run.status, f"{run.status} before")
+        for run in others.values()
+    )
+
+
 def first_metric(grid: Grid) -> str | None:
     """Return the first metric that a grid names, in `[search]`, `[metrics]` or `[stop]`."""
     named = [grid.search.metric] if grid.search else []
@@ -193,6 +217,8 @@ def progress_line(progress: GridProgress, *, rate: float, left: float | None) ->
     nodes = [*map(clean, progress.nodes[:MAX_NODES]), *["…"] * (len(progress.nodes) > MAX_NODES)]
     parts = [runs, f"{len(progress.running)} running" + (f" on {', '.join(nodes)}" if nodes else "")]
     parts += [f"{count} {status}" for status in ("failed", "diverged") if (count := progress.count(status))]
+    if progress.taken:
+        parts.append(f"{progress.taken} in another process")
     if progress.steps:  # commands report none
         parts.append(f"{rate:,.0f} run-steps/s")
     if left is not None:
@@ -229,16 +255,16 @@ class TerminalProgress:
         """First run that failed by cause, without the numbers in it."""
         self._interval = DRAW_SECONDS if self.stream.isatty() else LINE_SECONDS
         self._drawn = 0.0
-        self._began = time.monotonic()
+        self._time_left = TimeLeft()
         self._rates: deque[tuple[float, int]] = deque()
         self.progress: GridProgress | None = None
 
     def begin(self, grid: Grid, runs: Sequence[RunRecord], due: Sequence[RunRecord]) -> None:
         """Start a grid with all its `runs` and the runs `due` for training."""
         self.progress = GridProgress(grid, runs, due)
-        before = f", {self.progress.before} done before" if self.progress.before else ""
+        before = "".join(f", {count} {description}" for description, count in self.progress.before.items())
         if due:
-            self._write(f"{clean(grid.name)}: {len(due)} runs to train{before}\n")
+            self._write(f"{clean(grid.name)}: {format_count(len(due), 'run')} to train{before}\n")
 
     def begin_stage(self, stage: Stage) -> None:
         """Report a rung of a search."""
@@ -246,6 +272,11 @@ class TerminalProgress:
         self.progress.begin_stage(stage)
         if stage.search is not None:
             self._write(f"{self._erase()}{stage.search.title}: {format_count(len(stage.due), 'run')} to train\n")
+
+    def leave_out(self, keys: Collection[str]) -> None:
+        """Leave out due runs, which another process has claimed."""
+        assert self.progress is not None
+        self.progress.leave_out(keys)
 
     def take(self, event: Event) -> None:
         """Count an event; report a failure immediately, unless one with the same cause was reported before."""
@@ -292,8 +323,7 @@ class TerminalProgress:
             self._rates.popleft()
         (then, steps), share = self._rates[0], self.progress.share
         rate = (self.progress.steps - steps) / (now - then) if now > then else 0.0
-        left = (now - self._began) * (1 - share) / share if 0.005 < share < 1 else None
-        line = progress_line(self.progress, rate=rate, left=left)
+        line = progress_line(self.progress, rate=rate, left=self._time_left.estimate(now, share))
         if self.stream.isatty():
             cells = os.get_terminal_size(self.stream.fileno()).columns - 1
             self._write(f"{self._erase()}{fit_to_width(f'{progress_bar(share, 12)} {line}', cells).rstrip()}")

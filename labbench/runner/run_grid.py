@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing, redirect_stdout
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -19,14 +19,7 @@ from labbench.executors.slurm.job import SlurmJob
 from labbench.executors.worker_pool import WorkerExecutor
 from labbench.files import files_folder
 from labbench.grid import Grid
-from labbench.records import (
-    Command,
-    NewRun,
-    RunRecord,
-    Runtime,
-    Stack,
-    Status,
-)
+from labbench.records import Command, NewRun, RunRecord, Runtime, Stack, Status
 from labbench.runner.clusters import (
     ExecutorName,
     cluster_device,
@@ -95,8 +88,8 @@ class Outcome:
     """Number of runs that this call trained, with any final status."""
     ended: Mapping[Status, int]
     """Number of runs that this call trained, by final status."""
-    elsewhere: int
-    """Number of runs that another process is training."""
+    elsewhere: Collection[str]
+    """Keys of the runs that another process was training at the start, or has claimed since."""
     interrupted: bool
     signal: int | None = None
     """Signal that has interrupted the training."""
@@ -207,7 +200,7 @@ class GridTraining:
         remove_leftovers(self.db, [run.key for run in due if run.status == "lost"])
         jobs, held = self._attach(writer, runs, attachable)
         without_driver = sum(run.without_driver and run.key not in {other.key for other in held} for run in runs)
-        elsewhere = sum(run.status == "running" and not run.without_driver for run in runs)
+        elsewhere = {run.key for run in runs if run.status == "running" and not run.without_driver}
         if not due and not held and plan is None:
             return Outcome(runs, 0, {}, elsewhere, interrupted=False, without_driver=without_driver)
         with (
@@ -228,6 +221,7 @@ class GridTraining:
         if search is not None:
             runs, result = search.result.runs, search.result
             ended = ended | ({"pruned": result.pruned} if result.pruned else {})
+        elsewhere |= driver.taken
         outcome = Outcome(runs, sum(ended.values()), ended, elsewhere, interruption.is_requested, search=result)
         return replace(outcome, problem=recorder.problem, signal=interruption.signal, without_driver=without_driver)
 

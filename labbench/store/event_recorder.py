@@ -55,6 +55,8 @@ class EventRecorder:
         self._is_interrupted = is_interrupted
         self._kept: list[Event] = []
         self._n_kept_values = 0
+        self._reported_later: list[Event] = []
+        """Events that were written before a claim, and that the next flush returns."""
         self._spills: dict[str, Spill] = {}
         self._rescued: Path | None = None
         """Copy of the runs of a database that was deleted or replaced, until it is merged."""
@@ -82,7 +84,9 @@ class EventRecorder:
     def perform(self, operation: Callable[[Writer], Result]) -> Result | None:
         """Return the result of an operation after the events so far; None if that fails for too long."""
         while True:
-            result = None if self.flush() is None else self._try(operation)
+            written = self.flush()
+            self._reported_later += written or ()
+            result = None if written is None else self._try(operation)
             if result is not None:
                 return result
             if self._gives_up():
@@ -96,16 +100,18 @@ class EventRecorder:
         self._n_kept_values += len(event.steps) if isinstance(event, Points) else 1
 
     def flush(self) -> list[Event] | None:
-        """Write the kept events in one transaction, and return them; return None if that fails."""
+        """Write the kept events in one transaction; return None if that fails.
+
+        Returns the events that were written since the last call, also those before a claim.
+        """
         events = self._kept
-        if not events and not self._spills:
-            return []
-        if self._try(lambda writer: self._write(writer, events)) is None:
+        if (events or self._spills) and self._try(lambda writer: self._write(writer, events)) is None:
             if self._n_kept_values > MAX_KEPT_VALUES:
                 self._spill()
             return None
-        self._kept, self._n_kept_values = [], 0
-        return events
+        written = [*self._reported_later, *events]
+        self._kept, self._n_kept_values, self._reported_later = [], 0, []
+        return written
 
     def send_heartbeat(self, keys: Sequence[str]) -> list[str]:
         """Record a heartbeat as `Writer.send_heartbeat` does; return all keys if that fails."""

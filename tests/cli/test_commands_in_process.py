@@ -452,9 +452,9 @@ def test_experiments_of_other_tasks_do_not_change_the_answers(
     def report() -> str:
         with Reader(db) as reader:
             runs = reader.runs("experiment=demo")
-        settings = SimpleNamespace(name="demo", metrics={}, runtime=Runtime(), search=None)
+        settings = SimpleNamespace(name="demo", metrics={}, runtime=Runtime(), search=None, axis_keys=[])
         grid = SimpleNamespace(grid=settings, runs=[], is_whole=True)
-        outcome = Outcome(runs, 0, {}, 0, interrupted=False)
+        outcome = Outcome(runs, 0, {}, (), interrupted=False)
         print_report(grid, outcome, db, with_table=True)  # type: ignore[arg-type]
         return capsys.readouterr().out
 

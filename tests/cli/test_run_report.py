@@ -13,6 +13,7 @@ from click.testing import Result
 
 from helpers.store_samples import new_run, points, queue, start
 from labbench.cli.run_report import print_outcome, print_report
+from labbench.records import Failed, Finished
 from labbench.runner.expanded_grid import load_grid
 from labbench.runner.run_grid import Outcome
 from labbench.store.writer import Writer
@@ -29,7 +30,7 @@ def test_the_best_runs_are_ranked_by_a_metric_of_their_own(
         writer.write([points(other, "val/loss", [0.1]), points(mine, "reward", [5.0], attempt=1)])
         writer.write([points(archived, "reward", [6.0], attempt=1)])
         writer.archive([archived.key])
-    outcome = Outcome([mine, archived], 1, {"finished": 1}, 0, False, 1.0)
+    outcome = Outcome([mine, archived], 1, {"finished": 1}, (), False, 1.0)
     print_report(load_grid(tiny_grid), outcome, db, with_table=True)
     table = capsys.readouterr().out
     assert "mine" in table
@@ -47,16 +48,16 @@ def test_the_suggested_command_quotes_the_name_of_the_metric_for_the_shell(
         [run] = start(writer, [new_run(1)])
         writer.define_metric(metric, "min")
         writer.write([points(run, metric, [5.0])])
-    print_report(load_grid(tiny_grid), Outcome([run], 1, {"finished": 1}, 0, False, 1.0), db, with_table=True)
+    print_report(load_grid(tiny_grid), Outcome([run], 1, {"finished": 1}, (), False, 1.0), db, with_table=True)
     hint = capsys.readouterr().err
     assert "plot 'loss; rm -r ~ ␛]0;owned␇' --group KEY" in hint
 
 
 def test_diverged_runs_are_followed_by_the_command_that_lists_them(capsys: pytest.CaptureFixture[str]) -> None:
-    outcome = Outcome([], 3, {"finished": 2, "diverged": 1}, 0, False, 1.0)
+    outcome = Outcome([], 3, {"finished": 2, "diverged": 1}, (), False, 1.0)
     print_outcome("high rates", outcome, "labbench")
     assert """labbench ls 'experiment="high rates" status=diverged'""" in capsys.readouterr().err
-    print_outcome("tiny", Outcome([], 3, {"finished": 3}, 0, False, 1.0), "labbench")
+    print_outcome("tiny", Outcome([], 3, {"finished": 3}, (), False, 1.0), "labbench")
     assert "diverged" not in capsys.readouterr().err
 
 
@@ -137,3 +138,49 @@ def test_runs_that_an_earlier_version_of_the_grid_left_in_the_queue_are_named(
     assert command == f"rm --filter 'experiment={name} status=queued'"
     assert labbench(*shlex.split(command), "--yes").stdout == f"deleted {len(former.runs)} runs\n"
     assert queued_words(labbench, tiny_grid) == ""
+
+
+def test_the_table_has_the_settings_that_the_grid_varies_and_says_what_it_leaves_out(
+    tmp_path: Path, labbench: Callable[..., Result]
+) -> None:
+    pytest.importorskip("torch")
+    (tmp_path / "g.toml").write_text(
+        "task = 'digits'\n[params]\nepochs = 1\nhidden = [4]\n[grid]\noptimizer = ['sgd', 'adam']\n"
+        "lr = [0.001, 0.1]\n[repeat]\nseeds = 2\n"
+    )
+    result = labbench("run", "g.toml", "--workers", "0", "--device", "cpu")
+    heading, _, *rows = result.stdout.splitlines()
+    assert heading.split()[-3:] == ["optimizer", "lr", "seed"]
+    assert len(rows) == 5
+    assert "the best 5 of 8 runs by val/loss; all: labbench ls experiment=g" in result.stderr
+
+
+def test_the_hint_at_failed_runs_names_one(tiny_grid: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    db = tmp_path / "runs.db"
+    with Writer(db) as writer:
+        [run] = start(writer, [new_run(1)])
+        writer.write([Failed(run.key, 1, "user", "KeyError: 'x'")])
+    print_report(load_grid(tiny_grid), Outcome([run], 1, {"failed": 1}, (), False), db, with_table=False)
+    assert f"to see why a run failed: labbench --db {db} show {run.key}\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("losses", "is_untrained"),
+    [
+        ([2.3] + [50.0] * 20, True),
+        ([2.3] + [50.0] * 19 + [2.2], False),
+        ([0.0] + [1.0, 0.0] * 10, False),  # a batch of one sample, which cannot become better
+        ([2.3, 4.0], False),  # too few to say
+    ],
+)
+def test_runs_whose_training_loss_never_became_lower_are_named(
+    tiny_grid: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], losses: list[float], is_untrained: bool
+) -> None:
+    db = tmp_path / "runs.db"
+    with Writer(db) as writer:
+        bad, good = start(writer, [new_run(1, name="lr=1e6"), new_run(2, name="lr=0.1")])
+        writer.write([points(bad, "train/loss", losses), points(good, "train/loss", [2.3] + [0.5] * 20)])
+        writer.write([Finished(run.key, 1, "finished", "all epochs") for run in (bad, good)])
+    print_report(load_grid(tiny_grid), Outcome([bad, good], 2, {"finished": 2}, (), False), db, with_table=False)
+    note = "1 of 2 runs never got below the first training loss; its learning rate may be too high: lr=1e6"
+    assert (note in capsys.readouterr().err) == is_untrained

@@ -81,6 +81,18 @@ def test_events_that_cannot_be_written_at_last_are_spilled_and_merged_later(
     assert diagnose(path).is_sound
 
 
+def test_events_that_are_written_before_a_claim_are_returned_by_the_next_flush(tmp_path: Path) -> None:
+    with Writer(tmp_path / "runs.db") as writer:
+        [run] = start(writer)
+        [waiting] = queue(writer, [new_run(8)])
+        recorder = EventRecorder(writer, [run, waiting], is_interrupted=lambda: False)
+        end = Finished(run.key, 1, "finished", "all epochs")
+        recorder.add(end)
+        assert recorder.perform(lambda writer: writer.claim([waiting.key]))
+        assert recorder.flush() == [end]
+        assert recorder.flush() == []
+
+
 @pytest.mark.parametrize("replaced", [False, True])
 def test_runs_go_on_in_the_new_file_after_the_database_was_deleted_or_replaced(tmp_path: Path, replaced: bool) -> None:
     path, other = tmp_path / "runs.db", write_three_runs(tmp_path / "other.db")
