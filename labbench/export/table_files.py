@@ -26,6 +26,7 @@ from labbench.store.queries.export_tables import (
     TableShape,
     differing_settings,
     make_table,
+    with_json_settings,
     with_settings,
 )
 from labbench.store.queries.stream import SeriesBatch, StepRow
@@ -87,7 +88,7 @@ def write_csv(
         return n_rows
     table = make_table(reader, filter, shape, metrics)
     if with_config and shape != "summary":
-        table = with_settings(table, differing_settings(reader, filter))
+        table = with_settings(table, _settings_columns(reader, filter, shape))
     headings, rows = table
     writer.writerow([escape_formula(heading) for heading in headings])
     return _count_rows(writer.writerow([_cell(value) for value in row]) for row in rows)
@@ -173,7 +174,13 @@ def write_parquet(
     table = make_table(reader, filter, shape, metrics)
     if shape == "summary":
         return _write_parquet_runs(table, path)
-    return _write_parquet_series(table, differing_settings(reader, filter) if with_config else ([], {}), path)
+    return _write_parquet_series(table, _settings_columns(reader, filter, shape) if with_config else ([], {}), path)
+
+
+def _settings_columns(reader: Reader, filter: RunFilter, shape: TableShape) -> RunSettings:
+    """Return the settings that differ; beside metrics as columns, also all of them as JSON."""
+    settings = differing_settings(reader, filter)
+    return with_json_settings(settings) if shape == "wide" else settings
 
 
 def _write_parquet_runs(table: Table, path: Path) -> int:

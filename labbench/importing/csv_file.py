@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from labbench.errors import InputError
 from labbench.export.table_files import unescape_formula
-from labbench.importing.file_types.csv_rows import MISSING, open_csv
+from labbench.importing.file_types.csv_rows import MISSING, CsvTable, open_csv
 from labbench.importing.source_run import FoundRun, PointCollector, SourceRun
+from labbench.importing.summary_table import TableRow
 from labbench.store.queries.run_sql import storable_text
 
 _REQUIRED_COLUMNS = ("run", "metric", "step", "value")
@@ -35,55 +37,83 @@ def is_long(headings: Sequence[str]) -> bool:
     return {"metric", "value"} <= {heading.lower() for heading in headings}
 
 
+@dataclass
+class _Run:
+    name: str
+    points: dict[str, PointCollector] = field(default_factory=dict)
+    """Points by metric."""
+    extras: dict[str, str] | None = None
+    """Cells of further columns that are equal in all rows; `labbench export --config` writes the settings there."""
+
+    def add(self, point: CsvPoint, extras: dict[str, str]) -> None:
+        """Add a row: its point and the cells of further columns."""
+        points = self.points.setdefault(point.metric, PointCollector())
+        points.steps.append(point.step)
+        points.walls.append(point.time)
+        points.values.append(point.value)
+        if self.extras is None:
+            self.extras = extras
+        elif self.extras != extras:
+            self.extras = {heading: cell for heading, cell in self.extras.items() if extras[heading] == cell}
+
+    def config(self, *, decimal_comma: bool) -> dict[str, Any]:
+        """Return the settings in the further columns."""
+        cells = {heading: cell for heading, cell in (self.extras or {}).items() if cell.strip()}
+        row = TableRow(cells, decimal_comma)
+        return {_key_of_heading(heading): row.value(heading) for heading in cells}
+
+
 def find_runs(path: Path) -> Iterator[FoundRun]:
     """Yield the runs of a long CSV, in the order of their first rows. The metrics of a run may be in several files.
+
+    Further columns that have one value in each run are settings. An empty value is NaN.
 
     Raises:
         InputError: If the file is not a long CSV or has no rows; the message names the line.
     """
-    runs: dict[tuple[str, str], dict[str, PointCollector]] = {}
-    names: dict[tuple[str, str], str] = {}
-    for point in read_points(path):
-        label = point.experiment, point.run
-        names.setdefault(label, point.name)
-        points = runs.setdefault(label, {}).setdefault(point.metric, PointCollector())
-        points.steps.append(point.step)
-        points.walls.append(point.time)
-        points.values.append(point.value)
-    if not runs:
-        raise InputError(f"{path}: no rows below the headings; nothing was imported")
-    for (experiment, run), metrics in runs.items():
-        name = names[experiment, run]
-        yield FoundRun(name, partial(_to_source_run, run, name, experiment, metrics), [path])
-
-
-def _to_source_run(run: str, name: str, experiment: str, metrics: Mapping[str, PointCollector]) -> SourceRun:
-    """Return a run; its times, which are relative to its start, are kept as they are."""
-    series = {metric: points.build(0.0, earliest=-math.inf) for metric, points in metrics.items()}
-    return SourceRun(run, name, experiment, series, is_partial=True)
-
-
-def read_points(path: Path) -> Iterator[CsvPoint]:
-    """Yield the rows of a long CSV; an empty value is NaN.
-
-    Raises:
-        InputError: If the file cannot be read or is not a long CSV; the message names the line.
-    """
+    runs: dict[tuple[str, str], _Run] = {}
     with open_csv(path) as table:
-        headings = [heading.lower() for heading in table.headings]
-        for name in _REQUIRED_COLUMNS:
-            if name not in headings:
-                columns = "run,name,experiment,metric,step,time,value"
-                raise InputError(f"{path}:{table.heading_line}: no column `{name}`; a long CSV has {columns}")
+        headings = _find_columns(table, path)
         # index -1 is the empty cell appended to each row: an optional column that is missing
         indices = {name: headings.index(name) if name in headings else -1 for name in CsvPoint._fields}
+        others = [i for i, heading in enumerate(headings) if heading and heading not in indices]
+        extra_headings = [unescape_formula(table.headings[i]) for i in others]
         for line, row in table.rows:
             if len(row) != len(headings):
                 raise InputError(f"{path}:{line}: {len(row)} cells under {len(headings)} headings")
             try:
-                yield _parse_row([*row, ""], indices, path.stem, decimal_comma=table.decimal_comma)
+                point = _parse_row([*row, ""], indices, path.stem, decimal_comma=table.decimal_comma)
             except ValueError as error:
                 raise InputError(f"{path}:{line}: {error}") from None
+            run = runs.setdefault((point.experiment, point.run), _Run(point.name))
+            run.add(point, dict(zip(extra_headings, [row[i] for i in others], strict=True)))
+    if not runs:
+        raise InputError(f"{path}: no rows below the headings; nothing was imported")
+    for (experiment, key), run in runs.items():
+        config = run.config(decimal_comma=table.decimal_comma)
+        yield FoundRun(run.name, partial(_to_source_run, key, experiment, run, config), [path])
+
+
+def _to_source_run(key: str, experiment: str, run: _Run, config: Mapping[str, Any]) -> SourceRun:
+    """Return a run; its times, which are relative to its start, are kept as they are."""
+    series = {metric: points.build(0.0, earliest=-math.inf) for metric, points in run.points.items()}
+    return SourceRun(key, run.name, experiment, series, config=config, is_partial=True)
+
+
+def _find_columns(table: CsvTable, path: Path) -> list[str]:
+    """Return the headings in lower case. Raises InputError if one is missing."""
+    headings = [heading.lower() for heading in table.headings]
+    for name in _REQUIRED_COLUMNS:
+        if name not in headings:
+            columns = "run,name,experiment,metric,step,time,value"
+            raise InputError(f"{path}:{table.heading_line}: no column `{name}`; a long CSV has {columns}")
+    return headings
+
+
+def _key_of_heading(heading: str) -> str:
+    """Return the key of a column; the prefix sets a key apart from the columns of points."""
+    key = heading.removeprefix("config.")
+    return key if key in CsvPoint._fields else heading
 
 
 def _parse_row(row: Sequence[str], indices: Mapping[str, int], file: str, *, decimal_comma: bool) -> CsvPoint:

@@ -74,8 +74,17 @@ def recognise(path: Path) -> list[str]:
     """Return the formats of the files at or beneath a path, in the order of `_PATTERNS`.
 
     Hidden folders, virtual environments and the files of databases are not searched.
+
+    Raises:
+        InputError: If the path is a Parquet file of another program than Trackio, such as an export of labbench.
     """
-    return _formats_of(islice(_files(path), _MAX_FILES))
+    formats = _formats_of(islice(_files(path), _MAX_FILES))
+    if not formats and path.is_file() and path.suffix in (".parquet", ".pq"):
+        raise InputError(
+            f"{path}: Parquet tables are not imported, except for Trackio's; export CSV or JSON lines (`labbench "
+            "export -o runs.jsonl`), or the runs with all they have (`labbench pack`)"
+        )
+    return formats
 
 
 def _formats_of(files: Iterable[Path]) -> list[str]:

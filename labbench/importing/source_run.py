@@ -8,6 +8,7 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -75,6 +76,26 @@ class SourceRun:
     """True if `other_ids` identify the run also if the user names an experiment, such as one that was renamed."""
     unread_metrics: Collection[str] = ()
     """Metrics that are not read, but were by earlier versions of labbench; known runs keep their points."""
+
+
+_STATUSES: Mapping[str, Literal["finished", "failed", "stopped"]] = {
+    "finished": "finished", "failed": "failed", "crashed": "failed", "stopped": "stopped", "killed": "stopped"
+}  # fmt: skip
+"""Statuses of runs that are over in exported tables, as they are imported."""
+
+
+def status_of_export(status: str) -> tuple[Literal["finished", "failed", "stopped"], str | None]:
+    """Return the status of a run that is over, and the reason if it was not over when it was exported."""
+    return _STATUSES.get(status, "stopped"), None if status in _STATUSES else f"{status} when it was exported"
+
+
+def parse_time(text: str) -> float | None:
+    """Return a time in ISO 8601 as Unix time in seconds; None if it is none."""
+    try:
+        time = datetime.fromisoformat(text)
+        return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,23 +8,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from labbench.errors import InputError
 from labbench.export.table_files import unescape_formula
 from labbench.importing.file_types.csv_rows import open_csv
-from labbench.importing.source_run import FoundRun, RunCollector, SourceRun
+from labbench.importing.source_run import FoundRun, RunCollector, SourceRun, parse_time, status_of_export
 from labbench.importing.table_file import parse_cell
 from labbench.store.queries.export_tables import ORIGIN_COLUMNS
 
 _RUN_COLUMNS = ("run", "name", "experiment", "status", "started", "seconds")
 _STEPS = {":last": ":last_step", ":min": ":min_step", ":max": ":max_step"}
 """Ending of the heading of a step, by the ending of the heading of its value."""
-_STATUSES: Mapping[str, Literal["finished", "failed", "stopped"]] = {
-    "finished": "finished", "failed": "failed", "crashed": "failed", "stopped": "stopped", "killed": "stopped"
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +48,7 @@ class TableRow:
 
     def status(self, heading: str) -> tuple[Literal["finished", "failed", "stopped"], str | None]:
         """Return the status of a run that is over, and the reason if it was not."""
-        status = self.text(heading)
-        return _STATUSES.get(status, "stopped"), None if status in _STATUSES else f"{status} when it was exported"
+        return status_of_export(self.text(heading))
 
 
 def is_summary_table(headings: Sequence[str]) -> bool:
@@ -96,15 +91,6 @@ def find_in_rows(rows: Sequence[TableRow], read: Callable[[TableRow], SourceRun]
     for row in rows:
         run = read(row)
         yield FoundRun(run.name, lambda run=run: run, [path])  # type: ignore[misc]
-
-
-def parse_time(text: str) -> float | None:
-    """Return a time in ISO 8601 as Unix time in seconds; None if it is none."""
-    try:
-        time = datetime.fromisoformat(text)
-        return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, OverflowError):
-        return None
 
 
 def _read_row(row: TableRow, metrics: Sequence[str], origin: Sequence[str]) -> SourceRun:

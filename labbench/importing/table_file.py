@@ -13,15 +13,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import zip_longest
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
 from labbench.configs import flatten
 from labbench.errors import InputError, did_you_mean
 from labbench.export.table_files import unescape_formula
+from labbench.importing import exported_lines
 from labbench.importing.file_types.csv_rows import MISSING, open_csv
 from labbench.importing.source_run import FoundRun, RunCollector, SourceRun
+from labbench.store.queries.export_tables import CONFIG_COLUMN
 
 STEP_COLUMNS = ("step", "global_step", "_step", "iteration", "iter", "epoch")
 """Columns that number the rows, best first; compared in lower case."""
@@ -76,7 +78,14 @@ def find_runs_in_jsonl(path: Path, options: TableOptions) -> Iterator[FoundRun]:
     Raises:
         InputError: If the file cannot be read or a line is no JSON object.
     """
-    return _find_runs(path, _read_json_rows(path), options, None)
+    documents = _read_json_lines(path)
+    first = next(documents, None)
+    if first is None:
+        raise InputError(f"{path}: no rows; nothing was imported")
+    documents = chain([first], documents)
+    if exported_lines.is_exported(first):
+        return exported_lines.find_runs(documents, path)
+    return _find_runs(path, (dict(flatten(document, "/")) for document in documents), options, None)
 
 
 def _read_csv_rows(path: Path, options: TableOptions) -> Iterator[dict[str, Any]]:
@@ -111,12 +120,12 @@ def parse_cell(cell: str, decimal_comma: bool) -> object:
     return unescape_formula(cell)
 
 
-def _read_json_rows(path: Path) -> Iterator[dict[str, Any]]:
+def _read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
     try:
         with path.open(encoding="utf-8-sig") as file:
             for number, line in enumerate(file, 1):
                 if line.strip() and not (number > 1 and _is_cut(line)):
-                    yield dict(flatten(_parse_line(line, f"{path}:{number}"), "/"))
+                    yield _parse_line(line, f"{path}:{number}")
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
     except UnicodeError as error:
@@ -187,7 +196,7 @@ def _add_row(run: _Run, row: dict[str, Any], roles: _Roles, path: Path) -> None:
             {key: value for key, value in row.items() if value is not None}, sort_keys=True, default=str
         )
     if row.keys() >= _LABBENCH_COLUMNS:
-        _add_labbench_row(run, row, path)
+        _add_labbench_row(run, row, roles.config, path)
         return
     step, wall = run.n_rows, math.nan
     if roles.step is not None:
@@ -222,13 +231,27 @@ def _read_step(row: Mapping[str, Any], column: str, path: Path) -> int:
             raise InputError(f"{path}: {problem}; --step names another column")
 
 
-def _add_labbench_row(run: _Run, row: dict[str, Any], path: Path) -> None:
+def _add_labbench_row(run: _Run, row: dict[str, Any], config_columns: Sequence[str], path: Path) -> None:
     """Add a row of a table that labbench has exported. Raises InputError if its step is not an integer."""
     run.labels = {"name": str(row["name"]), "experiment": str(row["experiment"])}
-    values = {_metric_of_heading(key): value for key, value in row.items() if key not in _LABBENCH_COLUMNS}
+    settings, settings_columns = _exported_settings(row)
+    settings |= {name: row[name] for name in config_columns if row.get(name) is not None}
+    run.config |= settings
+    others = {*_LABBENCH_COLUMNS, *settings_columns, *config_columns}
+    values = {_metric_of_heading(key): value for key, value in row.items() if key not in others}
     time = row["time"]
     wall = time if isinstance(time, int | float) else math.nan
     run.points.add_values(values, _read_step(row, "step", path), wall)
+
+
+def _exported_settings(row: Mapping[str, Any]) -> tuple[dict[str, Any], set[str]]:
+    """Return the settings in a row and the columns that hold them, if the last column has the settings as JSON."""
+    last = list(row)[-1]
+    settings = row[last]
+    if last.rpartition(".")[2] != CONFIG_COLUMN or not isinstance(settings, dict):
+        return {}, set()
+    prefixed = {key: f"config.{key}" for key in settings}
+    return dict(settings), {last, *(name if name in row else key for key, name in prefixed.items())}
 
 
 def _metric_of_heading(heading: str) -> str:
@@ -240,7 +263,8 @@ def _metric_of_heading(heading: str) -> str:
 def _to_source_run(run: _Run, name: str, path: Path) -> SourceRun:
     if run.labels:  # known by its key, as in every other export
         series, skipped = run.points.series(0.0), run.points.skipped
-        return SourceRun(name, run.labels["name"], run.labels["experiment"], series, skipped=skipped, is_partial=True)
+        labels = run.labels["name"], run.labels["experiment"]
+        return SourceRun(name, *labels, series, config=run.config, skipped=skipped, is_partial=True)
     digest = hashlib.sha256(run.first.encode("utf-8", "replace")).hexdigest()[:16]
     run_id = f"{path.stem} {name} {digest}"
     experiment = path.resolve().parent.name if name == path.stem else path.stem

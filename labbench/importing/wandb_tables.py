@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from labbench.errors import InputError
-from labbench.importing.source_run import FoundRun, RunCollector, SourceRun
-from labbench.importing.summary_table import TableRow, find_in_rows, parse_time, read_table
+from labbench.importing.source_run import FoundRun, RunCollector, SourceRun, parse_time
+from labbench.importing.summary_table import TableRow, find_in_rows, read_table
 
 _FACTS = frozenset(
     {"Name", "ID", "Agent", "State", "Notes", "User", "Tags", "Created", "Updated", "Runtime", "End Time", "Hostname",

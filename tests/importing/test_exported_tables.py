@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from click.testing import Result
 
 from helpers.store_samples import new_run, points, start
@@ -161,6 +162,69 @@ def test_summaries_of_labbench_round_trip_and_are_part_of_their_runs(labbench: L
         assert labbench("import", "csv", f"{shape}.csv").exit_code == 0
     assert read_values(tmp_path, "=sum", "a:last") == {1: 0.5, 4: math.inf, 6: 0.25}
     assert read_runs(tmp_path)["=sum"].config == imported[runs[0].key].config
+
+
+@pytest.mark.parametrize("file_format", ["csv", "jsonl"])
+@pytest.mark.parametrize("shape", ["long", "wide", "summary"])
+def test_every_shape_comes_back_as_the_same_runs_with_their_settings(
+    labbench: Labbench, tmp_path: Path, shape: str, file_format: str
+) -> None:
+    values = {"val/loss": {1: 0.5, 4: math.inf, 6: 0.25}, "lr": {1: 0.1, 4: 0.01, 6: 0.001}, "step": {1: 7.0}}
+    with Writer(tmp_path / "from.db") as writer:
+        settings = {"lr": 0.1, "model": "=mlp", "layers": [8, 4], "bn": True, "step": 3, "config": "a.yaml"}
+        others = {"lr": 0.2, "model": "cnn", "layers": [8], "bn": False, "step": 4, "config": "b.yaml"}
+        runs = start(writer, [new_run(0, name="=sum", **settings), new_run(1, **others)], experiment="an experiment")
+        writer.write([points(run, metric, each) for run in runs for metric, each in values.items()])
+    command = ["--db", "from.db", "export", f"--{shape}", "--config", "-o", f"a.{file_format}"]
+    assert labbench(*command).exit_code == 0
+    result = labbench("import", f"a.{file_format}")
+    assert result.exit_code == 0, result.output
+    assert labbench("import", f"a.{file_format}").stdout.startswith("imported 0 new runs, 0 points")
+    with Reader(tmp_path / "from.db") as reader:
+        originals = {run.key: run for run in reader.runs()}
+    with Reader(tmp_path / "runs.db") as reader:
+        imported = {run.key: run for run in reader.runs()}
+        differing = set(reader.differing(None))
+    assert imported.keys() == originals.keys()
+    assert {"lr", "model", "layers", "bn", "step", "config"} <= differing
+    for key, run in imported.items():
+        original = originals[key]
+        assert (run.name, run.experiment) == (original.name, original.experiment)
+        assert run.config == {name: value for name, value in original.config.items() if name in run.config}
+        assert run.config.keys() >= original.config.keys() & differing
+        assert run.summary.keys() == original.summary.keys()
+        assert {name: summary.last for name, summary in run.summary.items()} == {
+            name: summary.last for name, summary in original.summary.items()
+        }
+        if shape != "summary":
+            assert read_values(tmp_path, run.name, "val/loss") == values["val/loss"]
+
+
+def test_wide_tables_of_earlier_versions_take_their_settings_from_the_command(
+    labbench: Labbench, tmp_path: Path
+) -> None:
+    (tmp_path / "old.csv").write_text("run,name,experiment,step,time,val/loss,lr\nabcd2345,a,e,1,0.5,0.25,0.1\n")
+    assert labbench("import", "csv", "old.csv", "--config", "lr").exit_code == 0
+    run = read_runs(tmp_path)["a"]
+    assert (run.config, set(run.summary)) == ({"lr": 0.1}, {"val/loss"})
+
+
+@pytest.mark.parametrize("line", ['{"run": "b"}', '{"run": "a", "name": "a", "experiment": "e", "metric": "m"}'])
+def test_exported_lines_that_were_damaged_are_refused_as_a_whole(labbench: Labbench, tmp_path: Path, line: str) -> None:
+    point = '{"run": "a", "name": "a", "experiment": "e", "metric": "m", "step": 1, "time": 0.5, "value": 2.0}'
+    (tmp_path / "a.jsonl").write_text(f"{point}\n{line}\n")
+    result = labbench("import", "a.jsonl")
+    assert result.exit_code in (1, 2)
+    assert "a.jsonl: object 2 is not as `labbench export` writes it" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_parquet_export_is_refused_with_what_to_do(labbench: Labbench, tmp_path: Path) -> None:
+    (tmp_path / "runs.parquet").write_bytes(b"PAR1" + bytes(20) + b"PAR1")
+    result = labbench("import", "runs.parquet")
+    assert result.exit_code == 2
+    assert "labbench export -o runs.jsonl" in result.stderr
+    assert "labbench pack" in result.stderr
 
 
 def test_rows_without_a_step_are_counted_and_numbers_may_be_configuration(labbench: Labbench, tmp_path: Path) -> None:

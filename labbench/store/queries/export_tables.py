@@ -26,6 +26,8 @@ RunSettings: TypeAlias = tuple[list[str], dict[str, list[Any]]]
 """Configuration keys, and their values by key of a run."""
 
 LONG_COLUMNS = PointRow._fields
+CONFIG_COLUMN = "config"
+"""Last column of `wide` with settings: the settings as JSON, which tells them from metrics."""
 _WIDE_COLUMNS = StepRow._fields[:-1]
 _RUN_COLUMNS = ("run", "name", "experiment", "status", "started", "seconds")
 ORIGIN_COLUMNS = ("code_version", "older_code", "commit", "tags", "note")
@@ -74,6 +76,16 @@ def differing_settings(reader: TableSource, filter: RunFilter) -> RunSettings:
     """
     keys = reader.differing(filter)
     return keys, {run.key: [run.config.get(key) for key in keys] for run in reader.each_run(filter, ())}
+
+
+def with_json_settings(settings: RunSettings) -> RunSettings:
+    """Append the settings of each run as JSON, under `CONFIG_COLUMN`; keys that a run does not have are left out."""
+    keys, values = settings
+    texts = {
+        run: json.dumps({key: to_json_value(value) for key, value in zip(keys, row, strict=True) if value is not None})
+        for run, row in values.items()
+    }
+    return [*keys, CONFIG_COLUMN], {run: [*row, texts[run]] for run, row in values.items()}
 
 
 def with_settings(table: Table, settings: RunSettings) -> Table:
