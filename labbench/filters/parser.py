@@ -28,11 +28,25 @@ RESERVED: frozenset[str] = frozenset(
 
 Function: TypeAlias = Literal["last", "smooth", "best", "min", "max", "first", "n"]
 
+RUN_WORDS: tuple[str, ...] = ("source", "note", "id", "host")
+"""Further keys of the run itself; a configuration key or a metric of the same name takes precedence."""
+
 FUNCTIONS: tuple[Function, ...] = ("last", "smooth", "best", "min", "max", "first", "n")
 """Functions of a metric; a metric without a function means its last value.
 
 `smooth` is the mean of the last points, which a single lucky step hardly changes.
 """
+
+_OTHER_STATUSES = {
+    **dict.fromkeys(("crashed", "killed", "dead", "oom", "zombie"), "lost,failed"),
+    **dict.fromkeys(("done", "complete", "completed", "success", "succeeded", "ok"), "finished"),
+    **dict.fromkeys(("error", "errored", "exception"), "failed"),
+    **dict.fromkeys(("canceled", "cancelled", "aborted", "interrupted", "preempted"), "stopped"),
+    **dict.fromkeys(("pending", "waiting", "scheduled"), "queued"),
+    **dict.fromkeys(("active", "live", "started"), "running"),
+    "nan": "diverged",
+}
+"""Statuses of other tools, and the ones that the same runs have here."""
 
 _MAX_DEPTH = 50  # maximum depth of parentheses and `not`, well within the limits of Python's stack and of SQLite
 
@@ -316,8 +330,7 @@ def _reason_never_true(key: str, function: str | None, operator: Operator, value
     if function is not None or operator == "~":
         return None
     if key == "status" and text not in STATUSES:
-        hint = did_you_mean(text, STATUSES) or f"; the statuses are {', '.join(STATUSES)}"
-        return f"unknown status `{text}`{hint}"
+        return _unknown_status(text)
     if key in ("archived", "older_code") and not isinstance(value, bool):
         return f"{key} must be true or false, not `{text}`"
     if key == "started" and value is not None:
@@ -326,6 +339,17 @@ def _reason_never_true(key: str, function: str | None, operator: Operator, value
         except ValueError:
             return f"`{text}` is not a time; write 2026-11-30 or 2026-11-30T14:00"
     return None
+
+
+def _unknown_status(text: str) -> str:
+    """Return the message for a status that no run can have, with the one of the same runs in other tools."""
+    other = _OTHER_STATUSES.get(text.lower())
+    if other == "lost,failed":
+        return f"unknown status `{text}`; a script that was killed is `lost`, a run of a grid `failed`: status={other}"
+    if other is not None:
+        return f"unknown status `{text}`; did you mean `{other}`?"
+    hint = did_you_mean(text, STATUSES) or f"; the statuses are {', '.join(STATUSES)}"
+    return f"unknown status `{text}`{hint}"
 
 
 RunFilter: TypeAlias = Filter | str | None

@@ -101,7 +101,7 @@ class Snapshot:
     values_at: ValuesAt = field(default_factory=dict)
     """Values at the steps of the query, of `records`."""
     name_note: str = ""
-    """Note on names in a filter without matches: running runs may still record them, or they have two meanings."""
+    """Note on a filter without matches: names that running runs may record or with two meanings, values of no run."""
 
 
 def read_snapshot(path: Path, query: Query, *, record_keys: Collection[str], rows: int) -> Snapshot:
@@ -132,7 +132,8 @@ def read_snapshot(path: Path, query: Query, *, record_keys: Collection[str], row
         except InputError:  # the sort column no longer exists
             filled = _fill_defaults(replace(query, sort=None), metrics, first_metric)
             snapshot = _query_snapshot(reader, condition, filled, metrics, record_keys, rows)
-        return snapshot if snapshot.keys else replace(snapshot, name_note="; ".join((*notes.missing, *notes.ambiguous)))
+        note = "; ".join((*notes.missing, *notes.ambiguous, *notes.unmatched))
+        return snapshot if snapshot.keys else replace(snapshot, name_note=note)
 
 
 def _query_snapshot(

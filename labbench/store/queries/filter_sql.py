@@ -40,8 +40,15 @@ SMOOTHED_POINTS = 20
 """Number of last points that `smooth()` averages, ignoring NaN."""
 
 TEXT_COLUMNS = {"name": "runs.name", "key": "runs.key", "experiment": "experiments.name", "status": STATUS}
-SOURCE, SOURCE_COLUMN = "source", "coalesce(runs.source, '')"
-"""Key of the database that a run is mirrored from; a config key or a metric of this name takes precedence."""
+SOURCE = "source"
+"""Key of the database that a run is mirrored from."""
+_WORD_COLUMNS = {
+    SOURCE: "coalesce(runs.source, '')",
+    "note": "coalesce(runs.note, '')",
+    "id": "coalesce(runs.external_id, '')",
+    "host": "coalesce(runs.node, runs.host, '')",
+}
+"""Columns of `RUN_WORDS`."""
 _PLAIN_KEY = re.compile(r'[^"\\\x00-\x1f]+')
 
 
@@ -75,8 +82,8 @@ def _compile(tree: Filter, metrics: Metrics) -> Sql:
         return _metric_comparison(tree, tree.function, metrics)
     if tree.key in RESERVED:
         return _RESERVED[tree.key](tree)
-    is_of_run = tree.key == SOURCE and SOURCE not in metrics
-    otherwise = _text_comparison(tree, SOURCE_COLUMN) if is_of_run else _metric_comparison(tree, "last", metrics)
+    column = None if tree.key in metrics else _WORD_COLUMNS.get(tree.key)
+    otherwise = _metric_comparison(tree, "last", metrics) if column is None else _text_comparison(tree, column)
     return _config_comparison(tree, otherwise=otherwise)
 
 

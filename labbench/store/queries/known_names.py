@@ -9,7 +9,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from labbench.errors import InputError, did_you_mean
-from labbench.filters.parser import FUNCTIONS, RESERVED, And, Comparison, Filter, Not, Or, comparisons, unknown_function
+from labbench.filters.parser import (
+    FUNCTIONS,
+    RESERVED,
+    RUN_WORDS,
+    And,
+    Comparison,
+    Filter,
+    Not,
+    Or,
+    comparisons,
+    unknown_function,
+)
 from labbench.metrics import unknown_metric
 from labbench.store.queries.filter_sql import SOURCE, ConfigValue, Metrics, filter_condition, read_metrics
 from labbench.store.queries.order_sql import WORD_HEADINGS, split_heading
@@ -18,6 +29,16 @@ from labbench.store.queries.run_sql import FROM_RUNS, STATUS
 
 _MAX_VALUES = 8
 """Number of values of a key that a note lists."""
+
+_OTHER_WORDS = {
+    "state": "status", "project": "experiment", "sweep": "experiment", "group_name": "experiment", "tags": "tag",
+    "notes": "note", "comment": "note", "run": "name", "run_name": "name", "display_name": "name", "run_id": "id",
+    "hostname": "host", "machine": "host", "created": "started", "created_at": "started", "start_time": "started",
+}  # fmt: skip
+"""Words of other tools for what a run has here."""
+_PREFIXES = ("config.", "params.", "hparams.", "summary.", "summary_metrics.", "metrics.")
+"""Beginnings of names of configuration keys and metrics in other tools."""
+_REGULAR_EXPRESSION = re.compile(r"\^|\$$|\.[*+]|\*|\\[dws.]|^/.+/$|\[.+\]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +121,7 @@ def _require_function(heading: str, metrics: Metrics) -> None:
 def _is_known(connection: sqlite3.Connection, term: Comparison, metrics: Metrics) -> bool:
     if term.key in metrics or (term.function is None and term.key in RESERVED):
         return True
-    if term.key == SOURCE and term.function is None and _has_mirrored_runs(connection):
+    if term.key in RUN_WORDS and term.function is None and (term.key != SOURCE or _has_mirrored_runs(connection)):
         return True
     return term.function is None and _is_config_key(connection, term.key)
 
@@ -122,8 +143,10 @@ def _unknown_name(
     if is_metric:
         return unknown_metric(name, metrics)
     configs = tuple(text for (text,) in connection.execute("SELECT config FROM runs"))
-    candidates = [*compare_config_texts(configs).names, *metrics, *sorted(RESERVED)]
-    return InputError(f"no run has a config key or a metric `{name}`{did_you_mean(name, candidates)}")
+    candidates = [*compare_config_texts(configs).names, *metrics, *sorted(RESERVED), *RUN_WORDS]
+    here = _OTHER_WORDS.get(name.lower()) or next((name[len(p) :] for p in _PREFIXES if name.startswith(p)), name)
+    hint = f"; did you mean `{here}`?" if here != name and here in candidates else did_you_mean(here, candidates)
+    return InputError(f"no run has a config key or a metric `{name}`{hint}")
 
 
 def _without(tree: Filter | None, connection: sqlite3.Connection, metrics: Metrics) -> Filter | None:
@@ -170,7 +193,12 @@ def _unmatched_values(connection: sqlite3.Connection, tree: Filter | None, metri
     """Return a note for each setting, experiment or tag in a filter that no run has, with those that runs have."""
     notes = []
     for term in [] if tree is None else comparisons(tree):
-        if term.function is not None or term.operator != "=" or _has_match(connection, term, metrics):
+        if term.function is not None or term.operator not in ("=", "~") or _has_match(connection, term, metrics):
+            continue
+        if note := _regular_expression_note(term):
+            notes.append(note)
+            continue
+        if term.operator == "~":
             continue
         values = _values_of(connection, term.key)
         listed = ", ".join(values[:_MAX_VALUES]) + ", ..." * (len(values) > _MAX_VALUES)
@@ -179,6 +207,18 @@ def _unmatched_values(connection: sqlite3.Connection, tree: Filter | None, metri
         if values:
             notes.append(f"no run has {term.key}={','.join(term.texts)}{hint}")
     return notes
+
+
+def _regular_expression_note(term: Comparison) -> str | None:
+    """Return a note for a value that looks like a regular expression, of a text that has no such characters."""
+    texts = [text for text in term.texts if _REGULAR_EXPRESSION.search(text)]
+    if not texts or texts[0].startswith("["):  # a list
+        return None
+    part = max(re.findall(r"[\w./ =-]+", texts[0].strip("/").replace(".*", "*")), key=len, default="TEXT").strip(".")
+    return (
+        f"{term.key}{term.operator}{texts[0]} matches no run: `~` searches for a part of the text, without regular "
+        f"expressions, as in {term.key}~{part}"
+    )
 
 
 def _values_of(connection: sqlite3.Connection, key: str) -> list[str]:

@@ -182,11 +182,20 @@ class FilterBar(Horizontal):
 
     def _show_below(self, problem: str, position: int) -> None:
         message = text.clean(problem)
+        if text.cell_width(message) > self.size.width - 2:
+            message = _suggestion_first(message)
         message = text.fit_to_width(message, min(text.cell_width(message), self.size.width - 2))
         column = self.query_one("#filter-label").outer_size.width + position - round(self.input.scroll_x)
         box = self.query_one("#filter-error", StaticText)
         box.update(Content(message))
         box.styles.offset = (max(0, min(column, self.size.width - text.cell_width(message) - 2)), 1)
+
+
+def _suggestion_first(message: str) -> str:
+    """Return a message with its suggestion at the start, which stays when the message is cut."""
+    problem, separator, rest = message.partition("; did you mean ")
+    suggestion, _, rest = rest.partition("?")
+    return f"did you mean {suggestion}?  {problem}{rest}" if separator else message
 
 
 class _FilterInput(LineInput):

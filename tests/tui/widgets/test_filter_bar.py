@@ -59,3 +59,16 @@ def test_a_filter_without_matches_leaves_no_curves(database: Path) -> None:
         assert await press(pilot, "f") == before
 
     use(database, look)
+
+
+def test_a_regular_expression_is_answered_and_a_long_answer_begins_with_its_suggestion(database: Path) -> None:
+    async def look(pilot: Pilot[None]) -> None:
+        await press(pilot, "f")
+        assert "matches no run: `~` searches for" in await type_in(pilot, "name~^adam")
+
+    async def look_at_cut_line(pilot: Pilot[None]) -> None:
+        await press(pilot, "f")
+        assert "did you mean `status`?  no run has a" in await type_in(pilot, "state=finished")
+
+    use(database, look)
+    use(database, look_at_cut_line, size=(60, 20))
