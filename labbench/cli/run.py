@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import subprocess
 import sys
 import time
@@ -78,7 +80,38 @@ class RunCommand(click.Command):
         is_grid = words and all(word.endswith(".toml") for word in words)
         if "--" in args and not is_grid:
             return record.make_context(info_name, args, parent, **extra)
-        return super().make_context(info_name, args, parent, **extra)
+        given = list(args)  # click takes the words off the list
+        try:
+            return super().make_context(info_name, args, parent, **extra)
+        except click.NoSuchOption as error:
+            if (hint := set_option_hint(error.option_name, given)) is None:
+                raise
+            raise click.NoSuchOption(error.option_name, f"No such option '{error.option_name}': {hint}") from None
+
+
+def set_option_hint(option: str, words: Sequence[str]) -> str | None:
+    """Return a hint at `--set` if an option is a parameter, such as `--batch-size`; None if it is none.
+
+    `words` are the words of the command, whose grid files may name parameters of the user's task.
+    """
+    from labbench.params.builtin import BUILTIN
+    from labbench.params.param import TRAINING
+
+    name, position = option.lstrip("-"), next((i for i, word in enumerate(words) if word.startswith(option)), 0)
+    value = words[position].partition("=")[2] or "".join(words[position + 1 : position + 2])
+    declared = {*TRAINING, *(key for params in BUILTIN.values() for key in params)}
+    keys = [key for key in (name, name.replace("-", "_")) if key in declared or _is_in_grid(key, words)]
+    if not keys:
+        return None
+    is_value = value and not value.endswith(".toml") and not value.startswith("--")
+    setting = shlex.quote(f"{keys[0]}={value}") if is_value else f"{keys[0]}=VALUE"
+    return f"to set the parameter for every run: --set {setting}"
+
+
+def _is_in_grid(key: str, words: Sequence[str]) -> bool:
+    """Return True if a grid file among the words has a line that sets the key."""
+    files = [Path(word) for word in words if word.endswith(".toml") and Path(word).is_file()]
+    return any(re.search(rf"(?m)^\s*{re.escape(key)}\s*=", file.read_text(errors="replace")) for file in files)
 
 
 @click.command(

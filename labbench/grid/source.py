@@ -203,7 +203,7 @@ def _nearest_grid(path: Path) -> str:
     if str(path) in BUILTIN:
         return f"; {path} is a task: labbench new --task {path} writes a grid of it"
     nearest = did_you_mean(path.stem, [other.stem for other in path.parent.glob("*.toml")])
-    return nearest or f"; {list_grid_files(path.parent)}"
+    return nearest.replace("`?", ".toml`?") or f"; {list_grid_files(path.parent)}"
 
 
 def find_grid_files(folder: Path) -> list[str]:
@@ -279,10 +279,29 @@ def _syntax_error(message: str, file: str, text: str) -> GridError:
         line, column = int(match[1]), int(match[2])
     else:
         problem, line, column = (problem or message), len(lines), len(lines[-1]) + 1
-    hint = _value_hint(lines[line - 1][column - 1 :]) if problem == "Invalid value" else ""
+    hint = _syntax_hint(problem, lines[line - 1], column)
     return GridError(
         f"TOML: {problem[:1].lower()}{problem[1:]}{hint}", file=file, line=line, column=column, text=lines[line - 1]
     )
+
+
+def _syntax_hint(problem: str, line: str, column: int) -> str:
+    """Return how to write a line in which tomllib has found a problem at a column, "" if that is unknown."""
+    if problem == "Invalid value":
+        return _value_hint(line[column - 1 :])
+    if problem == "Unclosed array" and re.match(r"[\w.\"'+-]", line[column - 1 :]):
+        return ": put a comma between the items"
+    statement = re.fullmatch(r"\s*([\w.\"'-]+)\s*([=:])\s*([^#]*?)\s*(?:#.*)?", line)
+    if statement is None:
+        return ""
+    key, sign, value = statement.groups()
+    if sign == ":" and problem.startswith("Expected '='"):
+        return f": write {key} = {value}"
+    if not problem.startswith("Expected newline"):
+        return ""
+    if re.fullmatch(r"[^,\[\]{}]+(,[^,\[\]{}]+)+,?", value):
+        return f": write a list, {key} = [{value.rstrip(',')}]"
+    return f': write a number alone, or text in quotes, "{value}"' if re.fullmatch(r"[\w.+-]+", value) else ""
 
 
 def _value_hint(text: str) -> str:
@@ -295,4 +314,6 @@ def _value_hint(text: str) -> str:
         return f": write {number[1]}0{number[2]}"
     if re.match(r"(np\.|numpy\.)?(range|linspace|logspace|arange)\(", text):
         return ": write { from = 0, to = 1, step = 0.1 }, or { from = 1e-4, to = 1, count = 5, log = true }"
+    if values := re.match(r"\(([^()]*)\)\s*(?:#|$)", text):
+        return f": write [{values[1].strip().rstrip(',')}]"
     return ": put quotes around text" if re.match(r"[A-Za-z_]", text) else ""

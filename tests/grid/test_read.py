@@ -346,7 +346,7 @@ def test_a_missing_file_is_answered_with_the_task_or_the_files_that_there_are(wr
 
 def test_an_unreadable_file_is_an_error(write: Any, tmp_path: Path) -> None:
     write('task = "digits"', "widths.toml")
-    with pytest.raises(GridError, match=r"no such grid file; did you mean `widths`\?"):
+    with pytest.raises(GridError, match=r"no such grid file; did you mean `widths\.toml`\?"):
         read_grid(tmp_path / "width.toml")
     with pytest.raises(GridError, match="cannot be read: Is a directory"):
         read_grid(tmp_path)
@@ -402,3 +402,31 @@ momentum = 0.9
         f"{path}:5:1: this `when` matches no run",
     ]
     assert expanded(path, "optimizer=sgd")[1].warnings == []
+
+
+@pytest.mark.parametrize(
+    ("text", "position", "hint"),
+    [
+        ("[grid]\ndropout = 0.0, 0.3  # two", "2:14", "a statement: write a list, dropout = [0.0, 0.3]"),
+        ("[grid]\noptimizer = 'sgd', 'adam'", "2:18", "write a list, optimizer = ['sgd', 'adam']"),
+        ("[params]\nepochs = 3x", "2:11", 'write a number alone, or text in quotes, "3x"'),
+        ("[grid]\nlr = (0.1, 0.2)", "2:6", "invalid value: write [0.1, 0.2]"),
+        ("[grid]\nlr = [0.1 0.2]", "2:11", "put a comma between the items"),
+        ("[params]\nlr: 0.1", "2:3", "write lr = 0.1"),
+    ],
+)
+def test_a_slip_of_toml_is_answered_with_the_valid_line(tmp_path: Path, text: str, position: str, hint: str) -> None:
+    path = tmp_path / "grid.toml"
+    path.write_text(text)
+    with pytest.raises(GridError) as raised:
+        read_grid(path)
+    first_line = str(raised.value).splitlines()[0]
+    assert first_line.startswith(f"{path}:{position}: TOML: ")
+    assert first_line.endswith(hint)
+
+
+def test_a_misspelled_grid_file_is_answered_with_the_name_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "first.toml").write_text('task = "digits"')
+    for name in ("firts.toml", "firts"):
+        with pytest.raises(GridError, match=r"no such grid file; did you mean `first\.toml`\?"):
+            read_grid(tmp_path / name)
