@@ -121,6 +121,9 @@ _TRAINER_GOALS: dict[str, Goal] = {"dead/": "min", "grad_norm/": "none", "gap/":
 _LAST_COUNTS = {"gap", "dead", "forgetting"}
 """Words of metrics that are best in an untrained network: a gap between training and validation, dead units."""
 
+_MAX_LISTED = 8
+"""Maximum number of metrics that an error lists."""
+
 _WORD = re.compile(r"[A-Z]+s?(?![a-z])|[A-Z]?[a-z]+|[0-9]+|[^\W\dA-Za-z_]+")
 
 
@@ -228,8 +231,13 @@ def default_metric(goals: Mapping[str, Goal], declared: Iterable[str]) -> str | 
 def unknown_metric(metric: str, metrics: Iterable[str]) -> InputError:
     """Return the error for a metric that is not among the logged `metrics`."""
     names = sorted(metrics, key=metric_rank)
-    hint = did_you_mean(metric, names) or f"; the metrics are {', '.join(names)}"
-    return InputError(f"no run has logged the metric `{metric}`{hint if names else ', nor any other metric'}")
+    if not names:
+        return InputError(f"no run has logged the metric `{metric}`, nor any other metric")
+    others = f" and {len(names) - _MAX_LISTED} others" if len(names) > _MAX_LISTED else ""
+    hint = did_you_mean(metric, names) or f"; the metrics are {', '.join(names[:_MAX_LISTED])}{others}"
+    if set(metric) & set("=<>~"):
+        hint += "; a filter follows the metric"
+    return InputError(f"no run has logged the metric `{metric}`{hint}")
 
 
 def charted_metrics(metrics: Iterable[str]) -> list[str]:

@@ -9,7 +9,7 @@ import pytest
 from helpers.store_samples import points, start
 from labbench import records
 from labbench.cli.showing.columns import run_columns
-from labbench.metrics import charted_metrics, default_goal, is_quality, quality_metrics
+from labbench.metrics import charted_metrics, default_goal, is_quality, quality_metrics, unknown_metric
 from labbench.records import MetricSummary, RunRecord
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer
@@ -121,3 +121,10 @@ def test_the_cli_and_the_terminal_interface_choose_the_same_metric() -> None:
 
 def test_goals_are_still_importable_from_the_records() -> None:
     assert records.default_goal is default_goal
+
+
+def test_an_unknown_metric_is_answered_with_some_of_the_metrics() -> None:
+    names = [f"dead/{i}.relu" for i in range(90)] + ["val/loss"]
+    message = str(unknown_metric("experiment=optimizers", names))
+    assert "the metrics are val/loss, dead/" in message
+    assert message.endswith("and 83 others; a filter follows the metric")

@@ -1,4 +1,4 @@
-"""Smallest and largest possible value of a metric, within which intervals are clipped.
+"""Smallest and largest possible value of a metric, within which means and intervals are clipped.
 
 A limit beyond the possible values excludes no possible value, so an interval holds as often without that part.
 """
@@ -40,9 +40,10 @@ class Bounds:
 
 
 def _clip(interval: Interval, low: float, high: float) -> Interval:
-    if interval.low is None or interval.high is None:
-        return interval
-    return Interval(interval.mean, max(interval.low, low), min(interval.high, high), interval.scale)
+    mean = min(max(interval.mean, low), high)  # one that an incomplete grid predicts may be impossible
+    if interval.low is None or interval.high is None or interval.high < low or interval.low > high:
+        return Interval(mean, None, None, interval.scale)
+    return Interval(mean, max(interval.low, low), min(interval.high, high), interval.scale)
 
 
 def guess_bounds(metric: str, table: Table) -> Bounds:
