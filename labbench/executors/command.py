@@ -23,6 +23,7 @@ from labbench.executors.script_process import ScriptProcess, signal_name
 from labbench.files import files_folder, run_folder
 from labbench.grid.command_template import expand_home_in_word, fill_command, fill_text, plain_words
 from labbench.records import Command, Event, Failed, Finished, Log, RunRecord, Started
+from labbench.system.hardware import read_hardware
 from labbench.system.ranks import DRIVER_RANKS, driver_ranks
 from labbench.terminal_output import OutputText
 from labbench.train.active_runs import StopRequests
@@ -56,7 +57,8 @@ def run_command(run: RunRecord, command: Command, device: str, stop_requests: St
     words = fill_command(command.words, values)
     words[0] = sys.executable if words[0] == "python" else words[0]
     folder = str(Path(command.folder, expand_home_in_word(fill_text(command.cwd, values))))
-    yield Started(run.key, run.attempt, socket.gethostname(), os.getpid(), device, "command")
+    host = socket.gethostname()
+    yield Started(run.key, run.attempt, host, os.getpid(), device, "command", read_hardware("cpu"))
     try:
         with running_script(run, words, command, device, folder, values) as script:
             while script.is_active():

@@ -51,6 +51,10 @@ class TableRow:
         return status_of_export(self.text(heading))
 
 
+_EARLIER_ORIGIN_COLUMNS = ("code_version", "older_code", "commit", "tags", "note")
+"""Last columns of tables that were exported before they had device and hardware."""
+
+
 def is_summary_table(headings: Sequence[str]) -> bool:
     """Return True for the headings that `labbench export --summary` writes."""
     return tuple(headings[: len(_RUN_COLUMNS)]) == _RUN_COLUMNS
@@ -65,9 +69,12 @@ def find_runs(path: Path) -> Iterator[FoundRun]:
     headings, rows = read_table(path)
     metrics = [heading.removesuffix(":last") for heading in headings if f"{heading}_step" in headings]
     metrics = [metric for metric in metrics if f"{metric}:last" in headings]
-    origin = headings[-len(ORIGIN_COLUMNS) :]
-    if tuple(heading.removeprefix("run.") for heading in origin) != ORIGIN_COLUMNS:
-        origin = []  # the table of an earlier version
+    origin: list[str] = []  # the table of an earlier version without these columns
+    for columns in (ORIGIN_COLUMNS, _EARLIER_ORIGIN_COLUMNS):
+        last = headings[-len(columns) :]
+        if tuple(heading.removeprefix("run.") for heading in last) == columns:
+            origin = last
+            break
     yield from find_in_rows(rows, lambda row: _read_row(row, metrics, origin), path)
 
 

@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from labbench.metrics import Goal, counts_by_last
 from labbench.records.run_data import Config, FailureKind, Status
 
+HARDWARE = ("cpu", "cores", "threads", "memory", "gpu", "driver", "os")
+"""Names in `RunRecord.versions` that are no libraries, in the order in which they are shown."""
+
 
 @dataclass(frozen=True, slots=True)
 class MetricSummary:
@@ -84,6 +87,7 @@ class RunRecord:
     git_commit: str | None = None
     git_dirty: bool | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
+    """Versions of libraries by name, and the hardware by the names `HARDWARE`."""
     note: str | None = None
     archived: bool = False
     code_version: str | None = None
@@ -110,6 +114,22 @@ class RunRecord:
     """True if it is running in a job whose driver has ended: the same command attaches to the job."""
     tags: tuple[str, ...] = ()
     summary: Mapping[str, MetricSummary] = field(default_factory=dict)
+
+    @property
+    def library_versions(self) -> dict[str, str]:
+        """Versions of Python and libraries by name."""
+        return {name: version for name, version in self.versions.items() if name not in HARDWARE}
+
+    @property
+    def hardware(self) -> dict[str, str]:
+        """Hardware and operating system by name, such as `cpu`; empty if recorded by an earlier release."""
+        return {name: self.versions[name] for name in HARDWARE if name in self.versions}
+
+    @property
+    def hardware_text(self) -> str:
+        """Hardware for people: `AMD EPYC 7B13, cores: 2, 7.8 GiB memory, Debian GNU/Linux 12`."""
+        patterns = {"cores": "cores: {}", "threads": "torch threads: {}", "memory": "{} memory", "driver": "driver {}"}
+        return ", ".join(patterns.get(name, "{}").format(text) for name, text in self.hardware.items())
 
     @property
     def shown_status(self) -> str:

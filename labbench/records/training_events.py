@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
@@ -19,6 +20,8 @@ class Started:
     pid: int
     device: str
     way: str = "loop"
+    hardware: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """Hardware and operating system of the process that trains it."""
     time: float = field(default_factory=now, compare=False)
     """Unix time in seconds."""
 

@@ -93,13 +93,15 @@ def _git_state(folder: Path) -> tuple[str | None, bool | None, str]:
 
 
 def _versions() -> dict[str, str]:
-    """Return the versions of Python, labbench and the training libraries that the script has imported."""
+    """Return the versions of Python, labbench and the libraries that the script has imported, and the hardware."""
+    from labbench.system.hardware import read_hardware
+
     versions = {"python": sys.version.partition(" ")[0], "labbench": __version__}
     for name in _LIBRARIES:
         version = getattr(sys.modules.get(name), "__version__", None)
         if isinstance(version, str):
             versions[name] = version
-    return versions
+    return versions | read_hardware()
 
 
 def _command(script: Path | None) -> str:

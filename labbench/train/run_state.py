@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from labbench.records import ALL_EPOCHS, AT_RUNG, Boundary, Config, RunRecord, Runtime, Started, Stop
+from labbench.system.hardware import read_hardware
 from labbench.train import checkpoints
 from labbench.train.active_runs import StopRequests
 from labbench.train.checkpoint_header import describe_variable
@@ -80,7 +81,8 @@ class TrainingRun:
     def started_event(self, device: str, engine: str) -> Started:
         """Record the engine and return the run's `Started` event."""
         self.reported_engine = engine
-        return Started(self.record.key, self.record.attempt, socket.gethostname(), os.getpid(), device, engine)
+        host, hardware = socket.gethostname(), read_hardware(device)
+        return Started(self.record.key, self.record.attempt, host, os.getpid(), device, engine, hardware)
 
     def reason_to_stop(self, measured: Mapping[str, float]) -> str | None:
         """Return the reason why the run has finished.

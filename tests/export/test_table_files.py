@@ -22,6 +22,7 @@ from labbench.errors import InputError
 from labbench.export.table_files import escape_formula, unescape_formula, write_csv, write_jsonl, write_parquet
 from labbench.json_documents import run_document
 from labbench.records import Finished, NewRun, Started
+from labbench.store.liveness import HOST
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer
 from labbench.system.provenance import Provenance
@@ -116,7 +117,7 @@ def test_summary_has_one_row_per_run(writer: Writer, reader: Reader) -> None:
         *("run", "name", "experiment", "status", "started", "seconds"),
         *("lr", "seed", "hidden", "bn", "config.status", "tag"),
         *("loss:last", "loss:last_step", "loss:min", "loss:min_step", "loss:max", "loss:max_step", "loss:n"),
-        *("code_version", "older_code", "commit", "tags", "note"),
+        *("code_version", "older_code", "commit", "device", "host", "versions", "hardware", "tags", "note"),
     ]
     assert first["started"].endswith("+00:00")
     assert float(first["seconds"]) >= 0
@@ -145,7 +146,7 @@ def test_summary_has_one_row_per_run(writer: Writer, reader: Reader) -> None:
         "1",
     ]
     writer.define_metric("epoch", "max")
-    assert list(csv_rows(reader, shape="summary", metrics=["epoch"])[0])[-6] == "tag"  # no run has logged it
+    assert list(csv_rows(reader, shape="summary", metrics=["epoch"])[0])[-10] == "tag"  # no run has logged it
 
 
 def test_summary_ends_with_the_code_the_tags_and_the_note(writer: Writer, reader: Reader) -> None:
@@ -154,7 +155,9 @@ def test_summary_ends_with_the_code_the_tags_and_the_note(writer: Writer, reader
     writer.tag([run.key], add=["best", "v2"])
     writer.note(run.key, "=late")
     [row] = csv_rows(reader, shape="summary")
-    assert list(row.items())[-5:] == [
+    assert [row[name] for name in ("device", "host", "versions", "hardware")] == ["", HOST, "", ""]
+    names = ("code_version", "older_code", "commit", "tags", "run.note")
+    assert [(name, row[name]) for name in names] == [
         ("code_version", "a" * 64),
         ("older_code", "false"),
         ("commit", "c0ffee-dirty"),

@@ -257,7 +257,8 @@ def run_facts(record: RunRecord) -> dict[str, str]:
         "code version": ""
         if record.code_version is None
         else f"{record.code_version[:12]} (hash of the run's own code{', older' if record.older_code else ''})",
-        "versions": ", ".join(f"{name} {version}" for name, version in record.versions.items()),
+        "versions": ", ".join(f"{name} {version}" for name, version in record.library_versions.items()),
+        "hardware": record.hardware_text,
         "tags": ", ".join(record.tags),
         "note": record.note or "",
         **{f"  {key}": format_setting(value) for key, value in record.config.items()},

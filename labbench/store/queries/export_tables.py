@@ -30,8 +30,10 @@ CONFIG_COLUMN = "config"
 """Last column of `wide` with settings: the settings as JSON, which tells them from metrics."""
 _WIDE_COLUMNS = StepRow._fields[:-1]
 _RUN_COLUMNS = ("run", "name", "experiment", "status", "started", "seconds")
-ORIGIN_COLUMNS = ("code_version", "older_code", "commit", "tags", "note")
-"""Last columns of `summary`: the code of each run, its tags and its note."""
+ORIGIN_COLUMNS = (
+    "code_version", "older_code", "commit", "device", "host", "versions", "hardware", "tags", "note",
+)  # fmt: skip
+"""Last columns of `summary`: the code, device, libraries and hardware of each run, its tags and its note."""
 _SUMMARY_FIELDS = ("last", "last_step", "min", "min_step", "max", "max_step", "n")
 
 
@@ -134,7 +136,10 @@ def _summary_row(run: RunRecord, keys: Sequence[str], metrics: Sequence[str]) ->
         summary = run.summary.get(metric)
         row += [getattr(summary, field, None) for field in _SUMMARY_FIELDS]
     commit = None if run.git_commit is None else run.git_commit + "-dirty" * bool(run.git_dirty)
-    return [*row, run.code_version, run.older_code, commit, list(run.tags), run.note or None]
+    versions = ", ".join(f"{name} {version}" for name, version in run.library_versions.items())
+    host = run.node if run.executor is not None else run.host
+    row += [run.code_version, run.older_code, commit, run.device, host, versions or None, run.hardware_text or None]
+    return [*row, list(run.tags), run.note or None]
 
 
 def _unique_headings(headings: list[str], names: Sequence[str], *, prefix: str) -> list[str]:

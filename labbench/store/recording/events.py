@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -87,8 +88,13 @@ def record_event(connection: sqlite3.Connection, run_id: int, event: Event) -> N
     match event:
         case Started():
             # a run that resumes keeps `started`; host and pid are those of the driver
-            query = "UPDATE runs SET started = coalesce(started, ?), device = ?, way = ?, node = ? WHERE id = ?"
-            connection.execute(query, (event.time, event.device, event.way, storable_text(event.host), run_id))
+            query = """
+                UPDATE runs SET started = coalesce(started, ?), device = ?, way = ?, node = ?,
+                    versions = json_patch(versions, ?) WHERE id = ?
+            """
+            hardware = json.dumps({name: storable_text(text) for name, text in event.hardware.items()})
+            values = (event.time, event.device, event.way, storable_text(event.host), hardware, run_id)
+            connection.execute(query, values)
         case Boundary():
             connection.execute("UPDATE runs SET boundary = ? WHERE id = ?", (event.step, run_id))
         case Submitted():

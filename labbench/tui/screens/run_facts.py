@@ -192,7 +192,8 @@ def _origin(detail: RunDetail) -> list[Content]:
         "trained": _describe_engine(detail),
         "task": run.task,
         "code": code,
-        "versions": ", ".join(f"{name} {version}" for name, version in run.versions.items()),
+        "versions": ", ".join(f"{name} {version}" for name, version in run.library_versions.items()),
+        "hardware": run.hardware_text,
     }
     return [_fact_line(name, value) for name, value in pairs.items() if value]
 
