@@ -40,30 +40,30 @@ def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
 
 def _check_shapes(outputs: Tensor, targets: Tensor) -> None:
     """Raise InputError if outputs and targets are no scores and classes, with what to write instead."""
-    needs = "the default loss, cross-entropy, needs"
     if targets.is_floating_point() and (targets.shape != outputs.shape or outputs.dim() < 2 or outputs.shape[1] == 1):
         remedies = [
             "if they are classes, convert them by .long()",
             "for a regression define loss(outputs, targets) in the task, such as ((outputs.squeeze(1) - targets) ** 2)",
         ]
         raise InputError(
-            f"{needs} classes (integers) as targets, and these are floating-point numbers: "
-            + "; ".join(remedies if _are_whole(targets) else remedies[::-1])
+            "the default loss, cross-entropy, needs classes (integers) as targets, and these are floating-point "
+            "numbers: " + "; ".join(remedies if _are_whole(targets) else remedies[::-1])
         )
     if not (outputs.is_floating_point() or outputs.is_complex()):
         raise InputError(
-            f"{needs} scores as outputs, and these are {outputs.dtype}: return the outputs of the last layer from "
-            "forward, without argmax"
+            f"the default loss, cross-entropy, needs scores as outputs, and these are {outputs.dtype}: return the "
+            "outputs of the last layer from forward, without argmax"
         )
     if outputs.dim() < 2 or outputs.shape[1] == 1:
         raise InputError(
-            f"{needs} one output per class, shape (N, C), not {tuple(outputs.shape)}: "
+            f"the default loss, cross-entropy, needs one output per class, shape (N, C), not {tuple(outputs.shape)}: "
             "give the model more outputs, or define loss(outputs, targets) in the task"
         )
     if targets.shape == outputs.shape and not targets.is_floating_point():
         raise InputError(
-            f"{needs} one class per sample as targets, shape (N,), and these have the shape of the outputs, "
-            f"{tuple(targets.shape)}: convert one-hot targets by .argmax(1), probabilities by .float()"
+            "the default loss, cross-entropy, needs one class per sample as targets, shape (N,), and these have the "
+            f"shape of the outputs, {tuple(targets.shape)}: convert one-hot targets by .argmax(1), "
+            "probabilities by .float()"
         )
 
 

@@ -17,8 +17,10 @@ BATCHES = "labbench forms the batches itself, as the parameter batch_size says"
 
 def data_error(data: Any) -> InputError:
     """Return the error for an object that `data(config)` returned."""
-    required = "the task's data(config) must return a labbench.Data or labbench.Datasets"
-    return InputError(f"{required}, not {_describe(data)}{_suggest(_data_remedy(data))}")
+    return InputError(
+        "the task's data(config) must return a labbench.Data or labbench.Datasets, not "
+        f"{_describe(data)}{_suggest(_data_remedy(data))}"
+    )
 
 
 def model_error(model: Any) -> InputError:
