@@ -280,6 +280,7 @@ class Answer:
             "ratio": None if self.difference.ratio is None else _interval_document(self.difference.ratio),
             "pairs": self.difference.pairs,
             "difference_noise": None if self.difference.noise is None else asdict(self.difference.noise),
+            "difference_prior": None if self.difference.moderation is None else asdict(self.difference.moderation),
             "probability_of_improvement": self.difference.probability,
             "seeds_needed": self.difference.seeds_needed,
         }

@@ -24,6 +24,7 @@ from labbench.analysis.distributions import t_quantile, t_tail
 from labbench.analysis.intervals import Interval, VarianceEstimate
 from labbench.analysis.noise import Noise
 from labbench.analysis.table import ROUNDING_TOLERANCE, Floats, Ints, Setup, Table, weighted_sum
+from labbench.analysis.variance import Moderation
 from labbench.metrics import Goal
 
 RIVAL_LEVEL = 0.999
@@ -54,6 +55,8 @@ class Difference:
     """Best divided by runner-up, if logarithms were analysed; `interval` is then this ratio in the metric's unit."""
     noise: VarianceEstimate | None = None
     """Variance of the difference, of logarithms if these were analysed; None if the noise is unknown."""
+    moderation: Moderation | None = None
+    """Variance of a difference over one seed, behind `noise`; None if the difference is unpaired."""
 
     @property
     def clear(self) -> bool:
@@ -75,8 +78,9 @@ def orient(values: Floats, goal: Goal) -> Floats:
 def compare(table: Table, noise: Noise | None, first: int, second: int, goal: Goal) -> Difference:
     """Compare the configurations at indices `first` and `second` by a t interval of their difference.
 
-    Paired over common seeds where most seeds are common, else unpaired; variances are moderated across configurations
-    (Smyth 2004) and get Satterthwaite's degrees of freedom (1946).
+    Paired over common seeds where most seeds are common, with the variance of the differences of this pair, moderated
+    across similar pairs; else unpaired, with variances moderated across configurations (Smyth 2004) and Satterthwaite's
+    degrees of freedom (1946).
     """
     places, terms, pairs = _difference_terms(table, first, second)
     weights = np.zeros(len(table.value))
@@ -84,10 +88,12 @@ def compare(table: Table, noise: Noise | None, first: int, second: int, goal: Go
     centre = float(weighted_sum(weights, table.value))
     if noise is None:
         return Difference(Interval(centre), pairs, None, None)
-    spread = noise.variance_of_values(weights)
-    if pairs:
-        runs, seeds = pairs * spread.variance, pairs
+    moderation = noise.pairs.variance(first, second) if pairs else None
+    if moderation is not None:
+        spread = VarianceEstimate(moderation.variance / pairs, moderation.df)
+        runs, seeds = moderation.variance, pairs
     else:
+        spread = noise.variance_of_values(weights)
         runs, seeds = float(noise.total.variance[[first, second]].sum()), int(table.counts[[first, second]].min())
     probability = _probability_of_improvement(centre, spread, runs, goal)
     return Difference(
@@ -96,6 +102,7 @@ def compare(table: Table, noise: Noise | None, first: int, second: int, goal: Go
         probability,
         _seeds_needed(centre, VarianceEstimate(runs, spread.total_df), seeds),
         noise=spread,
+        moderation=moderation,
     )
 
 
@@ -180,6 +187,10 @@ def contenders_at_levels(
     differences[np.abs(differences) <= ROUNDING_TOLERANCE * sizes] = 0.0
     members = np.column_stack([np.full(len(others), best), others])
     variances = noise.variances_of_differences(members, combination, value, weight)
+    for number, (other, (_, _, pairs)) in enumerate(zip(others.tolist(), terms, strict=True)):
+        if pairs:
+            moderation = noise.pairs.variance(best, other)
+            variances[number] = VarianceEstimate(moderation.variance / pairs, moderation.df)
     ahead = orient(differences, goal) < 0
     for i, difference, variance, is_ahead in zip(others.tolist(), differences.tolist(), variances, ahead, strict=True):
         for mask, level in zip(masks, levels, strict=True):

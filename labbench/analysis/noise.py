@@ -15,13 +15,30 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from labbench.analysis.intervals import VarianceEstimate
 from labbench.analysis.table import ROUNDING_TOLERANCE, Floats, Ints, Table
-from labbench.analysis.variance import Moderation, SetupVariances, learn_variances, pooling_groups
+from labbench.analysis.variance import (
+    PRIOR_DEGREES,
+    Moderation,
+    Prior,
+    PriorCandidate,
+    SetupVariances,
+    learn_prior,
+    learn_variances,
+    mix,
+    pooling_groups,
+)
 
 FIT_ROUNDS = 2
 """Number of weighted fits of the seed shifts; weights come from the total variance, then from the residual variance."""
+MIN_CLASS_PAIRS = 4
+"""Smallest number of pairs that have a prior of their own."""
+MAX_CLASS_SETUPS = 400
+"""Largest number of configurations whose pairs a prior is learnt from."""
+MAX_CLASS_PAIRS = 400
+"""Largest number of pairs that a prior is learnt from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +74,139 @@ class SeedShifts:
 
 
 @dataclass(frozen=True)
+class PairClass:
+    """Pairs of configurations that differ in the same parameters, whose differences vary alike."""
+
+    prior: Prior
+    """Prior of the variances of their differences, relative to the sums of the variances of both configurations."""
+    pool_df: float
+    """Degrees of freedom of their variances together."""
+
+
+class PairedVariances:
+    """Variances of differences between two configurations over common seeds.
+
+    Runs of one seed may vary together more in similar configurations than the shift of the seed explains, such as with
+    two weight decays that hardly matter. So the variance of a difference is estimated from the differences of this
+    pair, and moderated across pairs that differ in the same parameters (Smyth 2004). The prior is relative to the sums
+    of the moderated variances of both configurations, which are those of independent runs, because bad configurations
+    often vary more. These sums are learnt from the same runs, so that the variance has no more degrees of freedom.
+    """
+
+    def __init__(self, table: Table, runs: SetupVariances) -> None:
+        """Make the variances of a table, given those of single runs without the shifts of seeds."""
+        repeated = np.flatnonzero(np.bincount(table.seed) > 1)
+        column = np.full(int(table.seed.max()) + 1, -1)
+        column[repeated] = np.arange(len(repeated))
+        shared = column[table.seed] >= 0
+        self._values = np.full((len(table.setups), len(repeated)), np.nan)  # (C, S)
+        self._values[table.owner[shared], column[table.seed[shared]]] = table.value[shared]
+        codes = [parameter.codes for parameter in table.parameters]
+        self._codes = np.array(codes).reshape(len(codes), len(table.setups))  # (parameters, C)
+        self._runs, self._variance = runs, runs.variance
+        self._classes: dict[bytes, PairClass] = {}
+
+    def variance(self, first: int, second: int) -> Moderation:
+        """Return the moderated variance of one difference over a common seed; there are at least two of them."""
+        differences = self._deviations(np.array([first]), np.array([second]))
+        own_df = float(np.isfinite(differences).sum() - 1)
+        own = float(np.nansum(differences**2)) / own_df
+        scale = float(self._variance[first] + self._variance[second])
+        _, scale_df = self._runs.variances_of_sums(np.array([[first, second]]), np.ones((1, 2)))
+        group = self._class_of(first, second)
+        prior = Prior(group.prior.weights, group.prior.variances * scale)
+        moderated = prior.moderate(np.array([own]), np.array([own_df]))
+        pool_df = max(own_df, min(group.pool_df, float(scale_df[0])))
+        df = np.minimum(PRIOR_DEGREES + own_df, pool_df)
+        variance, mixed_df = mix(prior.weights[:, None], moderated, df[:, None])
+        candidates = zip(PRIOR_DEGREES.tolist(), prior.variances.tolist(), prior.weights.tolist(), strict=True)
+        return Moderation(
+            variance=float(variance[0]),
+            df=float(np.clip(mixed_df[0], own_df, pool_df)),
+            pool_df=pool_df,
+            seed_share=0.0,
+            seed_df=None,
+            prior=tuple(PriorCandidate(*candidate) for candidate in candidates),
+        )
+
+    def _deviations(self, first: Ints, second: Ints) -> Floats:
+        """Return the differences of K pairs minus their means over the common seeds, shape (K, S)."""
+        one, other = self._values[first], self._values[second]
+        differences = one - other
+        counts = np.isfinite(differences).sum(axis=1, keepdims=True)
+        means = np.divide(np.nansum(differences, axis=1, keepdims=True), counts, where=counts > 0, out=counts * np.nan)
+        deviations = differences - means
+        with np.errstate(invalid="ignore"):
+            deviations[np.abs(deviations) <= ROUNDING_TOLERANCE * (np.abs(one) + np.abs(other))] = 0.0
+        return deviations
+
+    def _class_of(self, first: int, second: int) -> PairClass:
+        """Return the class of a pair, that of all pairs if fewer than `MIN_CLASS_PAIRS` differ in its parameters."""
+        pattern = self._codes[:, first] != self._codes[:, second]
+        key = pattern.tobytes()
+        if key not in self._classes:
+            pairs = self._find_pairs(pattern)
+            if len(pairs) < MIN_CLASS_PAIRS:
+                pairs = self._find_pairs(None)
+            self._classes[key] = self._learn_class(pairs if len(pairs) else np.array([[first, second]]))
+        return self._classes[key]
+
+    def _find_pairs(self, pattern: NDArray[np.bool_] | None) -> Ints:
+        """Return pairs that differ in the parameters `pattern` (parameters,) alone, or all pairs, shape (K, 2).
+
+        They have at least two common seeds, and are spread evenly over at most `MAX_CLASS_SETUPS` configurations.
+        """
+        members = _spread_indices(len(self._values), MAX_CLASS_SETUPS)
+        i, j = (members[index] for index in np.triu_indices(len(members), 1))
+        chosen = np.ones(len(i), dtype=np.bool_)
+        for codes, differs in zip(self._codes, pattern, strict=True) if pattern is not None else ():
+            chosen &= (codes[i] != codes[j]) == differs
+        pairs = np.column_stack([i[chosen], j[chosen]])
+        measured = np.isfinite(self._values[pairs[:, 0]] - self._values[pairs[:, 1]]).sum(axis=1) > 1
+        pairs = pairs[measured]
+        return pairs[_spread_indices(len(pairs), MAX_CLASS_PAIRS)]
+
+    def _learn_class(self, pairs: Ints) -> PairClass:
+        """Return the prior of K pairs, shape (K, 2)."""
+        deviations, scales = self._deviations(pairs[:, 0], pairs[:, 1]), self._variance[pairs].sum(axis=1)
+        relative = np.divide(deviations, np.sqrt(scales)[:, None], out=deviations * 0.0, where=scales[:, None] > 0)
+        df = np.isfinite(relative).sum(axis=1) - 1.0
+        independent = min(_independent_pairs(pairs), _independent_rows(relative))
+        prior = learn_prior(np.nansum(relative**2, axis=1) / df, df, independent / len(pairs))
+        return PairClass(prior, independent * float(df.mean()))
+
+
+def _spread_indices(count: int, most: int) -> Ints:
+    """Return at most `most` of `count` indices, evenly spread."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))
+
+
+def _independent_pairs(pairs: Ints) -> float:
+    """Return the number of independent pairs that are worth as much as K pairs of common configurations, at most K.
+
+    The sum of their squared differences is a quadratic form, with the degrees of freedom of Satterthwaite (1946).
+    """
+    degrees = np.bincount(pairs.reshape(-1)).astype(np.float64)
+    return float((2.0 * len(pairs)) ** 2 / ((degrees**2).sum() + 2.0 * len(pairs)))
+
+
+def _independent_rows(rows: Floats) -> float:
+    """Return the number of independent rows that are worth as much as K rows of deviations (K, S), at least 1.
+
+    If all rows vary alike, as if the seed had another effect with each value of a parameter, their covariance has one
+    large eigenvalue. The number is the one whose Wishart distribution has the observed tr(M)^2 / tr(M^2), infinite if
+    the rows have gaps or only two seeds, which tell nothing about it.
+    """
+    rank = rows.shape[1] - 1.0
+    if rank < 2 or not np.isfinite(rows).all():
+        return np.inf
+    matrix = rows.T @ rows
+    squares = float((matrix**2).sum())
+    ratio = float(np.trace(matrix)) ** 2 / squares if squares > 0 else rank
+    return max(1.0, (ratio * (rank + 1.0) - 2.0) / (rank - ratio)) if ratio < rank - 1e-9 else np.inf
+
+
+@dataclass(frozen=True)
 class Noise:
     """Variation of single runs around the mean of their configuration; made by `learn_noise`."""
 
@@ -72,6 +222,8 @@ class Noise:
     """Variance of single runs per configuration without the shifts of seeds."""
     shifts: SeedShifts | None
     """Shifts of seeds; None if configurations share fewer than two seeds."""
+    pairs: PairedVariances
+    """Variances of differences over common seeds."""
 
     @cached_property
     def shared(self) -> Floats:
@@ -185,7 +337,8 @@ def learn_noise(table: Table) -> Noise | None:
             break
         shifts, squares, df = fit
         unshared = learn_variances(squares, df, strata)
-    return Noise(table.counts, table.owner, table.seed, total, unshared, shifts)
+    pairs = PairedVariances(table, unshared)
+    return Noise(table.counts, table.owner, table.seed, total, unshared, shifts, pairs)
 
 
 def _fit_shifts(table: Table, residuals: Floats, variance: Floats) -> tuple[SeedShifts, Floats, Floats] | None:

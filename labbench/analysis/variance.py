@@ -278,10 +278,11 @@ class Prior:
         return (prior_df * self.variances[:, None] + df * usable) / (prior_df + df)
 
 
-def learn_prior(variances: Floats, df: Floats) -> Prior:
+def learn_prior(variances: Floats, df: Floats, independent: float = 1.0) -> Prior:
     """Fit variances ~ common * F(df, d0) for each d0 of `PRIOR_DEGREES` (Smyth 2004).
 
-    Each d0 is weighted by its marginal likelihood. `variances` and `df` have shape (C,), with df > 0.
+    Each d0 is weighted by its marginal likelihood, to the power `independent`: the share of the variances that are
+    independent of each other. `variances` and `df` have shape (C,), with df > 0.
     """
     floor = 1e-5 * float(np.median(variances[variances > 0])) if (variances > 0).any() else 0.0
     if floor == 0.0:  # no spread: all seeds have the same value
@@ -301,7 +302,7 @@ def learn_prior(variances: Floats, df: Floats) -> Prior:
             break
     log_ratio = sizes - log_common[:, None]
     log_density = df / 2.0 * log_ratio - half * np.logaddexp(0.0, log_ratio) - _log_beta(df, d0)
-    evidence = log_density.sum(axis=1) - 0.5 * np.log(curvature)  # Laplace approximation
+    evidence = independent * log_density.sum(axis=1) - 0.5 * np.log(independent * curvature)  # Laplace approximation
     weights = np.exp(evidence - evidence.max())
     return Prior(weights / weights.sum(), np.exp(log_common))
 

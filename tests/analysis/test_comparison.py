@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from helpers.programs import load_program
 from labbench.analysis import Observation
 from labbench.analysis.comparison import (
     compare,
@@ -51,6 +52,70 @@ def test_pairing_removes_the_common_effect_of_seeds():
     assert paired.clear
     assert paired.interval.mean == pytest.approx(unpaired.interval.mean)
     assert (unpaired.pairs, unpaired.clear) == (0, False)
+
+
+def correlated_pairs(generator: np.random.Generator, *, settings: int = 12, seeds: int = 5) -> Table:
+    """Return a grid in which two weight decays give almost the same result with each seed; one is 0.1 better."""
+    shared = generator.standard_normal((settings, 1, seeds))
+    values = shared + 0.1 * generator.standard_normal((settings, 2, seeds))
+    values[:, 1] += 0.1
+    return tabulate(
+        Observation({"setting": i, "decay": j}, seed, float(values[i, j, seed]))
+        for i in range(settings)
+        for j in range(2)
+        for seed in range(seeds)
+    )
+
+
+def half_width(difference) -> float:
+    return (difference.interval.high - difference.interval.low) / 2.0
+
+
+def test_a_pair_whose_runs_correlate_has_a_narrow_interval_among_other_configurations():
+    table = correlated_pairs(np.random.default_rng(5))
+    noise = learn_noise(table)
+    assert noise is not None
+    near = [compare(table, noise, 2 * i + 1, 2 * i, "max") for i in range(12)]
+    far = compare(table, noise, 0, 3, "max")
+    assert half_width(far) > 5 * max(map(half_width, near))
+    truth_inside = [each.interval.low <= 0.1 <= each.interval.high for each in near]
+    assert sum(truth_inside) >= 10
+    students = [2.776 * np.std(np.subtract(*values), ddof=1) / 5**0.5 for values in pairs_of(table)]
+    assert np.mean([half_width(each) for each in near]) < 0.9 * np.mean(students), "degrees of freedom are pooled"
+
+
+def pairs_of(table: Table) -> list[tuple[np.ndarray, np.ndarray]]:
+    values = [np.array(setup.values) for setup in table.setups]
+    return list(zip(values[1::2], values[::2], strict=True))
+
+
+def test_the_interval_of_a_pair_is_recomputed_from_its_prior():
+    stats = pytest.importorskip("scipy.stats")
+    table = correlated_pairs(np.random.default_rng(6))
+    difference = compare(table, learn_noise(table), 1, 0, "max")
+    differences = np.subtract(*pairs_of(table)[0])
+    moderation, k = difference.moderation, len(differences)
+    assert moderation is not None
+    d0, s0_squared, weight = np.array([(p.d0, p.s0_squared, p.weight) for p in moderation.prior]).T
+    moderated = (d0 * s0_squared + (k - 1) * differences.var(ddof=1)) / (d0 + k - 1)
+    variance = (weight * moderated).sum()
+    ratio, df = moderated / variance, np.minimum(d0 + k - 1, moderation.pool_df)
+    f = max(k - 1, 2 / (weight * (2 * ratio**2 / df + (ratio - 1) ** 2)).sum())
+    reach = stats.t.ppf(0.975, f) * (variance / k) ** 0.5
+    low, high = differences.mean() - reach, differences.mean() + reach
+    assert (difference.interval.low, difference.interval.high) == pytest.approx((low, high), rel=1e-3)
+
+
+@pytest.mark.parametrize("noise", ["independent", "pairs correlate 0.95", "seed x first parameter"])
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_differences_hold_the_true_one_95_times_in_100_and_are_narrow_where_runs_correlate(noise, seeds):
+    bench = load_program("bench/pair_coverage.py")
+    tallies = bench.measure(bench.NOISES[noise], seeds, 60)
+    for labbench, student in tallies.values():
+        assert np.mean(labbench.hits) >= 0.88  # 60 grids
+        assert np.mean(labbench.half_widths) < np.mean(student.half_widths)
+    neighbours, far = (np.mean(tallies[pair][0].half_widths) for pair in ("neighbours", "far"))
+    assert neighbours < {"independent": 1.2, "pairs correlate 0.95": 0.35}.get(noise, 0.9) * far
 
 
 def test_few_common_seeds_are_not_paired():

@@ -114,7 +114,7 @@ def _certainty_sentence(answer: Answer) -> str:
 def _seeds_advice(answer: Answer, difference: Difference) -> str:
     """Return the number of seeds to run; "choose either" only if enough seeds show that it hardly matters."""
     if difference.seeds_needed:
-        return f"about {difference.seeds_needed} are needed"
+        return f"about {difference.seeds_needed} are needed (power 80 %)"
     if answer.counts.fewest_seeds >= MIN_ADVICE_SEEDS:
         return f"more than {MAX_SEEDS} are needed, so choose either"
     limit = format_two_digits(half_width(replace(difference.interval, mean=0.0)))
