@@ -79,7 +79,7 @@ class VarianceEstimate:
         4.14). Satterthwaite's degrees of freedom would be too large if a part with 1 or 2 degrees of freedom is small
         by chance.
         """
-        specific, shared = (t_quantile(p, float(f"{df:.3g}")) for df in (self.df, self.shared_df))
+        specific, shared = (t_quantile(p, float(f"{df:.4g}")) for df in (self.df, self.shared_df))
         return (1.0 - self.shared) * specific + self.shared * shared
 
     def interval(self, centre: float, *, level: float = 0.95) -> Interval:

@@ -138,7 +138,7 @@ class PairedVariances:
         deviations = differences - means
         with np.errstate(invalid="ignore"):
             deviations[np.abs(deviations) <= ROUNDING_TOLERANCE * (np.abs(one) + np.abs(other))] = 0.0
-        return deviations
+        return np.asarray(deviations)
 
     def _class_of(self, first: int, second: int) -> PairClass:
         """Return the class of a pair, that of all pairs if fewer than `MIN_CLASS_PAIRS` differ in its parameters."""
@@ -164,7 +164,7 @@ class PairedVariances:
         pairs = np.column_stack([i[chosen], j[chosen]])
         measured = np.isfinite(self._values[pairs[:, 0]] - self._values[pairs[:, 1]]).sum(axis=1) > 1
         pairs = pairs[measured]
-        return pairs[_spread_indices(len(pairs), MAX_CLASS_PAIRS)]
+        return np.asarray(pairs[_spread_indices(len(pairs), MAX_CLASS_PAIRS)])
 
     def _learn_class(self, pairs: Ints) -> PairClass:
         """Return the prior of K pairs, shape (K, 2)."""
