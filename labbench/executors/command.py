@@ -85,7 +85,7 @@ def run_command(run: RunRecord, command: Command, device: str, stop_requests: St
         yield Finished(run.key, run.attempt, "finished", reason)
     else:
         message = f"{command.words[0]}: {describe_status(status or 0)}"
-        yield Failed(run.key, run.attempt, "user", message, "\n".join(script.output.last_lines()))
+        yield Failed(run.key, run.attempt, "user", message, script.last_lines())
 
 
 def _await_stop_request(run: RunRecord, stop_requests: StopRequests) -> Iterator[None]:

@@ -11,6 +11,7 @@ from contextlib import suppress
 
 from labbench.executors.captured_output import CapturedPipe
 from labbench.executors.leftovers import RUN_VARIABLE, BackgroundProcess, Guard, active_scripts, run_processes
+from labbench.tracking.messages import PREFIX
 
 GRACE_SECONDS = 10.0
 """Seconds between SIGTERM and SIGKILL."""
@@ -67,6 +68,10 @@ class ScriptProcess:
     def exit_status(self) -> int | None:
         """Exit status, -N if signal N ended it, None while it runs."""
         return self._process.poll()
+
+    def last_lines(self) -> str:
+        """Return the last lines of output, without the messages of labbench itself."""
+        return "\n".join(line for line in self.output.last_lines() if not line.startswith(PREFIX))
 
     def read(self, seconds: float) -> None:
         """Read output for this time, or until the process ends."""

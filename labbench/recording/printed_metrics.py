@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from labbench.errors import InputError
+from labbench.recording.tool_output import ToolOutput
 
 _NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?|[-+]?\b(?:inf|nan)\b"
 _SPLITS = "train|training|val|valid|validation|test|testing|eval"
@@ -27,6 +28,7 @@ _EPOCH_NAMES = ("epoch", "epochs")
 _METRIC_NAME = re.compile(rf"(?:.*[_/.\-])?(?:{_METRICS})(?:[_/.\-].*)?", re.IGNORECASE)
 _LINE_END = re.compile(r"[\r\n]+")
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0e-\x1f]")
+_CELL_BORDER = re.compile("[│┃]")
 _MAX_LINE_CHARACTERS = 2_000
 _MAX_NAMES = 200
 
@@ -53,22 +55,38 @@ class PrintedMetrics:
         self._rest = ""
         self._names: set[str] = set()
         self._counter = StepCounter()
+        self.tools = ToolOutput()
 
     def feed(self, text: str) -> Iterator[tuple[int, dict[str, float]]]:
         """Yield step and metrics of each complete line that has some."""
         *lines, self._rest = _LINE_END.split(self._rest + text)
         self._rest = self._rest[-_MAX_LINE_CHARACTERS:]
         for line in lines:
-            if len(line) <= _MAX_LINE_CHARACTERS and (values := self._read(_CONTROL.sub("", line))):
-                step = self._counter.step_of(values)
-                metrics = {name: value for name, value in values.items() if name not in _STEP_NAMES}
-                self._names |= metrics.keys()
-                if metrics.keys() - {"epoch"} and len(self._names) <= _MAX_NAMES:
-                    yield step, metrics
+            if len(line) > _MAX_LINE_CHARACTERS:
+                continue
+            step, values = self._read(_CONTROL.sub("", line))
+            metrics = {name: value for name, value in values.items() if name not in _STEP_NAMES}
+            self._names |= metrics.keys()
+            if metrics.keys() - {"epoch"} and len(self._names) <= _MAX_NAMES:
+                yield step, metrics
 
-    def _read(self, line: str) -> dict[str, float]:
-        """Return the numbers of a line by name, the position in `step` and `epoch` included."""
-        return read_line(line) if self._pattern is None else _read_pattern(self._pattern, line)
+    def _read(self, line: str) -> tuple[int, dict[str, float]]:
+        """Return the step of a line, and its numbers by name, the position in `step` and `epoch` included.
+
+        The result of a training or evaluation is a point of the last step if no line before has had a metric of this
+        name: the loss of `model.evaluate` is no loss of one more epoch.
+        """
+        kind = self.tools.kind(line)
+        if self._pattern is not None:
+            values = _read_pattern(self._pattern, line)
+        elif kind == "message":
+            values = {}
+        else:
+            values = read_line(_CELL_BORDER.sub(" ", line))
+        if self._pattern is None and kind == "result":
+            new = {name: value for name, value in values.items() if name not in {*self._names, *_EPOCH_NAMES}}
+            return self._counter.last_step, new
+        return self._counter.step_of(values) if values else 0, values
 
 
 def _read_pattern(pattern: re.Pattern[str], line: str) -> dict[str, float]:
@@ -115,6 +133,11 @@ class StepCounter:
         self._last = -1
         self._offset = 0
         self._has_steps = False
+
+    @property
+    def last_step(self) -> int:
+        """Step of the last line; 0 without one."""
+        return max(0, self._last)
 
     def step_of(self, values: Mapping[str, float]) -> int:
         """Return the step of a line: as printed, of the last line with a step, the epoch, or the next number."""

@@ -19,6 +19,7 @@ from labbench.errors import InputError, LabbenchError
 from labbench.executors.command import background_note, describe_status, start_error
 from labbench.executors.leftovers import RUN_VARIABLE
 from labbench.executors.script_process import ScriptProcess, signal_name
+from labbench.files import database_command
 from labbench.recording.command_line import read_config, script_file, script_name
 from labbench.recording.printed_metrics import PrintedMetrics
 from labbench.recording.written_metrics import WrittenMetrics
@@ -84,7 +85,7 @@ def record_command(words: Sequence[str], options: RecordingOptions) -> tuple[int
         run._end(ExitInfo("failed", None, "user", message))
         raise InputError(message) from error
     status, last_signal = _watch(script, recorder)
-    run._end(_exit_info(words[0], status, last_signal, "\n".join(script.output.last_lines())))
+    run._end(_exit_info(words[0], status, last_signal, script.last_lines()))
     return (128 - status if status < 0 else status), recorder.summary()
 
 
@@ -246,6 +247,13 @@ class _Recorder:
                 lines.append(
                     f"{len(names)} metrics {words}: {shown}" if len(names) > 1 else f"1 metric {words}: {shown}"
                 )
-        if len(lines) == 1 and self._written is not None:
+        folder = self._printed.tools.wandb_folder if self._printed is not None else None
+        if folder is not None:
+            command = f"{database_command(self.run.path)} import wandb {shlex.quote(str(folder))}"
+            lines.append(
+                f"wandb itself has recorded the run in {folder}: `{command}` reads it; "
+                "`from labbench import wandb` in the script records directly"
+            )
+        elif len(lines) == 1 and self._written is not None:
             lines.append("no metrics: none in the output, and no event files, metrics.csv or trainer_state.json")
         return lines

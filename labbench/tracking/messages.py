@@ -8,6 +8,9 @@ from typing import Any
 
 from labbench.errors import InputError
 
+PREFIX = "labbench: "
+"""Beginning of each message."""
+
 _printed: set[str] = set()
 
 _MAX_CHARACTERS = 60
@@ -29,7 +32,7 @@ def warn_once(text: str) -> None:
 def warn(text: str) -> None:
     """Print a message, even if it was printed before. Never raises."""
     try:
-        print(f"labbench: {text}", file=sys.stderr, flush=True)
+        print(f"{PREFIX}{text}", file=sys.stderr, flush=True)
     except (OSError, ValueError):  # a closed pipe or stream
         return
 

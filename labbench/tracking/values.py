@@ -162,7 +162,9 @@ def _to_number(value: Any) -> float | DeviceNumber:
             description = f"an array of shape {tuple(shape)}" if shape else quote_value(value)
             raise _NotANumber(f"must be one number, not {description}") from error
     if not isinstance(number, SupportsFloat):  # excludes str, which float() would parse
-        raise _NotANumber(f"must be a number, not {quote_value(value)}")
+        is_picture = callable(getattr(value, "savefig", None)) or callable(getattr(value, "getpixel", None))
+        hint = "; log a figure or picture as labbench.Image(...)" if is_picture else ""
+        raise _NotANumber(f"must be a number, not {quote_value(value)}{hint}")
     try:
         return float(number)
     except OverflowError:

@@ -55,3 +55,83 @@ def test_patterns_with_named_groups() -> None:
     for pattern in ("(", "loss"):
         with pytest.raises(InputError, match="--metrics"):
             PrintedMetrics(pattern)
+
+
+WANDB = """wandb: Tracking run with wandb version 0.31.0
+wandb: Run data is saved locally in /home/user/wandb/offline-run-20261130_224008-1s7mw82u
+epoch 1 val_loss 0.5
+wandb: Run summary:
+wandb: \x1b[1mval_loss\x1b[0m 0.5
+wandb:   val/acc 0.9
+"""
+
+KERAS = """Epoch 1/2
+\x1b[1m 1/32\x1b[0m ━━ \x1b[1m5s\x1b[0m 170ms/step - accuracy: 0.1 - loss: 0.9
+32/32 ━━━━ 1s 2ms/step - accuracy: 0.2 - loss: 0.8
+32/32 ━━━━ 1s 3ms/step - accuracy: 0.2 - loss: 0.8 - val_accuracy: 0.3
+Epoch 2/2
+32/32 ━━━━ 1s 2ms/step - accuracy: 0.4 - loss: 0.6
+32/32 ━━━━ 1s 3ms/step - accuracy: 0.4 - loss: 0.6 - val_accuracy: 0.5
+ 1/10 ━━━━ 0s 9ms/step - accuracy: 0.7 - loss: 0.4
+10/10 ━━━━ 0s 2ms/step - accuracy: 0.8 - loss: 0.3
+"""
+
+KERAS_LINES = """Epoch 1/2
+32/32 - 1s - 35ms/step - accuracy: 0.2 - loss: 0.8 - val_loss: 0.9
+Epoch 2/2
+32/32 - 0s - 3ms/step - accuracy: 0.4 - loss: 0.6 - val_loss: 0.7
+32/32 - 0s - 2ms/step - accuracy: 0.8 - loss: 0.3
+"""
+
+LIGHTNING = """epoch 3 val_loss 0.5
+──────────────────────────────────────
+       Test metric         DataLoader 0
+──────────────────────────────────────
+        test_acc         0.9800000190734863
+        val_loss         0.4
+──────────────────────────────────────
+epoch 4 val_loss 0.3
+"""
+
+RICH_LIGHTNING = """epoch 3 val_loss 0.5
+┏━━━━━━━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━┓
+┃  Test metric   ┃   DataLoader 0   ┃
+┡━━━━━━━━━━━━━━━━╇━━━━━━━━━━━━━━━━━━┩
+│    test_acc    │       0.98       │
+│    test_loss   │       0.25       │
+└────────────────┴──────────────────┘
+"""
+
+TRANSFORMERS = """step 10 train_loss 0.5
+***** train metrics *****
+  epoch                    =        3.0
+  train_loss               =     0.4375
+***** eval metrics *****
+  eval_accuracy            =        0.8
+step 20 train_loss 0.25
+"""
+
+
+@pytest.mark.parametrize(
+    ("output", "series"),
+    [
+        (WANDB, {"val_loss": {1: 0.5}}),
+        (KERAS, {"accuracy": [0.1, 0.2, 0.2, 0.4, 0.4], "loss": [0.9, 0.8, 0.8, 0.6, 0.6], "val_accuracy": [0.3, 0.5]}),
+        (KERAS_LINES, {"accuracy": [0.2, 0.4], "loss": [0.8, 0.6], "val_loss": [0.9, 0.7]}),
+        (LIGHTNING, {"val_loss": {3: 0.5, 4: 0.3}, "test_acc": {3: pytest.approx(0.98)}}),
+        (RICH_LIGHTNING, {"val_loss": {3: 0.5}, "test_acc": {3: 0.98}, "test_loss": {3: 0.25}}),
+        (TRANSFORMERS, {"train_loss": {10: 0.5, 20: 0.25}, "eval_accuracy": {10: 0.8}}),
+        ("labbench: wandb.init: the loss 3.0 is a message\nloss 1.0\n", {"loss": {0: 1.0}}),
+    ],
+    ids=["wandb", "keras", "keras lines", "lightning", "rich", "transformers", "labbench"],
+)
+def test_summaries_of_other_tools_add_no_point_to_a_metric(output: str, series: dict[str, object]) -> None:
+    points: dict[str, dict[int, float]] = {}
+    values: dict[str, list[float]] = {}
+    for step, metrics in PrintedMetrics().feed(output):
+        for name, value in metrics.items():
+            points.setdefault(name, {})[step] = value
+            values.setdefault(name, []).append(value)
+    points.pop("epoch", None)
+    assert points.keys() == series.keys()
+    assert series == {name: values[name] if isinstance(series[name], list) else points[name] for name in series}

@@ -253,3 +253,25 @@ def test_system_metrics_of_the_command_are_recorded_once(tmp_path: Path) -> None
     assert len(memory) >= 3
     assert max(memory.values()) > 100
     assert {"system/cpu_percent", "system/process_cpu_percent"} <= only_run(tmp_path).summary.keys()
+
+
+def test_the_record_of_wandb_itself_is_named_and_its_summary_is_no_metric(tmp_path: Path) -> None:
+    code = """
+    print("wandb: Run data is saved locally in /somewhere/wandb/offline-run-1")
+    print("wandb: val/loss 0.3")
+    """
+    status, _, err = record(tmp_path, code)
+    assert (status, "val/loss" in only_run(tmp_path).summary) == (0, False)
+    assert "import wandb /somewhere/wandb/offline-run-1` reads it" in err
+
+
+@pytest.mark.parametrize("tail", ["", "print('last words', flush=True)"])
+def test_messages_of_labbench_are_not_the_last_words_of_a_command(tmp_path: Path, tail: str) -> None:
+    code = f"""
+    import os, signal
+    {tail}
+    print("labbench: wandb.watch does nothing in labbench", flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+    """
+    record(tmp_path, code)
+    assert (only_run(tmp_path).traceback or "").strip() == ("last words" if tail else "")

@@ -472,3 +472,13 @@ def test_batch_that_can_never_be_written_does_not_block_the_others(
 def find_record_after_end(run: labbench.Run) -> RunRecord:
     with labbench.open(run.path) as db:
         return db.find(run.key)
+
+
+def test_a_figure_is_reported_with_the_class_to_log_it_by(capsys: pytest.CaptureFixture[str]) -> None:
+    class Figure:
+        def savefig(self, path: str) -> None: ...
+
+    with labbench.start(quiet=True) as run:
+        run.log({"plot": Figure(), "text": "a"})
+    plot, text = sorted(capsys.readouterr().err.splitlines())
+    assert ["must be a number" in plot, "labbench.Image(...)" in plot, "labbench.Image" in text] == [True, True, False]
