@@ -19,6 +19,10 @@ _QUOTED_CHARACTERS = 72
 """Number of characters of a line that a message quotes."""
 
 
+MESSAGE_PREFIX = "labbench: "
+"""Beginning of the lines that labbench prints on stderr in the process of a script."""
+
+
 class LabbenchError(Exception):
     """Error whose message explains it to the user."""
 

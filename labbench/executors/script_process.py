@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
+from labbench.errors import MESSAGE_PREFIX
 from labbench.executors.captured_output import CapturedPipe
 from labbench.executors.leftovers import RUN_VARIABLE, BackgroundProcess, Guard, active_scripts, run_processes
-from labbench.tracking.messages import PREFIX
 
 GRACE_SECONDS = 10.0
 """Seconds between SIGTERM and SIGKILL."""
@@ -71,7 +71,7 @@ class ScriptProcess:
 
     def last_lines(self) -> str:
         """Return the last lines of output, without the messages of labbench itself."""
-        return "\n".join(line for line in self.output.last_lines() if not line.startswith(PREFIX))
+        return "\n".join(line for line in self.output.last_lines() if not line.startswith(MESSAGE_PREFIX))
 
     def read(self, seconds: float) -> None:
         """Read output for this time, or until the process ends."""

@@ -252,7 +252,7 @@ class _Recorder:
             command = f"{database_command(self.run.path)} import wandb {shlex.quote(str(folder))}"
             lines.append(
                 f"wandb itself has recorded the run in {folder}: `{command}` reads it; "
-                "`from labbench import wandb` in the script records directly"
+                "a script that imports wandb from labbench records directly"
             )
         elif len(lines) == 1 and self._written is not None:
             lines.append("no metrics: none in the output, and no event files, metrics.csv or trainer_state.json")

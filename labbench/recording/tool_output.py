@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from labbench.tracking.messages import PREFIX
+from labbench.errors import MESSAGE_PREFIX
 
 LineKind: TypeAlias = Literal["metrics", "result", "message"]
 """Line with metrics of a step; result of a whole training or evaluation; message of a tracker, without metrics."""
@@ -44,7 +44,7 @@ class ToolOutput:
 
     def kind(self, line: str) -> LineKind:
         """Return the kind of a line without escape sequences."""
-        if line.startswith(PREFIX):
+        if line.startswith(MESSAGE_PREFIX):
             return "message"
         if _WANDB.match(line):
             folder = _WANDB_FOLDER.match(line)

@@ -6,10 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from labbench.errors import InputError
-
-PREFIX = "labbench: "
-"""Beginning of each message."""
+from labbench.errors import MESSAGE_PREFIX, InputError
 
 _printed: set[str] = set()
 
@@ -32,7 +29,7 @@ def warn_once(text: str) -> None:
 def warn(text: str) -> None:
     """Print a message, even if it was printed before. Never raises."""
     try:
-        print(f"{PREFIX}{text}", file=sys.stderr, flush=True)
+        print(f"{MESSAGE_PREFIX}{text}", file=sys.stderr, flush=True)
     except (OSError, ValueError):  # a closed pipe or stream
         return
 
