@@ -228,6 +228,15 @@ def default_metric(goals: Mapping[str, Goal], declared: Iterable[str]) -> str | 
     return names[0] if names else None
 
 
+STEEP_RATIO = 20.0
+"""Ratio of the largest to the smallest value above which an axis or a colour scale is logarithmic."""
+
+
+def suits_log_axis(low: float, high: float, goal: Goal) -> bool:
+    """Return True if values from `low` to `high` suit a log axis: positive, over `STEEP_RATIO`, not to be maximized."""
+    return goal != "max" and low > 0 and high > STEEP_RATIO * low
+
+
 def unknown_metric(metric: str, metrics: Iterable[str]) -> InputError:
     """Return the error for a metric that is not among the logged `metrics`."""
     names = sorted(metrics, key=metric_rank)

@@ -199,15 +199,25 @@ _NEGLIGIBLE = 1e-9
 
 
 def format_delta(value: float | None, reference: float | None, goal: Goal, numbers: NumberFormat | None = None) -> str:
-    """Return the distance from a reference after ▲ (better by) or ▼ (worse by); "" if either value is missing."""
+    """Return the signed change from a reference after ▲ (better) or ▼ (worse); "" if either value is missing."""
     if value is None or reference is None:
         return ""
     if value == reference:
         return "= 0"
-    is_better = (value < reference) == (goal == "min")
+    mark = "▲" if is_better(value, reference, goal) else "▼"
+    return f"{mark} {format_signed_change(value, reference, numbers)}"
+
+
+def is_better(value: float, reference: float, goal: Goal) -> bool:
+    """Return True if a value is better than a different reference."""
+    return (value < reference) == (goal == "min")
+
+
+def format_signed_change(value: float, reference: float, numbers: NumberFormat | None = None) -> str:
+    """Return the change from a reference with its sign, such as `+0.0145`; a change below the last digit in full."""
     size = abs(value - reference)
-    difference = format_number(size) if numbers is None else numbers.format(size)
-    return f"{'▲' if is_better else '▼'} {difference}"
+    text = "" if numbers is None else numbers.format(size)
+    return f"{'+' if value > reference else '−'}{text if text.strip('0.') else format_number(size)}"
 
 
 def format_numbers(values: Sequence[float | None]) -> list[str]:

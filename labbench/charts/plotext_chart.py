@@ -15,7 +15,7 @@ import plotext
 
 from labbench.charts.series import Floats, split_at_gaps, thin, value_range
 from labbench.charts.ticks import MIN_AXIS_EXTENT, Ticks, clamp, linear_ticks, log_ticks
-from labbench.text import clean, fit_to_width
+from labbench.text import cell_width, clean, fit_to_width
 
 MAX_POINTS = 300
 """Maximum number of points per curve; more points slow plotext down without a visible difference."""
@@ -27,6 +27,8 @@ MAX_LEGEND_ENTRIES = 10
 """Maximum number of curves in the legend; a longer legend would hide the curves."""
 
 MAX_LEGEND_CELLS = 40
+MIN_ROWS = 10
+"""Smallest height of a chart above its legend."""
 COLOURS = (33, 208, 35, 170, 178, 39, 203, 107, 99, 244)
 LETTER_MARKERS = "abcdefghijklmnopqrstuvwxyz"
 
@@ -61,9 +63,12 @@ def draw_curves(
     """Return a chart of the curves as text that fills the canvas.
 
     On a log axis, values that are not positive are gaps. The legend is in the upper right corner for `falling`
-    curves, else in the lower right. Without colour, each curve is drawn with its own letter.
+    curves, else in the lower right. Without colour, each curve is drawn with its own letter, and the legend is below
+    the chart.
     """
-    columns, rows, colour = canvas.columns, canvas.rows, canvas.colour
+    colour = canvas.colour
+    legend = [] if colour or len(curves) < 2 else _legend_lines(curves, canvas.columns)
+    columns, rows = canvas.columns, max(MIN_ROWS, canvas.rows - len(legend))
     pieces = [(index, x, y) for index, curve in enumerate(curves) for x, y in _drawable_pieces(curve, log=log)]
     x_range = value_range([x for _, x, _ in pieces])
     y_range = value_range([y for _, _, y in pieces])
@@ -78,13 +83,23 @@ def draw_curves(
     figure.title(clean(title))
     figure.label(clean(x_label), "x")
     _draw_pieces(pieces, curves, colour=colour)
-    if len(curves) > 1:
+    if len(curves) > 1 and colour:
         corner = (y_range[1], "top") if falling else (y_range[0], "bottom")
         figure.legend(x=x_range[1], y=corner[0], ha="right", va=corner[1], relative=True)
     _set_axis("x", x_range, linear_ticks(*x_range, max(2, columns // 14)))
     _set_axis("y", y_range, _log_scaled_ticks(y_range, rows // 4) if log else linear_ticks(*y_range, rows // 4))
     text: str = figure.build().string(colorless=not colour)
-    return text.rstrip("\n")
+    return "\n".join([text.rstrip("\n"), *legend])
+
+
+def _legend_lines(curves: Sequence[NamedSeries], columns: int) -> list[str]:
+    """Return lines with the letter and the name of every curve."""
+    names = [fit_to_width(clean(curve.name), MAX_LEGEND_CELLS).rstrip() for curve in curves]
+    entries = [f"{LETTER_MARKERS[index % len(LETTER_MARKERS)]} {name}" for index, name in enumerate(names)]
+    width = max(map(cell_width, entries)) + 3
+    per_line = max(1, columns // width)
+    rows = [entries[start : start + per_line] for start in range(0, len(entries), per_line)]
+    return ["".join(fit_to_width(entry, width) for entry in row).rstrip() for row in rows]
 
 
 def _drawable_pieces(curve: NamedSeries, *, log: bool) -> list[tuple[Floats, Floats]]:
@@ -103,7 +118,7 @@ def _draw_pieces(pieces: Sequence[tuple[int, Floats, Floats]], curves: Sequence[
     named: set[int] = set()
     for index, x, y in pieces:
         signal = plotext.figure.signal(x.tolist(), y.tolist(), marker=_marker(index, colour=colour)).lines()
-        if index not in named and index < MAX_LEGEND_ENTRIES:
+        if colour and index not in named and index < MAX_LEGEND_ENTRIES:
             signal.label(fit_to_width(clean(curves[index].name), MAX_LEGEND_CELLS).rstrip())
             named.add(index)
         plotext.figure.draw(signal)

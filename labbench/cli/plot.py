@@ -91,7 +91,8 @@ def figure_options(command: Command) -> Command:
     metavar="WEIGHT",
     help="Weight of an exponential moving average.",
 )
-@click.option("--log", is_flag=True, help="Logarithmic y axis.")
+@click.option("--log", "scale", flag_value="log", help="Logarithmic y axis; the default as text for steep losses.")
+@click.option("--linear", "scale", flag_value="linear", help="Linear y axis.")
 @click.option(
     "--group",
     "--by",
@@ -111,7 +112,7 @@ def plot(
     *,
     axis: str,
     smooth: float,
-    log: bool,
+    scale: str | None,
     groups: Sequence[str],
     all_code: bool,
     output: Path | None,
@@ -131,7 +132,8 @@ def plot(
     from labbench.reports.metric_curves import MetricSelection, PlotOptions, draw_metric, note_experiments
     from labbench.store.reader import Reader
 
-    answer_figure = _answer_figure(output, heat_map, log=log, **figure)
+    log = None if scale is None else scale == "log"
+    answer_figure = _answer_figure(output, heat_map, log=bool(log), **figure)
     with Reader(db) as reader:
         require_filters(
             reader,
@@ -189,8 +191,8 @@ def _write_figure(
         _print_note(notes.newest)
         if notes.warning:
             echo(notes.warning, err=True)
-    else:
-        save_metric(output, selection, options, style, spread=spread)
+    elif save_metric(output, selection, options, style, spread=spread):
+        _print_note("the values span more than a factor of 20; --log draws a logarithmic axis")
     echo(f"wrote {output}", err=True)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ from labbench.charts.smoothing import ema
 from labbench.configs import distinguishing_keys
 from labbench.errors import InputError, did_you_mean
 from labbench.filters.parser import And, Comparison, Filter, uses_key
-from labbench.metrics import Goal, default_goal, unknown_metric
+from labbench.metrics import Goal, default_goal, suits_log_axis, unknown_metric
 from labbench.records import RunRecord
 from labbench.records.continuations import longest_runs
 from labbench.store.reader import Reader
@@ -41,8 +41,8 @@ class PlotOptions:
     """step, time (seconds) or a metric."""
     smooth: float = 0.0
     """Weight of an exponential moving average, 0 <= smooth < 1."""
-    log: bool = False
-    """Logarithmic y axis."""
+    log: bool | None = None
+    """True for a logarithmic y axis; None: if the values suit it (`suits_log_axis`), in text only."""
     group: tuple[str, ...] = ()
     """Configuration keys: one mean curve per combination of their values; empty: one curve per run."""
 
@@ -75,9 +75,20 @@ def draw_metric(selection: MetricSelection, options: PlotOptions, canvas: PlotCa
         raise InputError(
             f"{len(curves)} curves are too many for one plot (at most {MAX_CURVES}): add a filter or --group KEY"
         )
-    title = selection.metric + (f"  (ema {options.smooth:g})" if options.smooth else "")
+    log = is_steep(records, selection) if options.log is None else options.log
+    remarks = [f"ema {options.smooth:g}"] if options.smooth else []
+    remarks += ["log axis; --linear for a linear one"] if log and options.log is None else []
+    title = selection.metric + (f"  ({', '.join(remarks)})" if remarks else "")
     falling = selection.goal() == "min"
-    return draw_curves(curves, canvas, title=title, x_label=options.axis, log=options.log, falling=falling)
+    return draw_curves(curves, canvas, title=title, x_label=options.axis, log=log, falling=falling)
+
+
+def is_steep(records: Sequence[RunRecord], selection: MetricSelection) -> bool:
+    """Return True if the values of the metric in these runs suit a logarithmic axis."""
+    summaries = [record.summary[selection.metric] for record in records]
+    low = min((summary.min for summary in summaries if summary.min is not None), default=0.0)
+    high = max((summary.max for summary in summaries if summary.max is not None), default=0.0)
+    return suits_log_axis(low, high, selection.goal())
 
 
 def note_experiments(selection: MetricSelection, *, means: bool) -> str | None:
@@ -143,12 +154,14 @@ def read_metric_curves(selection: MetricSelection, options: PlotOptions) -> tupl
 
 
 def _distinct_names(records: Sequence[RunRecord]) -> list[str]:
-    """Return the names of runs; those that several share with the settings that differ: `adam lr=0.1 epochs=40`."""
+    """Return distinct names of runs: with the settings that differ, such as `adam lr=0.1`, else with their keys."""
     members: dict[str, list[RunRecord]] = defaultdict(list)
     for record in records:
         members[record.name].append(record)
     keys = {name: distinguishing_keys([run.config for run in runs]) for name, runs in members.items() if len(runs) > 1}
-    return [" ".join([record.name, *_spell_settings(record, keys.get(record.name, ()))]) for record in records]
+    names = [" ".join([record.name, *_spell_settings(record, keys.get(record.name, ()))]) for record in records]
+    counts = Counter(names)
+    return [name if counts[name] == 1 else f"{name} {record.key}" for name, record in zip(names, records, strict=True)]
 
 
 def _spell_settings(record: RunRecord, keys: Sequence[str]) -> list[str]:

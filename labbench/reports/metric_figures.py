@@ -28,6 +28,7 @@ from labbench.reports.metric_curves import (
     MetricSelection,
     PlotOptions,
     group_curves,
+    is_steep,
     note_newest,
     read_metric_curves,
 )
@@ -38,8 +39,11 @@ MAX_FIGURE_CURVES = 32
 
 def save_metric(
     path: Path, selection: MetricSelection, options: PlotOptions, style: FigureStyle, *, spread: SpreadKind = "95 %"
-) -> None:
+) -> bool:
     """Draw the curves of a metric, or with `options.group` means with bands over the runs of each group.
+
+    The y axis is logarithmic only if `options.log` asks for it. Returns True if it is linear although the values suit a
+    logarithmic one.
 
     Raises:
         InputError: No run has the metric or the axis, there are too many curves, or matplotlib is not installed.
@@ -58,6 +62,7 @@ def save_metric(
     label = selection.metric + (f" (ema {options.smooth:g})" if options.smooth else "")
     axis = "seconds" if options.axis == "time" else options.axis
     draw_figure_curves(path, lines, style, labels=(axis, label), log="y" if options.log else "")
+    return options.log is None and is_steep(records, selection)
 
 
 def _bands(groups: Mapping[str, Sequence[NamedSeries]], spread: SpreadKind) -> list[FigureCurve]:

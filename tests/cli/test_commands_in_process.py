@@ -140,7 +140,25 @@ def test_compare_shows_differences_and_their_direction(labbench: Labbench, db: P
     table = {line[: len("best val/loss")].strip(): line.split() for line in lines}
     assert "lr" not in table
     assert table["optimizer"] == ["optimizer", "sgd", "adam"]
-    assert table["best val/loss"][2:] == ["0.1250", "0.1000", "▲", "0.0250"]
+    assert table["best val/loss"][2:] == ["0.1250", "0.1000", "(−0.0250", "better)"]
+    assert lines[-1].startswith("in brackets: the change from the first run, better or worse")
+
+
+def test_numbers_of_a_compared_metric_have_one_format_and_the_sign_of_their_change(
+    labbench: Labbench, tmp_path: Path
+) -> None:
+    values = {"val/loss": (0.0249, 0.0394, 0.0249003), "train/loss": (591.3e-6, 0.0337, 882.5e-6)}
+    with Writer(tmp_path / "new.db") as writer:
+        runs = start(writer, [NewRun(name, {"lr": index}, name) for index, name in enumerate("abc")])
+        for index, run in enumerate(runs):
+            writer.write([points(run, metric, [each[index]]) for metric, each in values.items()])
+    lines = labbench("--db", "new.db", "compare", *"abc").stdout.splitlines()
+    rows = {" ".join(words[:2]): " ".join(words[2:]) for words in map(str.split, lines)}
+    assert rows["best val/loss"] == "0.0249 0.0394 (+0.0145 worse) 0.0249 (+3.000e-7 worse)"
+    assert rows["best train/loss"] == "0.000591 0.033700 (+0.033109 worse) 0.000883 (+0.000291 worse)"
+    cells = labbench("--db", "new.db", "compare", *"abc", "--format", "csv").stdout
+    assert "0.0394 (+0.0145 worse)" in cells
+    assert "in brackets" not in cells
 
 
 def test_compare_shows_the_code_of_runs_of_different_code(labbench: Labbench, tmp_path: Path) -> None:
@@ -359,7 +377,7 @@ def test_metric_without_a_better_direction_has_no_best_value(labbench: Labbench)
     assert labbench("define", "lr", "min").exit_code == 0
     assert labbench("ls", "best(lr)<1.5", "--json").exit_code == 0
     assert labbench("define", "val/rmse", "none").exit_code == 0
-    assert "▲" not in labbench("compare", "lr=0.1", "lr=0.3").stdout
+    assert "better)" not in labbench("compare", "lr=0.1", "lr=0.3").stdout
 
 
 UNKNOWN_NAMES = [

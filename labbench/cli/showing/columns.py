@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TypeAlias
 
@@ -13,7 +13,16 @@ from labbench.configs import compare_configs, differing_keys
 from labbench.metrics import Goal, counts_by_last, default_goal, quality_metrics, ranking_metrics
 from labbench.records import RunRecord
 from labbench.store.queries.order_sql import split_heading
-from labbench.text import align_decimal_points, cell_width, clean, format_delta, format_number, format_setting
+from labbench.text import (
+    NumberFormat,
+    align_decimal_points,
+    cell_width,
+    clean,
+    format_number,
+    format_setting,
+    format_signed_change,
+    is_better,
+)
 
 SETTING_RANK, STEP_RANK, METRIC_RANK = 3, 2, 1
 """Ranks of columns: configuration keys, steps of best values, and metrics behind the first one."""
@@ -231,8 +240,8 @@ def comparison_columns(records: Sequence[RunRecord], goals: Mapping[str, Goal]) 
     The rows are the status unless all runs have finished, the configuration keys that differ, the version of the code
     if it differs, the best value of each metric, the last one of gaps, and the time of computing if it was measured.
 
-    `=` is a setting equal to the first run's. The cell of a metric ends with the difference to the first run's value,
-    marked better (▲) or worse (▼).
+    `=` is a setting equal to the first run's. The cell of a metric ends with the change from the first run's value and
+    the word better or worse. The numbers of a row have one format.
     """
     settings = _setting_rows(records)
     metrics = [name for name in ranking_metrics(goals) if any(name in record.summary for record in records)]
@@ -240,15 +249,11 @@ def comparison_columns(records: Sequence[RunRecord], goals: Mapping[str, Goal]) 
     timed = [COMPUTE_SECONDS_METRIC] if any(COMPUTE_SECONDS_METRIC in record.summary for record in records) else []
     names = [*(label for label, _ in settings), *labels, *timed]
     columns = [TextColumn("", names, min_cells=MIN_NAME_CELLS, keeps_end=True)]
-    first = records[0]
+    measured = [_MeasuredRow([record.best(name, goals[name]) for record in records], goals[name]) for name in metrics]
+    measured += [_MeasuredRow([_last_value(record, name) for record in records], "min") for name in timed]
     for index, record in enumerate(records):
         equal_or_text = ["=" if index and texts[index] == texts[0] else texts[index] for _, texts in settings]
-        bests = [
-            _format_delta(record.best(name, goals[name]), first.best(name, goals[name]), goals[name])
-            for name in metrics
-        ]
-        seconds = [_format_delta(_last_value(record, name), _last_value(first, name), "min") for name in timed]
-        cells = [*equal_or_text, *bests, *seconds]
+        cells = [*equal_or_text, *(_format_change(row, index) for row in measured)]
         width = max(len(record.key), *(cell_width(clean(cell)) for cell in cells))
         columns.append(TextColumn(f"{record.key} {record.name}", cells, True, min_cells=width))
     return columns
@@ -279,9 +284,22 @@ def _last_value(record: RunRecord, metric: str) -> float | None:
     return record.summary[metric].last if metric in record.summary else None
 
 
-def _format_delta(value: float | None, first: float | None, goal: Goal) -> str:
-    """Return a value with its difference to the first run's."""
+@dataclass(frozen=True, slots=True)
+class _MeasuredRow:
+    """Values of a metric, one per run."""
+
+    values: Sequence[float | None]
+    goal: Goal
+
+
+def _format_change(row: _MeasuredRow, index: int) -> str:
+    """Return a value with its change from the first run's: `0.0394 (+0.0145 worse)`."""
+    value, first = row.values[index], row.values[0]
     if value is None:
         return "-"
-    delta = "" if value == first else format_delta(value, first, goal)
-    return f"{format_number(value)} {delta}".rstrip()
+    numbers = NumberFormat().including(row.values)
+    text = numbers.format(value)
+    if first is None or value == first or math.isnan(value) or math.isnan(first):
+        return text
+    word = "better" if is_better(value, first, row.goal) else "worse"
+    return f"{text} ({format_signed_change(value, first, numbers)} {word})"

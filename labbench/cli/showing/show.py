@@ -275,7 +275,7 @@ def run_facts(record: RunRecord) -> dict[str, str]:
 def compare(db: Path, runs: Sequence[str], as_json: bool, table_format: str) -> None:
     """Compare configurations and best metrics of runs.
 
-    Each run's metrics are shown with their distance to the first run's: ▲ better, ▼ worse.
+    Each run's metrics are shown with their change from the first run's, and whether that is better or worse.
     """
     from labbench.cli.showing.columns import comparison_columns
     from labbench.json_documents import run_document
@@ -287,3 +287,5 @@ def compare(db: Path, runs: Sequence[str], as_json: bool, table_format: str) -> 
         click.echo(json.dumps([run_document(record) for record in records]))
     else:
         print_table(comparison_columns(records, goals), table_format)
+        if len(records) > 1 and table_format == "text":
+            echo("in brackets: the change from the first run, better or worse by the goal of the metric")

@@ -19,7 +19,7 @@ from labbench import text
 from labbench.charts.glyphs import OTHER_SLOT
 from labbench.charts.ticks import MAX_AXIS_VALUE, clamp
 from labbench.charts.view import Box, Display, Range, ResolvedDisplay, XAxis, resolve_display
-from labbench.metrics import Goal, page_order
+from labbench.metrics import Goal, page_order, suits_log_axis
 from labbench.records import RunRecord
 from labbench.tui.charts.labels import leader_slots
 from labbench.tui.charts.page_legend import PageLegend
@@ -34,7 +34,6 @@ _LARGE_SCREEN = (160, 40)
 """Minimum columns and rows of a screen for a page of four charts."""
 _MIN_TWO_COLUMNS = 64
 """Minimum width of a page in cells for all columns of its layout."""
-_STEEP_RATIO = 20.0
 _SPREAD_WORDS = {"95 %": "± 95 % of the mean", "std": "± standard deviation", "range": "from lowest to highest"}
 """Meaning of the band of a group."""
 _MAX_LEADERS_IN_FULL = 100
@@ -227,13 +226,11 @@ class ChartPage(SeriesContainer):
         return FOUR_CHARTS if width >= _LARGE_SCREEN[0] and height >= _LARGE_SCREEN[1] else ONE_CHART
 
     def is_steep(self, metric: str) -> bool:
-        """Return True if a metric to be minimized is positive and spans more than a factor of 20."""
-        if self.goals[metric] == "max":
-            return False
+        """Return True if a metric suits a logarithmic axis (`suits_log_axis`)."""
         summaries = [run.summary[metric] for run in self._runs if metric in run.summary]
         low = min((summary.min for summary in summaries if summary.min is not None), default=0.0)
         high = max((summary.max for summary in summaries if summary.max is not None), default=0.0)
-        return low > 0 and high > _STEEP_RATIO * low
+        return suits_log_axis(low, high, self.goals[metric])
 
     def lines_of(self, metric: str | None) -> Sequence[Line]:
         """Return the lines of a metric's chart."""

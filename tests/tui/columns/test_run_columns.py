@@ -138,11 +138,11 @@ def test_with_a_baseline_every_run_shows_its_difference() -> None:
     [column] = [column for column in columns if column.id == "metric:delta"]
     worse = MetricSummary(20, 0, None, 0.0812, 200, 0.1002, 170, 2.3, 10)
     assert column.cell(RUN) == "base"
-    assert column.cell(replace(RUN, key="other", summary={"val/loss": worse})) == "▼ 0.02110"
+    assert column.cell(replace(RUN, key="other", summary={"val/loss": worse})) == "▼ +0.02110"
     assert column.cell(replace(RUN, key="other", summary={})) == ""
     assert [format_delta(1.0, 2.0, "min"), format_delta(1.0, 2.0, "max"), format_delta(2.0, 2.0, "max")] == [
-        "▲ 1",
-        "▼ 1",
+        "▲ −1",
+        "▼ −1",
         "= 0",
     ]
 

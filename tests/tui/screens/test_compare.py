@@ -28,7 +28,7 @@ def test_settings_that_differ_are_compared_and_a_key_shows_all(database: Path) -
         assert "compare 2 runs" in now
         assert re.search(r"│lr +1 +0\.01 ", line_of(now, "│lr"))
         assert "batch_size" not in now
-        assert re.search(r"★0\.0545 +0\.0631 ▼ 0\.0086", line_of(now, "│val/loss"))
+        assert re.search(r"★0\.0545 +0\.0631 ▼ \+0\.0086", line_of(now, "│val/loss"))
         assert re.search(r"│batch_size +64 +=", await press(pilot, "a"))
 
     use(database, look)
