@@ -123,7 +123,7 @@ def stack_alike(
             continue
         if difference is not None:
             apart = f"trained apart from other runs, because {difference}"
-            ready.note = "\n".join(filter(None, (apart, ready.note)))
+            ready.note = _join_notes(apart, ready.note)
         yield ready
 
 
@@ -170,9 +170,9 @@ def make_singles(
 def make_single(run: TrainingRun, workload: Workload, note: str | None = None) -> ReadyStack:
     """Return a stack of one run with the engine `loop`."""
     model = make_initial_model(run, workload)
-    check_evaluation(model, run, workload)
+    outputs_note = check_evaluation(model, run, workload)
     stepper = make_single_stepper(run, model, workload)
-    return ReadyStack([run], stepper, stepper.step_counter, note)
+    return ReadyStack([run], stepper, stepper.step_counter, _join_notes(note, outputs_note))
 
 
 def make_stack(
@@ -192,11 +192,15 @@ def make_stack(
             reason = reason_to_loop(engine, runs, workload)
     if reason is not None:
         return reason
-    check_evaluation(models[0], runs[0], workload)
+    outputs_note = check_evaluation(models[0], runs[0], workload)
     step_counter = StepCounter(runs[0].metric_buffer.step)
     stack = make_stacked_stepper(runs, models, workload, step_counter)
     stepper, note = try_cuda_graph(stack, workload)
-    return ReadyStack(runs, stepper, step_counter, note, structure)
+    return ReadyStack(runs, stepper, step_counter, _join_notes(note, outputs_note), structure)
+
+
+def _join_notes(*notes: str | None) -> str | None:
+    return "\n".join(filter(None, notes)) or None
 
 
 def try_cuda_graph(stack: StackedStepper, workload: Workload) -> tuple[Stepper, str | None]:

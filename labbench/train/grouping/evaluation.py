@@ -28,9 +28,17 @@ from labbench.train.grouping.separation import read_traits
 from labbench.train.host_copies import SyncPoint, sync_point
 from labbench.train.rng import Purpose, generator_seed, seeded_generators
 from labbench.train.run_state import TrainingRun
+from labbench.train.tasks.losses import cross_entropy
 from labbench.train.tasks.optional_parts import compute_epoch_metrics
 from labbench.train.tasks.sample_metrics import MetricMeans, add_generalization_gap, read_means
 from labbench.train.tasks.task import FileTask, attributes_of, optional_parts, takes_config
+
+PROBABILITIES_NOTE = (
+    "trained with probabilities as outputs, although the default loss, cross-entropy, takes scores: leave softmax out "
+    "of forward"
+)
+PROBABILITY_ERROR = 1e-2
+"""Largest deviation from 1 of a sum of probabilities, also in bfloat16."""
 
 
 def measure_split(
@@ -67,10 +75,11 @@ def measure_split(
     return measured
 
 
-def check_evaluation(model: nn.Module, run: TrainingRun, workload: Workload) -> None:
+def check_evaluation(model: nn.Module, run: TrainingRun, workload: Workload) -> str | None:
     """Do a step and what follows an epoch with a copy of a new run's model, and the first samples of each split.
 
     The random generators and the attributes of the task are restored. A built-in task needs no check.
+    Returns a note on outputs that do not suit the loss, None if there is none.
 
     Raises:
         Exception: The error of the task's code.
@@ -78,11 +87,11 @@ def check_evaluation(model: nn.Module, run: TrainingRun, workload: Workload) -> 
     """
     task = workload.task
     if not isinstance(task, FileTask) or run.epoch > 0 or read_traits(task, run.config, model).has_model:
-        return
+        return None
     try:
         model = copy.deepcopy(model)
     except Exception:  # a user's module may hold anything
-        return
+        return None
     seed, device = generator_seed(run.config["seed"], Purpose.GENERATOR), workload.data.device
     precision = replace(workload.precision, compiles=False)
     workload = replace(workload, precision=precision, fixed={**workload.fixed, "ema_decay": None})
@@ -91,9 +100,9 @@ def check_evaluation(model: nn.Module, run: TrainingRun, workload: Workload) -> 
             stepper = SingleStepper(model, run.config, workload, StepCounter())
             step_metrics = _measure_step(stepper, workload)
         except (Exception, SystemExit):  # the run's own first step reports it, if it is no fault of the copy
-            return
+            return None
         if step_metrics is None:
-            return
+            return None
         measured: dict[str, float] = {}
         for name in _evaluated_splits(workload):
             measured |= _measure_first(stepper, workload, name, run.config)
@@ -106,6 +115,19 @@ def check_evaluation(model: nn.Module, run: TrainingRun, workload: Workload) -> 
             values |= _measure_whole(stepper, workload, "val", run.config)  # the first samples may lack a metric
         EarlyStopping(stop).reason_to_stop(values)
         stepper.end_epoch(0, values)
+        return _outputs_note(stepper, workload)
+
+
+def _outputs_note(stepper: SingleStepper, workload: Workload) -> str | None:
+    """Return a note if the default loss, which takes scores, gets probabilities."""
+    if workload.task.loss is not cross_entropy:
+        return None
+    outputs = stepper.predict(_first_batch(workload, "val" if workload.data.has_validation else "train"))  # (1, N, C)
+    if not isinstance(outputs, Tensor) or outputs.dim() != 3 or outputs.shape[2] < 2:
+        return None
+    with sync_point(SyncPoint.SETUP):
+        are_probabilities = bool((outputs >= 0).all() and ((outputs.sum(dim=2) - 1).abs() < PROBABILITY_ERROR).all())
+    return PROBABILITIES_NOTE if are_probabilities else None
 
 
 def _measure_step(stepper: SingleStepper, workload: Workload) -> Mapping[str, Tensor] | None:

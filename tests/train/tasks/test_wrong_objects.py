@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from helpers.training import run_of
 from labbench.errors import InputError
-from labbench.records import Failed, Runtime
+from labbench.records import EngineNote, Failed, Runtime
 from labbench.runner.planner import make_stack
 from labbench.train.data.dataset import Data
 from labbench.train.data.loading import Datasets
@@ -87,3 +87,21 @@ def test_missing_returns_are_named() -> None:
         "forward of SmallNet returned None: is `return` missing?"
     )
     assert "not None; is `return` missing?" in failure(loss=lambda outputs, targets: None)
+
+
+@pytest.mark.parametrize("runs", [1, 3])
+@pytest.mark.parametrize(("dim", "is_noted"), [(1, True), (None, False)])
+def test_probabilities_as_outputs_of_the_default_loss_are_noted(runs: int, dim: int | None, is_noted: bool) -> None:
+    data = Data((INPUTS, CLASSES), (INPUTS, CLASSES))
+    task = FileTask(
+        {},
+        lambda config: data,
+        lambda config: SmallNet(lambda out: out if dim is None else out.softmax(dim)),
+        cross_entropy,
+        accuracy,
+    )
+    stack = make_stack(
+        [run_of({"epochs": 1, "seed": seed}, str(seed)) for seed in range(runs)], task="", stop=None, runtime=Runtime()
+    )
+    notes = [event.text for event in train(stack, task, "cpu") if isinstance(event, EngineNote)]
+    assert sum("leave softmax out of forward" in note for note in notes) == (runs if is_noted else 0)
