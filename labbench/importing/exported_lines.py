@@ -53,7 +53,7 @@ def find_runs(documents: Iterable[Mapping[str, Any]], path: Path) -> Iterator[Fo
                 labels = str(document["name"]), str(document["experiment"])
                 _add_values(runs.setdefault(str(document["run"]), _Run(*labels)), document)
         except (LookupError, TypeError, ValueError, AttributeError) as error:
-            problem = f"object {number} is not as `labbench export` writes it ({type(error).__name__}: {error!s:.80})"
+            problem = f"object {number} is not as `export` writes it ({type(error).__name__}: {error!s:.80})"
             raise InputError(f"{path}: {problem}; nothing was imported") from error
     for run in summaries:
         yield FoundRun(run.name, partial(_return, run), [path])

@@ -81,8 +81,8 @@ def recognise(path: Path) -> list[str]:
     formats = _formats_of(islice(_files(path), _MAX_FILES))
     if not formats and path.is_file() and path.suffix in (".parquet", ".pq"):
         raise InputError(
-            f"{path}: Parquet tables are not imported, except for Trackio's; export CSV or JSON lines (`labbench "
-            "export -o runs.jsonl`), or the runs with all they have (`labbench pack`)"
+            f"{path}: Parquet tables are not imported, except for Trackio's; export CSV or JSON lines (the "
+            "command `export -o runs.jsonl`), or the runs with all they have (the command `pack`)"
         )
     return formats
 

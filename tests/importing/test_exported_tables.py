@@ -215,7 +215,7 @@ def test_exported_lines_that_were_damaged_are_refused_as_a_whole(labbench: Labbe
     (tmp_path / "a.jsonl").write_text(f"{point}\n{line}\n")
     result = labbench("import", "a.jsonl")
     assert result.exit_code in (1, 2)
-    assert "a.jsonl: object 2 is not as `labbench export` writes it" in result.stderr
+    assert "a.jsonl: object 2 is not as `export` writes it" in result.stderr
     assert "Traceback" not in result.stderr
 
 
@@ -223,8 +223,8 @@ def test_a_parquet_export_is_refused_with_what_to_do(labbench: Labbench, tmp_pat
     (tmp_path / "runs.parquet").write_bytes(b"PAR1" + bytes(20) + b"PAR1")
     result = labbench("import", "runs.parquet")
     assert result.exit_code == 2
-    assert "labbench export -o runs.jsonl" in result.stderr
-    assert "labbench pack" in result.stderr
+    assert "the command `export -o runs.jsonl`" in result.stderr
+    assert "`pack`" in result.stderr
 
 
 def test_rows_without_a_step_are_counted_and_numbers_may_be_configuration(labbench: Labbench, tmp_path: Path) -> None:
