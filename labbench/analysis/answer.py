@@ -206,8 +206,8 @@ class Answer:
     difference: Difference | None = None
     rivals: int = 0
     """Number of other configurations that are not clearly behind the best."""
-    held_out: float | None = None
-    """Mean on left-out seeds of the settings chosen on the other seeds (`comparison.held_out_score`)."""
+    held_out: Interval | None = None
+    """Mean on left-out seeds of the settings chosen on the other seeds; without limits under three common seeds."""
     cheaper: Estimate | None = None
     """Fastest configuration that takes at most 80 % of the best one's time and is hardly worse (`why`)."""
     cheaper_difference: Difference | None = None
@@ -254,7 +254,7 @@ class Answer:
                 "missing": self.counts.missing,
                 "setups": self.counts.setups,
             },
-            "best": None if self.best is None else _estimate_document(self.best) | {"held_out": self.held_out},
+            "best": None if self.best is None else _estimate_document(self.best) | _held_out_document(self.held_out),
             "runner_up": self._runner_up_document(),
             "rivals": self.rivals,
             "tuned": [comparison.as_document() for comparison in self.tuned],
@@ -284,6 +284,11 @@ class Answer:
             "probability_of_improvement": self.difference.probability,
             "seeds_needed": self.difference.seeds_needed,
         }
+
+
+def _held_out_document(held_out: Interval | None) -> dict[str, float | None]:
+    mean, low, high = (None, None, None) if held_out is None else (held_out.mean, held_out.low, held_out.high)
+    return {"held_out": mean, "held_out_low": low, "held_out_high": high}
 
 
 def _interval_document(interval: Interval) -> dict[str, Any]:

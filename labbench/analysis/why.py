@@ -59,7 +59,7 @@ from labbench.analysis.table import (
 )
 from labbench.analysis.tuning.budgets import Sampling, compare_budgets
 from labbench.analysis.tuning.scored_observations import observe_selected, score_table
-from labbench.analysis.tuning.tuned_values import compare_all_tuned
+from labbench.analysis.tuning.tuned_values import compare_all_tuned, judge_choice
 from labbench.metrics import Goal
 
 MIN_IQM_VALUES = 8
@@ -240,7 +240,7 @@ def _make_answer(everything: Table, metric: str, goal: Goal, bounds: Bounds, che
         runner_up=ranking[1] if len(ranking) > 1 else None,
         difference=None if difference is None else _clip_difference(context, difference),
         rivals=len(rivals) - 1 if noise else 0,
-        held_out=held_out_score(table, goal),
+        held_out=_judge_choice(context),
         cheaper=cheaper,
         cheaper_difference=cheaper_difference,
         unsafe=_find_unsafe(context),
@@ -255,6 +255,15 @@ def _make_answer(everything: Table, metric: str, goal: Goal, bounds: Bounds, che
         shares=_variance_shares(shares),
         not_analysed=everything.not_analysed,
     )
+
+
+def _judge_choice(context: _AnswerContext) -> Interval | None:
+    """Return the result on left-out seeds of the configurations chosen on the other seeds; None without such seeds."""
+    judged = judge_choice(context.everything, context.noise, context.goal)
+    if judged is not None:
+        return context.bounds.clip(judged)
+    mean = held_out_score(context.table, context.goal)  # also of configurations that share only some seeds
+    return None if mean is None else Interval(mean)
 
 
 def _chosen_values(context: _AnswerContext) -> tuple[Table, Goal, Scale]:

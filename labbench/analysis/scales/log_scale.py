@@ -46,7 +46,7 @@ def restore_values(answer: Answer) -> Answer:
         best=_restore_estimate(best),
         runner_up=_restore_estimate(runner_up),
         difference=difference,
-        held_out=None if answer.held_out is None else exponential(answer.held_out),
+        held_out=None if answer.held_out is None else answer.held_out.exponential(),
         cheaper=_restore_estimate(answer.cheaper),
         cheaper_difference=_restore_cheaper_difference(answer),
         unsafe=_restore_estimate(answer.unsafe),

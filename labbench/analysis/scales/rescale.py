@@ -13,7 +13,7 @@ MAX_SQUARABLE = 1e150
 """Largest value whose sums of squares are finite."""
 MIN_SQUARABLE = 1e-140
 """Largest size of values whose squared differences may vanish."""
-METRIC_UNIT_FIELDS = {"mean", "low", "high", "median", "iqm", "spread", "gap", "held_out"}
+METRIC_UNIT_FIELDS = {"mean", "low", "high", "median", "iqm", "spread", "gap"}
 """Fields in the unit of the metric."""
 SQUARED_UNIT_FIELDS = {"variance", "s0_squared"}
 """Fields in the squared unit of the metric."""

@@ -306,6 +306,20 @@ def _flip(interval: Interval, sign: float) -> Interval:
     return Interval(-interval.mean, -interval.high, -interval.low)
 
 
+def judge_choice(everything: Table, noise: Noise | None, goal: Goal) -> Interval | None:
+    """Return the mean on new seeds of the configuration that is picked among all of them with k - 1 seeds.
+
+    Estimand, estimate and interval are those of a tuned value, with all configurations as its candidates. None if fewer
+    than two configurations have two common seeds, or the noise is unknown.
+    """
+    table = everything.with_values()
+    seeds = find_common_seeds(table, goal)
+    if noise is None or seeds.count < 2 or len(seeds.rows) < 2:
+        return None
+    result = _judge(table, noise, seeds, np.ones(len(seeds.rows), dtype=np.bool_))
+    return _flip(result.interval(noise, seeds.count), 1.0 if goal == "max" else -1.0)
+
+
 def has_comparable_values(parameter: Parameter) -> bool:
     """Return True for names, and for few numbers: of more, neighbours are a curve and not choices."""
     values = sum(level is not None for level in parameter.levels)

@@ -161,10 +161,11 @@ def selection_sentence(answer: Answer) -> str:
     best = answer.best
     if best is None or answer.held_out is None or answer.rivals < 1:
         return ""
-    optimism = (best.interval.mean - answer.held_out) * (1 if answer.goal == "max" else -1)
-    held_out = format_like(answer.held_out, best.interval)
-    if optimism <= 0 or format_like(best.interval.mean, best.interval) == held_out:
+    optimism = (best.interval.mean - answer.held_out.mean) * (1 if answer.goal == "max" else -1)
+    mean = format_like(answer.held_out.mean, best.interval)
+    if optimism <= 0 or format_like(best.interval.mean, best.interval) == mean:
         return ""
+    held_out = mean if answer.held_out.low is None else format_interval(answer.held_out, ranking_decimals(answer))
     return (
         f"the best of {answer.counts.setups} is partly lucky: settings chosen in the same way without one seed reach "
         f"{held_out} on that seed on average; report this value"

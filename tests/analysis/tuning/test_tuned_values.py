@@ -7,7 +7,13 @@ from helpers.analysis_grids import grid, optimizer_and_rate
 from labbench.analysis import Observation, why
 from labbench.analysis.noise import learn_noise
 from labbench.analysis.table import tabulate
-from labbench.analysis.tuning.tuned_values import compare_all_tuned, find_common_seeds, pick_without_each_seed
+from labbench.analysis.tuning.tuned_values import (
+    compare_all_tuned,
+    find_common_seeds,
+    judge_choice,
+    pick_without_each_seed,
+)
+from labbench.reports.formatting import format_interval, ranking_decimals
 from labbench.reports.sentences import sentences
 from labbench.reports.tables import tuned_tables
 
@@ -46,6 +52,34 @@ def test_values_that_differ_on_average_alone_are_not_called_different_once_tuned
     answer = why(grid(sgd_needs_its_own_rate, axes=RATES, seeds=5), ACCURACY, "max")
     assert next(p for p in answer.parameters if p.name == "optimizer").evidence == "clear"
     assert not tuned(answer, "optimizer").clear
+
+
+def test_the_value_to_report_is_judged_on_left_out_seeds_and_has_an_interval():
+    generator = np.random.default_rng(0)
+    values = generator.normal(size=(8, 5))
+    runs = [Observation({"i": i}, seed, values[i, seed]) for i in range(8) for seed in range(5)]
+    answer = why(runs, "score", "max")
+    left_out = [values[np.delete(values, seed, axis=1).mean(axis=1).argmax(), seed] for seed in range(5)]
+    assert answer.held_out.mean == pytest.approx(np.mean(left_out))
+    assert answer.held_out.low < answer.held_out.mean < answer.held_out.high
+    document = answer.as_document()["best"]
+    assert [document[key] for key in ("held_out_low", "held_out_high")] == [answer.held_out.low, answer.held_out.high]
+    reported = next(line for line in sentences(answer) if "report this value" in line)
+    assert f"reach {format_interval(answer.held_out, ranking_decimals(answer))} on" in reported
+    two_seeds = why([run for run in runs if run.seed < 2], "score", "max")
+    assert two_seeds.held_out.low is None
+
+
+def test_the_interval_of_the_value_to_report_holds_the_mean_of_such_choices():
+    generator = np.random.default_rng(1)
+    means, hits, choices = generator.normal(size=6), [], []
+    for _ in range(60):
+        values = means[:, None] + generator.normal(size=(6, 4))
+        table = tabulate(Observation({"i": i}, seed, values[i, seed]) for i in range(6) for seed in range(4))
+        hits.append(judge_choice(table, learn_noise(table), "max"))
+        choices += [means[np.delete(values, seed, axis=1).mean(axis=1).argmax()] for seed in range(4)]
+    truth = np.mean(choices)
+    assert np.mean([interval.low <= truth <= interval.high for interval in hits]) >= 0.88
 
 
 def test_the_report_leads_with_tuned_values_and_labels_the_averages():
