@@ -258,6 +258,11 @@ def test_values_that_no_run_has_are_named_if_nothing_matches(
     assert list(reader.check_names(filter_).unmatched) == notes
 
 
+def test_recorded_numbers_are_named_in_their_one_spelling(writer: Writer, reader: Reader) -> None:
+    start(writer, [new_run(0, lr=1e6), new_run(1, lr=1e25)])
+    assert list(reader.check_names("lr=7").unmatched) == ["no run has lr=7; runs have 1e6, 1e25"]
+
+
 def test_stream_sees_one_snapshot(writer: Writer, reader: Reader, path: Path) -> None:
     [run] = start(writer)
     writer.write([points(run, "loss", dict.fromkeys(range(5000), 1.0))])

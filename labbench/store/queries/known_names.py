@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -22,6 +21,7 @@ from labbench.filters.parser import (
     unknown_function,
 )
 from labbench.metrics import unknown_metric
+from labbench.spelling import spell_value
 from labbench.store.queries.filter_sql import SOURCE, ConfigValue, Metrics, filter_condition, read_metrics
 from labbench.store.queries.order_sql import WORD_HEADINGS, split_heading
 from labbench.store.queries.run_records import compare_config_texts
@@ -237,4 +237,4 @@ def _values_of(connection: sqlite3.Connection, key: str) -> list[str]:
 
 def _as_word(kind: str, value: float | str | None) -> str:
     """Return a number, truth value or null of SQLite's JSON as a filter has it."""
-    return {"true": "true", "false": "false", "null": "none"}.get(kind) or json.dumps(value)
+    return {"true": "true", "false": "false", "null": "none"}.get(kind) or spell_value(value)
