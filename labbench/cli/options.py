@@ -121,6 +121,10 @@ plain = click.option(
     "--plain", is_flag=True, expose_value=False, callback=plain_output, help="Lines to be read aloud, without drawings."
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+renames = click.option(
+    "--rename", "renames", metavar="NAME=TEXT", multiple=True, help="Write TEXT for a metric or key; may be repeated."
+)
+
 table_format = click.option(
     "--format",
     "table_format",

@@ -126,6 +126,19 @@ def latex_table(headings: Sequence[str], rows: Sequence[Sequence[str]], right: S
     return f"\\begin{{tabular}}{{{columns}}}\n{body}\n\\end{{tabular}}"
 
 
+def latex_float(
+    headings: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[bool], caption: str, label: str
+) -> str:
+    """Return a `table` with caption and label around the `tabular`."""
+    lines = [r"\begin{table}", r"\centering", f"\\caption{{{_escape_latex(caption)}}}", f"\\label{{{label}}}"]
+    return "\n".join([*lines, latex_table(headings, rows, right), r"\end{table}"])
+
+
+def latex_comment(line: str) -> str:
+    """Return a line of text as a comment."""
+    return f"% {line}"
+
+
 def _escape_latex(cell: str) -> str:
     return " ".join(cell.split()).translate(_LATEX_ESCAPES)
 

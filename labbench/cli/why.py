@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from labbench.cli.help import FILTER_HELP, examples
-from labbench.cli.options import FILE_PATH, all_code, as_json, database, filters, plain, table_format
+from labbench.cli.options import FILE_PATH, all_code, as_json, database, filters, plain, renames, table_format
 from labbench.cli.output import echo, is_plain, print_name_notes, require_filters
 from labbench.cli.setup.completion import complete_keys, complete_metrics
 from labbench.errors import InputError, LabbenchError
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from labbench.analysis.setup_costs import Efficiency
     from labbench.filters.parser import Filter
     from labbench.metrics import Goal
+    from labbench.reports.answer_tables import TableStyle
     from labbench.reports.selected_runs import SelectionOptions
     from labbench.store.reader import Reader
 
@@ -97,6 +98,8 @@ def _finite(context: click.Context, option: click.Parameter, value: float | None
     help="Keep a key that seems to identify the run.",
 )
 @table_format
+@click.option("--table", "tables", metavar="NAME", multiple=True, help="Only this table of --format latex or markdown.")
+@renames
 @plain
 @all_code
 @database
@@ -111,6 +114,8 @@ def why(
     target: float | None,
     goal: Goal | None,
     table_format: str,
+    tables: Sequence[str],
+    renames: Sequence[str],
     **selection_options: Any,
 ) -> None:
     """Report which configuration has the best METRIC, and why.
@@ -124,7 +129,7 @@ def why(
     from labbench.filters.parser import parse
     from labbench.store.reader import Reader
 
-    options = _selection_options(**selection_options)
+    options, style = _selection_options(**selection_options), _table_style(tables, renames, table_format)
     if html_file is not None:
         require_not_database(html_file)
         require_ending(html_file, (".html", ".htm"), "the page is HTML, which a browser opens")
@@ -140,13 +145,22 @@ def why(
         if html_file is not None:
             _write_page(reader, html_file, answer, costs, selection)
         if as_json or table_format != "text":
-            _print_document(answer, costs, "json" if as_json else table_format)
+            _print_document(answer, costs, "json" if as_json else table_format, style)
         elif short:
             _print_short(answer)
         elif html_file is None:
             _print_answer(answer, costs)
             _print_curves(reader, answer, selection, run_filter, options)
             _print_verdict_again(answer)
+
+
+def _table_style(tables: Sequence[str], renames: Sequence[str], table_format: str) -> TableStyle:
+    """Return the style of --table and --rename. Raises InputError for another format."""
+    from labbench.reports.answer_tables import TableStyle, parse_renames
+
+    if (tables or renames) and table_format not in ("latex", "markdown"):
+        raise InputError("--table and --rename are for documents: add --format latex or --format markdown")
+    return TableStyle(tables, parse_renames(renames))
 
 
 def _selection_options(
@@ -239,7 +253,7 @@ def _print_answer(answer: Answer, costs: Efficiency | None) -> None:
     """Print the answer as a page, or in plain text as sentences and tables."""
     if is_plain():
         click.echo("\n".join([*_answer_sentences(answer, costs), ""]))
-        _print_tables(answer, costs, "plain")
+        _print_tables(answer, costs, "plain", _table_style((), (), "plain"))
     else:
         click.echo("\n".join(_answer_lines(answer, costs)))
 
@@ -289,14 +303,14 @@ def _answer_lines(answer: Answer, costs: Efficiency | None) -> list[str]:
     return lines
 
 
-def _print_document(answer: Answer, costs: Efficiency | None, document_format: str) -> None:
+def _print_document(answer: Answer, costs: Efficiency | None, document_format: str, style: TableStyle) -> None:
     """Print the answer as JSON or CSV, or its tables as markup."""
     if document_format == "json":
         click.echo(json.dumps(answer.as_document() | {"efficiency": costs and costs.as_document()}))
     elif document_format == "csv":
         _print_rows(answer, costs)
     else:
-        _print_tables(answer, costs, document_format)
+        _print_tables(answer, costs, document_format, style)
 
 
 def _print_rows(answer: Answer, costs: Efficiency | None) -> None:
@@ -310,32 +324,27 @@ def _print_rows(answer: Answer, costs: Efficiency | None) -> None:
     )
 
 
-def _print_tables(answer: Answer, costs: Efficiency | None, table_format: str) -> None:
-    """Print the tables of the answer as markup, each after its title."""
-    from labbench.cli.text_tables import print_markup
-    from labbench.reports.budget_sentences import budget_tables
-    from labbench.reports.tables import effects_table, other_tables, setups_table, tuned_tables
+def _print_tables(answer: Answer, costs: Efficiency | None, table_format: str, style: TableStyle) -> None:
+    """Print the sentences of the answer unless tables are chosen, then its tables as markup."""
+    from labbench.cli.text_tables import latex_comment, latex_float, print_markup
+    from labbench.reports.answer_tables import answer_tables, rename, rename_table
 
-    effects = [effects_table(answer, parameter) for parameter in answer.parameters]
-    setups = setups_table(answer)
-    all_tables = (
-        *tuned_tables(answer),
-        *budget_tables(answer),
-        setups,
-        *effects,
-        *other_tables(answer, costs),
-    )
-    tables = [table for table in all_tables if table is not None]
-    comment = {"markdown": "**{}**\n", "latex": "% {}", "plain": "{}:"}[table_format]
+    tables = [rename_table(table, style.names) for table in answer_tables(answer, costs, style.tables)]
+    if not style.tables and table_format != "plain":
+        make = latex_comment if table_format == "latex" else "- {}".format
+        click.echo("\n".join([*(make(rename(line, style.names)) for line in _answer_sentences(answer, costs)), ""]))
     for index, table in enumerate(tables):
-        click.echo(("\n" if index else "") + comment.format(clean(table.title)))
-        print_markup(table.header, table.rows, [column > 0 for column in range(len(table.header))], table_format)
-        if table.note:
-            click.echo(_NOTES[table_format].format(table.note))
-
-
-_NOTES = {"latex": "\\par{{\\footnotesize {}}}", "markdown": "\n{}", "plain": "{}"}
-"""Notes below a table, by format."""
+        report = table.table
+        if index:
+            click.echo()
+        if table_format == "latex":
+            click.echo(latex_float(report.header, report.rows, table.right, table.caption, f"tab:{table.label}"))
+            continue
+        title = f"{report.title}:" if table_format == "plain" else f"**{report.title}**\n"
+        click.echo(clean(title) if table_format == "plain" else title)
+        print_markup(report.header, report.rows, table.right, table_format)
+        if report.note:
+            click.echo(report.note if table_format == "plain" else f"\n{report.note}")
 
 
 def _print_curves(

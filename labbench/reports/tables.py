@@ -298,7 +298,7 @@ def _format_cost(costs: SetupCosts, axis: Any) -> str:
 
 
 def _format_seconds(seconds: float | None) -> str:
-    return f"{seconds:.2g}s" if seconds is not None and 0 < seconds < 0.95 else format_duration(seconds)
+    return f"{seconds:#.2g}s" if seconds is not None and 0 < seconds < 0.95 else format_duration(seconds)
 
 
 def text_block(table: ReportTable, columns: int) -> Sequence[str]:

@@ -60,7 +60,8 @@ def test_compare_and_why_print_tables(
     write_three_runs(tmp_path / "runs.db")
     result = labbench(*command, "--format", table_format)
     assert result.exit_code == 0, result.output
-    assert all(table.splitlines()[0].startswith((start, "**", "% ")) for table in result.stdout.split("\n\n"))
+    starts = (start, "**", "% ", "- ", "\\begin{table}")
+    assert all(table.splitlines()[0].startswith(starts) for table in result.stdout.split("\n\n"))
 
 
 def test_latex_has_no_symbols_that_a_font_may_lack() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -363,6 +364,39 @@ def test_latex_marks_the_interval_that_is_adjusted_for_its_selection(tmp_path: P
     _, text, _ = run("--db", str(tmp_path / "runs.db"), "why", "val/accuracy", "--format", "latex")
     assert "The interval of the first row is wider than elsewhere: it was picked among 3 that could have won." in text
     assert all(line.isascii() for line in text.splitlines() if not line.startswith("%"))
+
+
+def test_a_chosen_table_states_its_protocol_and_has_other_words(two_metrics: str) -> None:
+    words = ["--db", two_metrics, "why", "test/accuracy", "--tune-on", "val/loss"]
+    names = ["--rename", "test/accuracy=Accuracy", "--rename", "val/loss=validation loss", "--rename", "lr=rate"]
+    _, text, _ = run(*words, "--format", "latex", "--table", "tuned:kind", *names)
+    lines = text.splitlines()
+    assert lines[:2] == [r"\begin{table}", r"\centering"]
+    assert lines[-1] == r"\end{table}"
+    assert text.count(r"\begin{table}") == 1
+    caption = next(line for line in lines if line.startswith(r"\caption{"))
+    assert "chosen by validation loss and judged by Accuracy, over 3 seeds each" in caption
+    assert r"95 \% confidence intervals over seeds" in caption
+    assert r"\label{tab:tuned-kind}" in lines
+    [columns] = [line for line in lines if line.startswith(r"\begin{tabular}")]
+    assert columns.endswith("l}"), "settings are text"
+    assert "rate 0.1" in text
+    assert not re.search(r"\blr\b|test/accuracy|val/loss", text)
+
+
+def test_all_tables_come_after_the_sentences(two_metrics: str) -> None:
+    words = ["--db", two_metrics, "why", "test/accuracy", "--tune-on", "val/loss"]
+    _, sentences, _ = run(*words)
+    for table_format, start in (("latex", "% "), ("markdown", "- ")):
+        _, text, _ = run(*words, "--format", table_format)
+        assert text.splitlines()[0] == start + sentences.splitlines()[0]
+    status, _, error = run(*words, "--format", "latex", "--table", "tuned:lr2")
+    assert status == 2
+    assert "has no such table; it has tuned, " in error
+    status, _, error = run(*words, "--table", "tuned")
+    assert (status, "--format latex" in error) == (2, True)
+    status, _, error = run(*words, "--format", "latex", "--rename", "lr")
+    assert (status, "write NAME=TEXT" in error) == (2, True)
 
 
 @pytest.fixture
