@@ -23,6 +23,7 @@ from labbench.metrics import Goal, page_order, suits_log_axis
 from labbench.records import RunRecord
 from labbench.tui.charts.labels import leader_slots
 from labbench.tui.charts.page_legend import PageLegend
+from labbench.tui.charts.series_cache import without_other_axis
 from labbench.tui.charts.series_container import SeriesContainer
 from labbench.tui.charts.settings import FOUR_CHARTS, ONE_CHART, PAGE_LAYOUTS, ChartState, begins_at_zero
 from labbench.tui.charts.widget import Chart
@@ -67,6 +68,8 @@ class ChartPage(SeriesContainer):
         self.goals: Mapping[str, Goal] = {}
         self._default_metric: str | None = None
         self._lines: dict[str, list[Line]] = {}
+        self._n_left_out: dict[str, int] = {}
+        """Number of runs, by metric, that have not logged the x axis of their group."""
 
     def compose(self) -> Any:
         yield PageLegend()
@@ -158,7 +161,9 @@ class ChartPage(SeriesContainer):
 
     def _build_lines(self, metric: str, axis: XAxis) -> None:
         """Build the lines of a metric from its cached series."""
-        self._lines[metric] = self.series_cache.lines(self._runs, self.slots, metric, axis, self._group_names)
+        lines = self.series_cache.lines(self._runs, self.slots, metric, axis, self._group_names)
+        self._lines[metric] = without_other_axis(lines) if self.run_display() == "groups" else lines
+        self._n_left_out[metric] = len(lines) - len(self._lines[metric])
 
     def draw(self) -> None:
         """Redraw the charts after a change of the settings."""
@@ -176,14 +181,14 @@ class ChartPage(SeriesContainer):
             view = replace(view, crosshair=self.crosshair, glyphs=glyphs, box=self._box_on(chart), names=is_alone)
             view = replace(view, display=self.run_display())
             lines = self._lines[metric]
-            description = self.settings.describe(metric, view, self._describe_display(lines))
+            description = self.settings.describe(metric, view, self._describe_display(lines, metric))
             chart.show(lines, view, metric=metric, description=description)
             chart.set_class(metric == self.chosen_metric and not is_alone, "-chosen")
         window, axis = self.settings.visible_range(whole), self.settings.x_axis
         if window is not None and axis is not None:
             self.request_finer(self.shown_metrics(), self._runs, axis, window, dots=2 * self.size.width)
 
-    def _describe_display(self, lines: Sequence[Line]) -> str:
+    def _describe_display(self, lines: Sequence[Line], metric: str) -> str:
         """Return the display of many runs as text."""
         if self.run_display() == "density":
             return f"density of {len(lines)} runs"
@@ -192,7 +197,9 @@ class ChartPage(SeriesContainer):
         groups = {line.group or line.label for line in lines}
         leaders = {line.group or line.label for line in lines if line.slot > 0}
         best = f"best {len(leaders)} of " if len(leaders) < len(groups) else ""
-        return f"{_SPREAD_WORDS[self.settings.spread]} · {best}{text.format_count(len(groups), 'group')}"
+        count = self._n_left_out.get(metric, 0)
+        left_out = f"{text.format_count(count, 'run')} without {self.settings.x_axis} · " if count else ""
+        return f"{left_out}{_SPREAD_WORDS[self.settings.spread]} · {best}{text.format_count(len(groups), 'group')}"
 
     def shown_metrics(self) -> list[str]:
         """Return the metrics on the page, in order."""

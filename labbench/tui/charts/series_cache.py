@@ -26,6 +26,9 @@ RunSeries: TypeAlias = "tuple[RunRecord, Series]"
 _MAX_HIDDEN_SERIES = 256
 """Maximum number of cached series that are not on the screen."""
 
+_BY_STEP = "by step: "
+"""Start of the labels of runs, and of groups of them, that have not logged the x axis."""
+
 
 @dataclass(slots=True)
 class _CacheEntry:
@@ -126,7 +129,7 @@ class SeriesCache:
             series = None if entry is None else entry.finer or entry.whole
             if series is not None and len(series):
                 slot = slots.get(run.key, 0)
-                note = "by step: " if series.is_by_step else ""
+                note = _BY_STEP if series.is_by_step else ""
                 label, group = note + names[run.key], note + group_names.get(run.key, groups[run.key])
                 last = run.summary[metric].last if metric in run.summary else None
                 lines.append(
@@ -150,6 +153,12 @@ class SeriesCache:
             names = run_labels(runs, self.other_runs)
             self._names = (key, names, group_labels(runs, names))
         return self._names[1], self._names[2]
+
+
+def without_other_axis(lines: Sequence[Line]) -> list[Line]:
+    """Return lines without the runs that have not logged the x axis, if other runs of their group have."""
+    groups = {line.group for line in lines if not line.series.is_by_step}
+    return [line for line in lines if not line.series.is_by_step or line.group.removeprefix(_BY_STEP) not in groups]
 
 
 def _series_version(run: RunRecord, metric: str) -> tuple[int, int, int]:

@@ -13,7 +13,8 @@ from helpers.golden import LARGE, SMALL, choose, press, row_of, screen, settle, 
 from helpers.store_samples import points, start
 from helpers.tui_samples import many_runs
 from labbench.errors import InputError
-from labbench.records import Finished, Started
+from labbench.records import Failed, Finished, NewRun, Points, Started, Submission
+from labbench.store.reader import Reader
 from labbench.store.writer import Writer
 from labbench.tui import run_app
 from labbench.tui.widgets.run_table import RunsTable
@@ -430,6 +431,28 @@ def test_the_chart_shows_the_groups_of_the_table_under_the_same_names(database: 
         assert re.search(r"◆ . ▸ optimizer (adam|sgd) +6 ", now)
         assert "± 95 % of the mean · 2 groups" in now
         assert sorted(re.findall(r"optimizer (\w+) ×\d", now)) == ["adam", "sgd"]
+
+    use(database, look)
+
+
+def test_a_run_without_the_x_axis_is_left_out_of_the_curve_of_its_group(database: Path) -> None:
+    with Reader(database) as reader:
+        config = dict(next(run.config for run in reader.runs() if run.config["optimizer"] == "adam"))
+    with Writer(database) as writer:
+        submission = Submission("other", "digits")
+        [run] = writer.claim([r.key for r in writer.queue(submission, [NewRun("early failure", config, "e")])])
+        writer.write([Points(run.key, 1, "val/loss", [1, 2], [10, 20], [0.7, 0.6])])
+        writer.write([Failed(run.key, 1, "user", "no memory")])
+
+    async def look(pilot: Pilot[None]) -> None:
+        await press(pilot, "b")
+        await type_in(pilot, "optimizer")
+        now = await press(pilot, "enter")
+        assert "1 run without epoch · ± 95 % of the mean · 2 groups" in now
+        assert "by step: optimizer" not in now
+        assert sorted(re.findall(r"optimizer (\w+) ×\d", now)) == ["adam", "sgd"]
+        now = await press(pilot, "x")
+        assert ("by time" in now, "without epoch" in now) == (True, False)
 
     use(database, look)
 
