@@ -143,8 +143,11 @@ def _may_label_runs(name: str, column: Column) -> bool:
 
 
 def _names_runs(name: str) -> bool:
-    """Return True for keys such as `run_name`, `exp_id` and `checkpoint_path`."""
+    """Return True for keys such as `run_name`, `exp_id`, `run.name` and `checkpoint_path`; not for `optimizer.name`."""
     words = split_words(name)
+    parents = [word.lower() for word in _WORD.findall("".join(re.split(r"([./])", name)[:-1]))]
+    if len(words) == 1 and parents and _NAMED_WORDS.isdisjoint(parents):
+        return False
     return words[-1:] != [] and (
         (words[-1] in _ID_WORDS | _PLACE_WORDS | {"name", "label", "tag"} and not _NAMED_WORDS.isdisjoint(words[:-1]))
         or "".join(words) in {"name", "label", "id", "tag", "comment", *(f"{word}name" for word in _NAMED_WORDS)}

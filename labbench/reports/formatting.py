@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 from labbench.analysis.answer import Answer, Estimate, ParameterAnswer
 from labbench.analysis.intervals import Interval
 from labbench.analysis.table import freeze, is_number
+from labbench.analysis.tuning.tuned_values import TunedComparison
 from labbench.metrics import Goal
 from labbench.text import clean, format_number, format_setting
 
@@ -137,6 +138,15 @@ def effect_decimals(parameter: ParameterAnswer) -> int | None:
 def ranking_decimals(answer: Answer) -> int | None:
     """Return the decimals of the means of the best configurations (`column_decimals`)."""
     return column_decimals([estimate.interval for estimate in answer.ranking])
+
+
+def tuned_decimals(comparison: TunedComparison, answer: Answer) -> int | None:
+    """Return the decimals of the means of all values of a comparison (`column_decimals`).
+
+    Without intervals of their own, under three seeds, they have the decimals of the same results in the ranking.
+    """
+    decimals = column_decimals([value.interval for value in comparison.values])
+    return ranking_decimals(answer) if decimals is None else decimals
 
 
 def _decimals_of(interval: Interval) -> int | None:

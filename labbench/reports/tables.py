@@ -32,6 +32,7 @@ from labbench.reports.formatting import (
     parameter_levels,
     ranking_decimals,
     repetition,
+    tuned_decimals,
     use_minus_sign,
 )
 from labbench.text import cell_width, clean, fit_to_width, format_duration, format_number, format_setting
@@ -113,7 +114,7 @@ def tuned_tables(answer: Answer) -> list[ReportTable]:
 
 
 def _tuned_table(answer: Answer, comparison: TunedComparison) -> ReportTable:
-    levels, decimals = parameter_levels(answer), column_decimals([value.interval for value in comparison.values])
+    levels, decimals = parameter_levels(answer), tuned_decimals(comparison, answer)
     behind_decimals = column_decimals([value.behind for value in comparison.values if value.behind is not None])
     rows = tuple(
         (

@@ -247,3 +247,13 @@ def test_runs_stay_if_only_some_of_their_configurations_are_continued() -> None:
     assert {parameter.name for parameter in found.parameters} == {"lr", "epochs"}
     *others, last = continued_sweep()
     assert answer([*others, replace(last, status="running")]).scope.continued == 0
+
+
+def test_the_name_of_a_part_of_the_model_is_a_setting_and_the_name_of_a_run_is_none() -> None:
+    """`optimizer` and `optimizer.name` have the same values, so that the runs differ without either of them."""
+    configs = [
+        {"optimizer": name, "optimizer.name": name, "model.label": name, "run.name": f"{name} {seed}", "lr": 0.1}
+        for name in ("adam", "sgd")
+        for seed in (0, 1, 2)
+    ]
+    assert find_run_keys(configs, [0, 1, 2] * 2) == ("run.name",)

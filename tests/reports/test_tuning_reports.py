@@ -270,3 +270,19 @@ def test_mean_curves_leave_out_pruned_runs_unless_the_filter_asks_for_them(labbe
     assert "lr=0.05 (n=4)" in (text := labbench("plot", "val/accuracy", "--group", "lr").stdout)
     assert "lr=0.01" not in text
     assert "lr=0.01 (n=1)" in labbench("plot", "val/accuracy", "--group", "lr", "status=pruned").stdout
+
+
+def test_the_same_result_has_the_same_digits_in_the_whole_answer(labbench: Labbench, tmp_path: Path) -> None:
+    losses = {("adam", 0.1): 0.05, ("adam", 0.2): 0.1, ("sgd", 0.1): 0.1, ("sgd", 0.2): 0.2}
+    configs = [(name, lr, seed) for name, lr in losses for seed in (0, 1)]
+    new = [new_run(i, **{"opt.name": name, "lr": lr, "seed": seed}) for i, (name, lr, seed) in enumerate(configs)]
+    with Writer(tmp_path / "runs.db") as writer:
+        for run in start(writer, new):
+            loss = losses[run.config["opt.name"], run.config["lr"]] + 0.01 * run.config["seed"]
+            writer.write([points(run, "val/loss", [0.9, loss])])
+            writer.write([Finished(run.key, run.attempt, "finished", "all epochs")])
+    text = labbench("why", "val/loss").stdout
+    assert "keys left out" not in text
+    assert "best: lr 0.1, adam: val/loss 0.06 on average over 2 seeds" in text
+    assert "opt.name, each value at its best setting: adam reached 0.06 and sgd 0.11" in text
+    assert "0.0550" not in text

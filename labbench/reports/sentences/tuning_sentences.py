@@ -5,12 +5,12 @@ from __future__ import annotations
 from labbench.analysis.answer import Answer
 from labbench.analysis.tuning.tuned_values import MIN_INTERVAL_SEEDS, TunedComparison
 from labbench.reports.formatting import (
-    column_decimals,
     format_gain,
     format_interval,
     format_setting_briefly,
     is_tuned_on,
     parameter_levels,
+    tuned_decimals,
 )
 from labbench.text import clean
 
@@ -24,7 +24,7 @@ def _comparison_sentence(comparison: TunedComparison, answer: Answer) -> str:
     first, second = comparison.values[:2]
     assert second.behind is not None, "it is not the first value"
     gain = format_gain(second.behind, answer.goal, second.ratio)
-    levels, decimals = parameter_levels(answer), tuned_decimals(comparison)
+    levels, decimals = parameter_levels(answer), tuned_decimals(comparison, answer)
     names = [format_setting_briefly(comparison.name, value.value, levels) for value in (first, second)]
     means = [format_interval(value.interval, decimals).partition(" ")[0] for value in (first, second)]
     if second.behind.low is None:
@@ -37,11 +37,6 @@ def _comparison_sentence(comparison: TunedComparison, answer: Answer) -> str:
     others = len(comparison.values) - 2
     more = f"; {others} more value{'s' if others > 1 else ''} in the table" if others else ""
     return f"{clean(comparison.name)}, each value at its best setting: {relation}{more}"
-
-
-def tuned_decimals(comparison: TunedComparison) -> int | None:
-    """Return the decimals of the means of all values of a comparison (`column_decimals`)."""
-    return column_decimals([value.interval for value in comparison.values])
 
 
 def _settings_count(n: int) -> str:
