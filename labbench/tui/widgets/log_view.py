@@ -102,7 +102,7 @@ class LogView(ScrollView, can_focus=True):
     def render_line(self, y: int) -> Strip:
         width, row = self.scrollable_content_region.width, self.scroll_offset.y + y
         if not self.lines:
-            message = "no output was captured" if y == 0 else ""
+            message = "no output is here: none was captured, or a pack left it out" if y == 0 else ""
             return Strip([Segment(text.fit_to_width(message, width), self._ink("secondary"))], width)
         if row >= len(self.lines):
             return Strip.blank(width, self.rich_style)
