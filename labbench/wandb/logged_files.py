@@ -30,7 +30,7 @@ class Image(TrackedImage):
             warn_once("wandb.Image: captions are not recorded by labbench, only the image")
         try:
             super().__init__(data_or_path.pixels if isinstance(data_or_path, TrackedImage) else data_or_path)
-        except InputError as error:
+        except Exception as error:  # drawing a figure may raise anything, which must not end the training
             self.is_valid = False
             warn_once(f"wandb.Image is not recorded: {error}")
 

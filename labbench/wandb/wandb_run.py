@@ -111,7 +111,7 @@ class WandbRun:
                 f"wandb.log: the step {at} is before the last one, {self._step}; "
                 "W&B drops such values, labbench records them"
             )
-        values = {key: _to_image(value) for key, value in flatten(data) if not _is_unrecorded(value)}
+        values = {key: value for key, item in flatten(data) if not _is_unrecorded(value := _to_image(item))}
         if texts := {key: value for key, value in values.items() if isinstance(value, str)}:
             self.summary._log_texts(texts)
             values = {key: value for key, value in values.items() if key not in texts}
@@ -229,7 +229,8 @@ class _FilesOfFolder:
 
 def _to_image(value: Any) -> Any:
     """Return a figure of matplotlib, or the module `pyplot`, as an image; any other value unchanged."""
-    return Image(value) if callable(getattr(value, "savefig", None)) else value
+    is_figure = not isinstance(value, Ignored) and callable(getattr(value, "savefig", None))
+    return Image(value) if is_figure else value
 
 
 def _is_unrecorded(value: Any) -> bool:

@@ -11,6 +11,7 @@ from labbench.errors import LabbenchError
 from labbench.tracking.messages import warn_once
 from labbench.tracking.run import Run, RunSummary
 from labbench.tracking.values import storable_name
+from labbench.wandb.ignored import Ignored
 
 MAX_TEXT = 1000
 """Maximum number of characters of a text that `log` records."""
@@ -32,7 +33,7 @@ class WandbSummary(RunSummary):
         Raises:
             InputError: In a strict run, if a value is neither a number nor a text, or the run has ended.
         """
-        flat = dict(flatten(values))
+        flat = {key: value for key, value in flatten(values) if not isinstance(value, Ignored)}
         texts = {key: value for key, value in flat.items() if isinstance(value, str)}
         if texts:
             self._set_texts(texts)

@@ -351,6 +351,7 @@ def test_logged_texts_and_figures_are_kept_and_what_is_dropped_is_named(tmp_path
     code = """
     import numpy as np
     from labbench import wandb
+    from labbench.wandb.ignored import Ignored
 
     class Canvas:
         def draw(self): pass
@@ -360,9 +361,13 @@ def test_logged_texts_and_figures_are_kept_and_what_is_dropped_is_named(tmp_path
         canvas = Canvas()
         def savefig(self, path): pass
 
+    class Broken:
+        def savefig(self, path): pass
+
     with wandb.init() as run:
         for step in range(2):
-            run.log({"note": f"text {step}", "plot": Figure(), "loss": 1.0, "long": "x" * 2000})
+            run.log({"note": f"text {step}", "plot": Figure(), "loss": 1.0, "long": "x" * 2000, "broken": Broken()})
+        run.summary["histogram"] = Ignored("wandb.Histogram")
         run.log({"seg": wandb.Image(np.zeros((4, 4)), masks={"a": {}}, boxes={"b": {}})})
         run.define_metric("val/*", step_metric="epoch")
         run.define_metric("test/*", step_metric="epoch")
@@ -374,7 +379,8 @@ def test_logged_texts_and_figures_are_kept_and_what_is_dropped_is_named(tmp_path
     assert artifact_names(tmp_path) == [f"images/{name}.png" for name in ("plot/0", "plot/1", "seg/2")]
     for words in ("masks are not recorded", "boxes are not recorded", "step_metric has no effect", "`long` is a text"):
         assert result.stderr.count(words) == 1
-    assert len(result.stderr.splitlines()) == 4
+    assert "wandb.Image is not recorded: 'Broken' object has no attribute 'canvas'" in result.stderr
+    assert len(result.stderr.splitlines()) == 5
 
 
 def test_the_summary_has_the_declared_statistic_and_the_config_no_silent_change(tmp_path: Path) -> None:
