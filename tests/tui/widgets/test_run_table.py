@@ -69,8 +69,8 @@ def test_every_run_shows_its_difference_from_the_baseline(database: Path) -> Non
     async def look(pilot: Pilot[None]) -> None:
         now = await press(pilot, "j", "p")
         assert row_of(now, "adam lr=0.01 s0").startswith("│ ◆ ✓»")
-        assert re.search(r"0.0545 +▲ 0\.006\d+", row_of(now, "adam lr=1 s1"))
-        assert re.search(r"0.0631 +▼ 0\.002\d+", row_of(now, "adam lr=0.01 s1"))
+        assert re.search(r"0.0545 +▲ −0\.006\d+", row_of(now, "adam lr=1 s1"))
+        assert re.search(r"0.0631 +▼ \+0\.002\d+", row_of(now, "adam lr=0.01 s1"))
         assert "Δ best" not in await press(pilot, "p")
 
     use(database, look)
