@@ -186,28 +186,46 @@ def format_change(interval: Interval, decimals: int | None = None) -> str:
     """Format a difference with signs, as `+0.004 [−0.001, +0.009]`, by default with the decimals of the interval."""
     if interval.low is None or interval.high is None or interval.low == interval.high:
         return add_plus_sign(interval.mean, format_two_digits(interval.mean))
-    decimals = decimals_for(half_width(interval)) if decimals is None else decimals
+    decimals = difference_decimals([interval], decimals)
     mean, low, high = (
         add_plus_sign(value, format_fixed(value, decimals)) for value in (interval.mean, interval.low, interval.high)
     )
     return f"{mean} [{low}, {high}]"
 
 
-def format_gain(difference: Interval, goal: Goal, ratio: Interval | None = None, *, decimals: int | None = None) -> str:
+def difference_decimals(intervals: Sequence[Interval], decimals: int | None = None) -> int | None:
+    """Return the decimals of differences, by default those of their column, more if a limit would be rounded to 0.
+
+    So the numbers show on which side of 0 a limit lies.
+    """
+    if decimals is None:
+        decimals = decimals_for(half_width(intervals[0])) if len(intervals) == 1 else column_decimals(intervals)
+    limits = [end for interval in intervals for end in (interval.low, interval.high) if end]
+    enough = (d for d in range(decimals or 0, MAX_DECIMALS + 1) if all(round(end, d) for end in limits))
+    return None if decimals is None else next(enough, decimals)
+
+
+def format_gain(difference: Interval, goal: Goal, ratio: Interval | None = None) -> str:
     """Format a difference as a gain, positive for both goals, or its ratio as `a factor of 2.1 [1.8, 2.5]`.
 
-    Numbers of a difference have signs if the interval extends below 0, and `decimals` of their column.
+    The words around a gain that is certain say its sign; numbers of any other gain have signs.
     """
     if ratio is not None:
         return f"a factor of {format_factor(ratio, goal)}"
-    if goal == "min":
-        low, high = difference.low, difference.high
-        limits = (None, None) if low is None or high is None else (-high, -low)
-        difference = Interval(-difference.mean, *limits)
+    difference = orient_difference(difference, goal)
     if difference.low is None:
         return format_two_digits(difference.mean)
-    is_ahead = difference.low > 0
-    return format_interval(difference, decimals) if is_ahead else format_change(difference, decimals)
+    if difference.low > 0:
+        return format_interval(difference, difference_decimals([difference]))
+    return format_change(difference)
+
+
+def orient_difference(difference: Interval, goal: Goal) -> Interval:
+    """Return a difference as a gain, positive for both goals."""
+    if goal == "max":
+        return difference
+    low, high = difference.low, difference.high
+    return Interval(-difference.mean, *((None, None) if low is None or high is None else (-high, -low)))
 
 
 def add_plus_sign(value: float, text: str) -> str:

@@ -17,11 +17,12 @@ from labbench.reports.formatting import (
     chosen_by,
     column_decimals,
     describe_settings,
+    difference_decimals,
     effect_decimals,
     effect_labels,
+    format_change,
     format_factor,
     format_fixed,
-    format_gain,
     format_interval,
     format_like,
     format_mean,
@@ -29,6 +30,7 @@ from labbench.reports.formatting import (
     format_two_digits,
     format_value,
     is_tuned_on,
+    orient_difference,
     parameter_levels,
     ranking_decimals,
     repetition,
@@ -115,7 +117,8 @@ def tuned_tables(answer: Answer) -> list[ReportTable]:
 
 def _tuned_table(answer: Answer, comparison: TunedComparison) -> ReportTable:
     levels, decimals = parameter_levels(answer), tuned_decimals(comparison, answer)
-    behind_decimals = column_decimals([value.behind for value in comparison.values if value.behind is not None])
+    behind = [value.behind for value in comparison.values if value.behind is not None]
+    behind_decimals = difference_decimals(behind, column_decimals(behind))
     rows = tuple(
         (
             format_setting_briefly(comparison.name, value.value, levels),
@@ -134,12 +137,12 @@ def _tuned_table(answer: Answer, comparison: TunedComparison) -> ReportTable:
 
 
 def _behind_cell(value: TunedValue, answer: Answer, decimals: int | None) -> str:
-    """Format the distance of a value from the first one: a difference, or a factor as `× 2.1 [1.8, 2.5]`."""
+    """Format the distance of a value from the first one: a difference with signs, or as `× 2.1 [1.8, 2.5]`."""
     if value.behind is None:
         return ""
     if value.ratio is not None:
         return f"× {format_factor(value.ratio, answer.goal)}"
-    return format_gain(value.behind, answer.goal, decimals=decimals)
+    return format_change(orient_difference(value.behind, answer.goal), decimals)
 
 
 def setups_table(answer: Answer) -> ReportTable | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from labbench.analysis.answer import Answer
-from labbench.analysis.tuning.tuned_values import MIN_INTERVAL_SEEDS, TunedComparison
+from labbench.analysis.tuning.tuned_values import MIN_INTERVAL_SEEDS, TunedComparison, TunedValue
 from labbench.reports.formatting import (
     format_gain,
     format_interval,
@@ -34,9 +34,21 @@ def _comparison_sentence(comparison: TunedComparison, answer: Answer) -> str:
         relation = f"{names[0]} is better than {names[1]} by {gain} ({' against '.join(means)})"
     else:
         relation = f"{names[0]} and {names[1]} are too close to call ({' against '.join(means)}: {gain})"
-    others = len(comparison.values) - 2
+    separated = None if comparison.clear else _nearest_separated(comparison)
+    if separated is not None and separated.behind is not None:
+        name = format_setting_briefly(comparison.name, separated.value, levels)
+        relation += (
+            f"; {names[0]} is better than {name} by {format_gain(separated.behind, answer.goal, separated.ratio)}"
+        )
+    others = len(comparison.values) - 2 - (separated is not None)
     more = f"; {others} more value{'s' if others > 1 else ''} in the table" if others else ""
     return f"{clean(comparison.name)}, each value at its best setting: {relation}{more}"
+
+
+def _nearest_separated(comparison: TunedComparison) -> TunedValue | None:
+    """Return the best value whose difference from the first one has an interval without 0."""
+    values = comparison.values[2:]
+    return next((value for value in values if value.behind is not None and value.behind.excludes(0.0)), None)
 
 
 def _settings_count(n: int) -> str:
