@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import click
 
 from labbench.cli.help import FILTER_HELP, examples
-from labbench.cli.options import FILE_PATH, Command, all_code, database, filters
+from labbench.cli.options import FILE_PATH, Command, all_code, database, filters, renames
 from labbench.cli.output import echo, print_name_notes, require_filters
 from labbench.cli.setup.completion import complete_keys, complete_metrics
 from labbench.errors import InputError
@@ -66,6 +66,7 @@ def figure_options(command: Command) -> Command:
         click.option("--title", metavar="TEXT", help="Title of the figure.  [none]"),
         click.option("--xlabel", "x_label", metavar="TEXT", help="Label of the x axis.  [its name]"),
         click.option("--ylabel", "y_label", metavar="TEXT", help="Label of the y axis.  [its name]"),
+        renames,
         click.option("--ylim", "y_limits", metavar="LOW,HIGH", help="Range of the y axis.  [all values]"),
     ]
     for option in reversed(options):
@@ -83,7 +84,7 @@ def figure_options(command: Command) -> Command:
 )
 @click.argument("metric", shell_complete=complete_metrics)
 @filters
-@click.option("--x", "axis", default="step", show_default=True, help="step, time, epoch, samples, or a metric.")
+@click.option("--x", "axis", default="step", show_default=True, help="step, time, a metric, or a configuration key.")
 @click.option(
     "--smooth",
     type=click.FloatRange(0, 1, max_open=True),
@@ -130,6 +131,7 @@ def plot(
     """
     from labbench.filters.parser import parse
     from labbench.reports.metric_curves import MetricSelection, PlotOptions, draw_metric, note_experiments
+    from labbench.reports.setting_axis import is_setting, note_values
     from labbench.store.reader import Reader
 
     log = None if scale is None else scale == "log"
@@ -142,13 +144,16 @@ def plot(
             ", and plot it with a command of its own, or as the x axis with --x METRIC",
         )
         options = PlotOptions(axis, smooth, log, _split_keys(reader, groups))
-        keys = [*options.group, *(heat_map or ())]
+        by_setting = is_setting(reader, axis)
+        keys = [*options.group, *(heat_map or ()), *([axis] if by_setting else [])]
         run_filter = _filter_of_means(parse(filters), options, all_code=all_code or not keys)
-        if print_name_notes(reader.check_names(run_filter, metrics=[metric, *{axis} - {"step", "time"}], columns=keys)):
+        metrics = [metric, *({axis} - {"step", "time", *keys})]
+        if print_name_notes(reader.check_names(run_filter, metrics=metrics, columns=keys)):
             return
         selection = MetricSelection(reader, metric, run_filter)
         if answer_figure is None:
-            _print_note(note_experiments(selection, means=bool(options.group)))
+            _print_note(note_experiments(selection, means=bool(options.group) or by_setting))
+            _print_note(note_values(selection, axis) if by_setting else None)
         if output is None:
             click.echo(draw_metric(selection, options, _terminal_canvas()))
         else:
@@ -241,11 +246,12 @@ def _answer_figure(
 
 def _figure_style(*, width: str, y_limits: str | None, **options: Any) -> FigureStyle:
     """Return the style of a figure. Raises InputError for an invalid width or range."""
+    from labbench.reports.answer_tables import parse_renames
     from labbench.reports.figures import FigureStyle
 
     limits = None if y_limits is None else _parse_limits(y_limits)
     texts = {name: options[name] for name in ("font_size", "title", "font", "x_label", "y_label")}
-    return FigureStyle(_parse_width(width), y_limits=limits, **texts)
+    return FigureStyle(_parse_width(width), y_limits=limits, names=parse_renames(options["renames"]), **texts)
 
 
 def _parse_limits(text: str) -> tuple[float, float]:

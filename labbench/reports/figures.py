@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from labbench.charts.series import Floats
 from labbench.errors import InputError
 from labbench.files import write_atomically
+from labbench.reports.answer_tables import rename
 from labbench.text import format_setting
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ class FigureStyle:
     y_label: str | None = None
     y_limits: tuple[float, float] | None = None
     """Lower and upper end of the y axis of curves; None: all that is drawn."""
+    names: Mapping[str, str] = field(default_factory=dict)
+    """Other words for names of metrics and keys in labels and legends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +75,17 @@ class FigureCurve:
 
 
 def draw_figure_curves(
-    path: Path, curves: Sequence[FigureCurve], style: FigureStyle, *, labels: tuple[str, str], log: str = ""
+    path: Path,
+    curves: Sequence[FigureCurve],
+    style: FigureStyle,
+    *,
+    labels: tuple[str, str],
+    log: str = "",
+    marked: bool = False,
 ) -> None:
     """Write a figure of curves and their bands; `labels` name the axes, `log` the logarithmic ones ("xy").
+
+    Each point has a marker if `marked`.
 
     Raises:
         InputError: If matplotlib is not installed, or the ending of the file is no format of figures.
@@ -82,10 +93,19 @@ def draw_figure_curves(
     """
 
     def draw(axes: Any) -> None:
+        colours, marker = _series_colours(), "o" if marked else ""
         for index, curve in enumerate(curves):
-            colour = _COLOURS[index % len(_COLOURS)]
-            line_style = _LINE_STYLES[index // len(_COLOURS) % len(_LINE_STYLES)]
-            axes.plot(curve.x, curve.y, line_style, color=colour, linewidth=1.0, label=curve.name)
+            colour = colours[index % len(colours)]
+            line_style = _LINE_STYLES[index // len(colours) % len(_LINE_STYLES)]
+            axes.plot(
+                curve.x,
+                curve.y,
+                line_style,
+                color=colour,
+                marker=marker,
+                markersize=3,
+                label=rename(curve.name, style.names),
+            )
             if curve.low is not None and curve.high is not None:
                 axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.2, linewidth=0)
         _label_axes(axes, style, labels)
@@ -101,10 +121,17 @@ def draw_figure_curves(
     _save(path, style, draw)
 
 
+def _series_colours() -> Sequence[Any]:
+    """Return the colours of the series: those of matplotlib's cycle, which its file or `_settings` has set."""
+    import matplotlib
+
+    return [each["color"] for each in matplotlib.rcParams["axes.prop_cycle"] if "color" in each] or _COLOURS
+
+
 def _label_axes(axes: Any, style: FigureStyle, labels: tuple[str, str]) -> None:
     """Label the axes with the texts of the style, by default with `labels`."""
-    axes.set_xlabel(labels[0] if style.x_label is None else style.x_label)
-    axes.set_ylabel(labels[1] if style.y_label is None else style.y_label)
+    axes.set_xlabel(rename(labels[0], style.names) if style.x_label is None else style.x_label)
+    axes.set_ylabel(rename(labels[1], style.names) if style.y_label is None else style.y_label)
 
 
 def draw_intervals(
@@ -122,8 +149,8 @@ def draw_intervals(
     def draw(axes: Any) -> None:
         for index, (_, interval) in enumerate(rows):
             if interval.low is not None and interval.high is not None:
-                axes.plot([interval.low, interval.high], [index, index], color=_COLOURS[0], linewidth=1.0)
-            axes.plot([interval.mean], [index], "o", color=_COLOURS[0], markersize=4)
+                axes.plot([interval.low, interval.high], [index, index], color=_series_colours()[0])
+            axes.plot([interval.mean], [index], "o", color=_series_colours()[0], markersize=4)
         if log:
             _set_log_scale(axes, "x")
         axes.set_yticks(range(len(rows)), [name for name, _ in rows])
@@ -286,6 +313,20 @@ def _save(path: Path, style: FigureStyle, draw: Callable[[Any], None]) -> None:
             figure.savefig(file, format=file_format, dpi=300, metadata=metadata)
 
 
+def _names_in_file() -> set[str]:
+    """Return the names of the parameters that the user's file `matplotlibrc` sets; matplotlib's own sets none."""
+    import matplotlib
+
+    path = Path(matplotlib.matplotlib_fname())
+    if path.is_relative_to(matplotlib.get_data_path()):
+        return set()
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return set()
+    return {line.partition(":")[0].strip() for line in lines if not line.lstrip().startswith("#")}
+
+
 @contextmanager
 def _settings(style: FigureStyle) -> Iterator[None]:
     """Set matplotlib's parameters for a figure, with texts that stay texts in vector formats.
@@ -296,9 +337,12 @@ def _settings(style: FigureStyle) -> Iterator[None]:
         import matplotlib
     except ImportError:
         raise InputError("figures need matplotlib: pip install matplotlib") from None
+    from cycler import cycler
     from matplotlib.font_manager import findfont
 
+    ours = {"axes.prop_cycle": cycler(color=_COLOURS), "lines.linewidth": 1.0}
     parameters: Any = {
+        **{name: value for name, value in ours.items() if name not in _names_in_file()},
         "font.size": style.font_size,
         "axes.titlesize": style.font_size,
         "axes.linewidth": 0.6,

@@ -67,10 +67,7 @@ def draw_metric(selection: MetricSelection, options: PlotOptions, canvas: PlotCa
         InputError: No run has the metric or the axis, or there are more than `MAX_CURVES` curves.
         StoreError: The database cannot be read.
     """
-    records, curves = read_metric_curves(selection, options)
-    if options.group:
-        groups = group_curves(records, curves, options.group, selection.reader.continuations())
-        curves = [mean_curve(name, members) for name, members in groups.items()]
+    records, curves, x_label = _read_text_curves(selection, options)
     if len(curves) > MAX_CURVES:
         raise InputError(
             f"{len(curves)} curves are too many for one plot (at most {MAX_CURVES}): add a filter or --group KEY"
@@ -80,7 +77,26 @@ def draw_metric(selection: MetricSelection, options: PlotOptions, canvas: PlotCa
     remarks += ["log axis; --linear for a linear one"] if log and options.log is None else []
     title = selection.metric + (f"  ({', '.join(remarks)})" if remarks else "")
     falling = selection.goal() == "min"
-    return draw_curves(curves, canvas, title=title, x_label=options.axis, log=log, falling=falling)
+    return draw_curves(curves, canvas, title=title, x_label=x_label, log=log, falling=falling)
+
+
+def _read_text_curves(
+    selection: MetricSelection, options: PlotOptions
+) -> tuple[list[RunRecord], list[NamedSeries], str]:
+    """Return the runs, their curves or the means of their groups, and the label of the x axis."""
+    from labbench.reports import setting_axis  # which imports this module
+
+    axis = options.axis
+    if setting_axis.is_setting(selection.reader, axis):
+        records, groups = setting_axis.read_setting_groups(selection, options)
+        log = setting_axis.has_log_settings(groups)
+        means = [setting_axis.mean_by_setting(name, points, log=log) for name, points in groups.items()]
+        return records, means, f"log10 of {axis}" if log else axis
+    records, curves = read_metric_curves(selection, options)
+    if options.group:
+        groups = group_curves(records, curves, options.group, selection.reader.continuations())
+        curves = [mean_curve(name, members) for name, members in groups.items()]
+    return records, curves, axis
 
 
 def is_steep(records: Sequence[RunRecord], selection: MetricSelection) -> bool:
@@ -143,7 +159,7 @@ def read_metric_curves(selection: MetricSelection, options: PlotOptions) -> tupl
     if metric not in goals:
         raise unknown_metric(metric, goals)
     if axis not in ("step", "time", *goals):
-        hint = did_you_mean(axis, goals) or "; use step, time, or a metric such as epoch"
+        hint = did_you_mean(axis, goals) or "; use step, time, a metric such as epoch, or a configuration key"
         raise InputError(f"--x {axis}: no such axis{hint}")
     records = [record for record in reader.runs(selection.filter, summaries=[metric]) if metric in record.summary]
     if not records:

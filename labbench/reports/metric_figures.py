@@ -32,6 +32,7 @@ from labbench.reports.metric_curves import (
     note_newest,
     read_metric_curves,
 )
+from labbench.reports.setting_axis import has_log_settings, is_setting, read_setting_groups
 
 MAX_FIGURE_CURVES = 32
 """Largest number of curves that colours and line styles tell apart."""
@@ -49,20 +50,39 @@ def save_metric(
         InputError: No run has the metric or the axis, there are too many curves, or matplotlib is not installed.
         StoreError: The database cannot be read.
     """
-    records, curves = read_metric_curves(selection, options)
-    if not options.group:
-        lines = [FigureCurve(curve.name, curve.x, curve.y) for curve in curves]
+    by_setting, log_settings = is_setting(selection.reader, options.axis), False
+    if by_setting:
+        records, groups = read_setting_groups(selection, options)
+        log_settings = has_log_settings(groups)
+        lines = [_without_gaps(curve) for curve in _bands(groups, spread)]
     else:
-        groups = group_curves(records, curves, options.group, selection.reader.continuations())
-        lines = _bands(groups, spread)
+        records, lines = _read_lines(selection, options, spread)
     if len(lines) > MAX_FIGURE_CURVES:
         raise InputError(
             f"{len(lines)} curves are too many for a figure (at most {MAX_FIGURE_CURVES}): add a filter or --group KEY"
         )
     label = selection.metric + (f" (ema {options.smooth:g})" if options.smooth else "")
     axis = "seconds" if options.axis == "time" else options.axis
-    draw_figure_curves(path, lines, style, labels=(axis, label), log="y" if options.log else "")
+    log = "x" * log_settings + "y" * bool(options.log)
+    draw_figure_curves(path, lines, style, labels=(axis, label), log=log, marked=by_setting)
     return options.log is None and is_steep(records, selection)
+
+
+def _read_lines(
+    selection: MetricSelection, options: PlotOptions, spread: SpreadKind
+) -> tuple[list[RunRecord], list[FigureCurve]]:
+    """Return the runs that have the metric, and their curves or the means of their groups."""
+    records, curves = read_metric_curves(selection, options)
+    if not options.group:
+        return records, [FigureCurve(curve.name, curve.x, curve.y) for curve in curves]
+    return records, _bands(group_curves(records, curves, options.group, selection.reader.continuations()), spread)
+
+
+def _without_gaps(curve: FigureCurve) -> FigureCurve:
+    """Return a curve without the points at which its group has no runs."""
+    has_runs = np.isfinite(curve.y)
+    low, high = [None if limit is None else limit[has_runs] for limit in (curve.low, curve.high)]
+    return replace(curve, x=curve.x[has_runs], y=curve.y[has_runs], low=low, high=high)
 
 
 def _bands(groups: Mapping[str, Sequence[NamedSeries]], spread: SpreadKind) -> list[FigureCurve]:

@@ -11,6 +11,9 @@ from click.testing import Result
 
 from helpers.store_samples import execute, new_run, points, start
 from labbench.records import Finished
+from labbench.reports.metric_curves import MetricSelection, PlotOptions
+from labbench.reports.setting_axis import mean_by_setting, read_setting_groups
+from labbench.store.reader import Reader
 from labbench.store.writer import Writer
 
 pytest.importorskip("matplotlib")
@@ -55,6 +58,56 @@ def test_groups_are_drawn_with_bands(labbench_with_runs: Labbench, tmp_path: Pat
     assert labbench_with_runs("plot", "val/loss", "--group", "optimizer", "-o", "a.svg").exit_code == 0
     assert {"optimizer=adam (n=6)", "optimizer=sgd (n=6)"} <= {*read_texts(tmp_path / "a.svg")}
     assert (tmp_path / "a.svg").read_text().count("FillBetweenPolyCollection") == 2
+
+
+def test_a_metric_is_drawn_by_a_configuration_key_with_bands_over_seeds(
+    labbench_with_runs: Labbench, tmp_path: Path
+) -> None:
+    words = ["plot", "val/loss", "--group", "optimizer", "--x", "lr"]
+    renames = ["--rename", "optimizer=adam=Adam", "--rename", "lr=learning rate", "--rename", "val/loss=Loss"]
+    result = labbench_with_runs(*words, *renames, "-o", "a.svg")
+    assert result.exit_code == 0, result.output
+    assert "each run counts by its best val/loss" in result.stderr
+    assert {"Adam (n=6)", "optimizer=sgd (n=6)", "learning rate", "Loss"} <= {*read_texts(tmp_path / "a.svg")}
+    assert (tmp_path / "a.svg").read_text().count("FillBetweenPolyCollection") == 2
+    text = labbench_with_runs(*words)
+    assert text.exit_code == 0, text.output
+    assert "optimizer=adam (n=6)" in text.stdout
+    assert labbench_with_runs("plot", "val/loss", "--x", "lr").exit_code == 0
+    refused = labbench_with_runs("plot", "val/loss", "--x", "optimizer")
+    assert (refused.exit_code, "no matching run has val/loss and a number as optimizer" in refused.stderr) == (2, True)
+
+
+def test_the_means_by_a_key_are_those_of_the_best_values_of_its_runs(
+    labbench_with_runs: Labbench, tmp_path: Path
+) -> None:
+    with Reader(tmp_path / "runs.db") as reader:
+        selection = MetricSelection(reader, "val/loss", None)
+        _, groups = read_setting_groups(selection, PlotOptions(axis="lr", group=("optimizer",)))
+        means = {name: mean_by_setting(name, points, log=False) for name, points in groups.items()}
+        for name, mean in means.items():
+            for lr, value in zip(mean.x, mean.y, strict=True):
+                runs = reader.runs(f"{name.split(' ')[0]} lr={lr}")
+                assert value == pytest.approx(sum(run.summary["val/loss"].min for run in runs) / 3)  # type: ignore[misc]
+    assert len(means) == 2
+
+
+def test_a_file_of_matplotlib_sets_colours_and_widths_of_the_lines(
+    labbench_with_runs: Labbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import matplotlib
+
+    words = ["plot", "val/loss", "--group", "optimizer", "-o", "a.svg"]
+    labbench_with_runs(*words)
+    assert "#0072b2" in (tmp_path / "a.svg").read_text()
+    file = tmp_path / "paper.mplrc"
+    file.write_text('axes.prop_cycle: cycler("color", ["ff0000", "00ff00"])\nlines.linewidth: 4\n')
+    monkeypatch.setenv("MATPLOTLIBRC", str(file))
+    with matplotlib.rc_context(fname=str(file)):  # which a new process reads at its start
+        labbench_with_runs(*words)
+    text = (tmp_path / "a.svg").read_text()
+    assert "stroke: #ff0000; stroke-width: 4" in text
+    assert "#0072b2" not in text
 
 
 @pytest.mark.parametrize("words", [["--group", "optimizer,lr"], ["--group", "optimizer", "--group", "lr"]])
