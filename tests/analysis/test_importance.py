@@ -243,3 +243,25 @@ def test_a_parameter_at_its_default_is_analysed_like_a_missing_one():
 def test_constant_values_have_no_importance():
     assert decompose([Observation({"lr": lr}, 0, 0.5) for lr in (0.1, 0.2)]) is None
     assert decompose([Observation({"lr": 0.1}, seed, float(seed)) for seed in range(3)]) is None
+
+
+def test_the_shares_are_recomputed_by_the_formulas_of_the_documentation():
+    generator = np.random.default_rng(3)
+    values = np.add.outer([0.0, 1.0, 3.0], [0.0, 0.5, 0.1, 0.9])[:, :, None] + 0.3 * generator.normal(size=(3, 4, 6))
+    table = tabulate(
+        Observation({"a": a, "b": f"b{b}"}, seed, float(values[a, b, seed]))
+        for a in range(3)
+        for b in range(4)
+        for seed in range(6)
+    )
+    shares = importance(table, learn_noise(table))
+    means, e = values.mean(axis=2), values.var(axis=2, ddof=1).mean()
+    residuals = values - means[:, :, None] - (values.mean(axis=(0, 1)) - values.mean())
+    n = (residuals**2).sum() / (11 * 5) / 6  # two-way layout of configurations and seeds
+    a, b = means.mean(axis=1), means.mean(axis=0)
+    pair = means - a[:, None] - b + means.mean()
+    parts = [a.var() - 2 * n / 12, b.var() - 3 * n / 12, pair.var() - 6 * n / 12]
+    total = max(means.var() - 11 * n / 12, sum(max(0.0, part) for part in parts)) + e
+    assert shares.seeds == pytest.approx(e / total, rel=0.01)
+    measured = [shares.main_effects["a"].mean, shares.main_effects["b"].mean, shares.pairs["a", "b"].mean]
+    assert measured == pytest.approx([max(0.0, part) / total for part in parts], rel=0.02, abs=0.002)

@@ -8,6 +8,7 @@ from typing import Any
 from labbench.analysis.answer import Answer, Interaction, ParameterAnswer, Widening
 from labbench.analysis.costs import Basin
 from labbench.analysis.effects import Contrast, Effect
+from labbench.analysis.intervals import Interval
 from labbench.analysis.table import freeze
 from labbench.reports.formatting import (
     chosen_by,
@@ -198,10 +199,17 @@ def interaction_sentence(interaction: Interaction, answer: Answer) -> str:
             format_setting_briefly(first, value, levels)
         )
     cases = "; ".join(f"{best} for {', '.join(values)}" for best, values in by_best.items())
-    share = format_percent(interaction.importance.mean)
+    share = _share_phrase(interaction.importance)
     by = f" by {chosen_by(answer)}" if is_tuned_on(answer) else ""
     share += f" of the differences in {clean(answer.metric)}" if by else " of the differences"
     return f"the best {clean(second)}{by} depends on {clean(first)}: on average {cases} ({share})"
+
+
+def _share_phrase(share: Interval) -> str:
+    """Format a share with its interval, as `49 % [46 %, 52 %]`."""
+    if share.low is None or share.high is None:
+        return format_percent(share.mean)
+    return f"{format_percent(share.mean)} [{format_percent(share.low)}, {format_percent(share.high)}]"
 
 
 def widening_sentence(widening: Widening, answer: Answer) -> str:
