@@ -127,8 +127,11 @@ def read_versions(folder: Path, name: str) -> VersionList:
             Version(**{**entry, "files": {key: RecordedFile(**file) for key, file in entry["files"].items()}})
             for entry in content["versions"]
         ]
-        return VersionList(versions, content["aliases"])
-    except (OSError, ValueError, TypeError, KeyError):
+        numbers = range(len(versions))
+        return VersionList(
+            versions, {alias: number for alias, number in content["aliases"].items() if number in numbers}
+        )
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return VersionList()
 
 

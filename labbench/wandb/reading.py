@@ -8,6 +8,7 @@ from typing import IO, Any
 
 from labbench.errors import InputError
 from labbench.files import database_command, files_folder, run_folder
+from labbench.tracking.artifacts import relative_name
 from labbench.tracking.run import Run
 from labbench.wandb.artifact_versions import LATEST, Version, VersionList, read_versions
 from labbench.wandb.ignored import Error, refuse_reading
@@ -25,7 +26,12 @@ class UsedArtifact:
         self.name, self.version = f"{name}:v{number}", f"v{number}"
         self.type, self.description, self.metadata = version.type, version.description, version.metadata
         self.aliases = [alias for alias, named in versions.aliases.items() if named == number]
-        self._files = {file_name: folder / file.path for file_name, file in version.files.items()}
+        self._files = {  # names and paths of a pack of others may not leave the folders
+            relative_name(file_name): Path(file.path)
+            if Path(file.path).is_absolute()
+            else folder / relative_name(file.path)
+            for file_name, file in version.files.items()
+        }
 
     def download(self, root: str | None = None, **ignored: Any) -> str:
         """Copy the files to a folder, `artifacts/NAME:vN` by default, and return its path.
@@ -83,7 +89,7 @@ def find_artifact(run: Run, word: str) -> UsedArtifact:
         versions = read_versions(folder, name)
         number = versions.find(label or LATEST)
         if number is not None:
-            created = max(_times(versions.versions[number]))
+            created = max(_times(versions.versions[number]), default=0.0)
             artifact = UsedArtifact(name, number, versions, folder)
             candidates.append((record.experiment == experiment, created, artifact))
     if not candidates:

@@ -125,3 +125,26 @@ def test_a_missing_artifact_is_an_error_of_wandb_and_logging_never_raises(tmp_pa
     result = run_script(tmp_path, code)
     assert (result.returncode, result.stdout) == (0, 2 * "begin from scratch\n"), result.stderr
     assert artifact_names(tmp_path) == []
+
+
+def test_a_list_of_versions_by_others_reads_and_writes_within_the_folders(tmp_path: Path) -> None:
+    assert run_script(tmp_path, VERSIONS_SCRIPT).returncode == 0
+    listed = tmp_path / "runs.db.files" / only_run(tmp_path).key / "model:versions.json"
+    content = json.loads(listed.read_text())
+    file = content["versions"][1]["files"]["model.pt"]
+    content["versions"][1]["files"] = {"../../escaped.pt": file, "other.pt": file | {"path": "../../train.py"}}
+    content["aliases"] |= {"broken": 7, "worse": [1]}
+    listed.write_text(json.dumps(content))
+    code = """
+    from labbench import wandb
+    run = wandb.init(project="art")
+    for alias in ("best", "broken"):
+        try:
+            print(run.use_artifact(f"model:{alias}").download("artifacts/in"))
+        except wandb.Error as error:
+            print(type(error).__name__)
+    """
+    result = run_script(tmp_path, code)
+    assert (result.returncode, result.stdout.split()) == (0, ["NotRecorded", "NotRecorded"]), result.stderr
+    written = [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*escaped*")]
+    assert written == ["artifacts/in/escaped.pt"]
