@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -145,6 +146,7 @@ def why(
         if html_file is not None:
             _write_page(reader, html_file, answer, costs, selection)
         if as_json or table_format != "text":
+            style = replace(style, runs=selection.runs)
             _print_document(answer, costs, "json" if as_json else table_format, style)
         elif short:
             _print_short(answer)
@@ -327,9 +329,14 @@ def _print_rows(answer: Answer, costs: Efficiency | None) -> None:
 def _print_tables(answer: Answer, costs: Efficiency | None, table_format: str, style: TableStyle) -> None:
     """Print the sentences of the answer unless tables are chosen, then its tables as markup."""
     from labbench.cli.text_tables import latex_comment, latex_float, print_markup
-    from labbench.reports.answer_tables import answer_tables, rename, rename_table
+    from labbench.reports.answer_tables import METHODS, answer_tables, rename, rename_table
+    from labbench.reports.methods import methods_table
 
-    tables = [rename_table(table, style.names) for table in answer_tables(answer, costs, style.tables)]
+    others = [name for name in style.tables if name != METHODS]
+    tables = answer_tables(answer, costs, others) if others or not style.tables else []
+    if METHODS in style.tables:
+        tables = [methods_table(answer, style.runs), *tables]
+    tables = [rename_table(table, style.names) for table in tables]
     if not style.tables and table_format != "plain":
         make = latex_comment if table_format == "latex" else "- {}".format
         click.echo("\n".join([*(make(rename(line, style.names)) for line in _answer_sentences(answer, costs)), ""]))

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from labbench.analysis.answer import Answer
 from labbench.analysis.setup_costs import Efficiency
 from labbench.errors import InputError
+from labbench.records import RunRecord
 from labbench.reports.budget_sentences import budget_tables
 from labbench.reports.formatting import chosen_by, is_tuned_on, repetition
 from labbench.reports.tables import ReportTable, effects_table, other_tables, setups_table, tuned_tables
@@ -16,6 +17,8 @@ from labbench.text import clean
 
 TABLE_NAMES = ("tuned", "budgets", "configurations", "effects", "means", "learning-rates", "costs")
 """Names of the tables of an answer, in their order."""
+METHODS = "methods"
+"""Name of the table of the search space (`reports.methods`), which is printed only if it is chosen."""
 _NUMBER = re.compile(r"[−+×≤≥±✗★–(-]?\s*\d|–$|✗|nan|inf")
 """Start of a cell that is a number."""
 
@@ -28,6 +31,8 @@ class TableStyle:
     """Names of tables; empty: all, after the sentences."""
     names: Mapping[str, str] = field(default_factory=dict)
     """Other words for names of metrics and keys."""
+    runs: Sequence[RunRecord] = ()
+    """Runs of the answer, for the table of methods."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,8 @@ class AnswerTable:
     @property
     def right(self) -> list[bool]:
         """True for each column that is aligned to the right: one of numbers, behind the first."""
+        if self.name == METHODS:
+            return [False, False]
         return [index > 0 and _holds_numbers(cells) for index, cells in enumerate(zip(*self.table.rows, strict=True))]
 
 
@@ -82,7 +89,9 @@ def answer_tables(answer: Answer, costs: Efficiency | None, chosen: Sequence[str
     for word in chosen:
         if not any(_is_chosen(table, word) for table in named):
             names = ", ".join(dict.fromkeys(table.name for table in named)) or "none"
-            raise InputError(f"--table {word}: the answer has no such table; it has {names}, also as tuned:KEY")
+            raise InputError(
+                f"--table {word}: the answer has no such table; it has {METHODS}, {names}, also as tuned:KEY"
+            )
     return [table for table in named if not chosen or any(_is_chosen(table, word) for word in chosen)]
 
 

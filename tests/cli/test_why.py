@@ -384,6 +384,20 @@ def test_a_chosen_table_states_its_protocol_and_has_other_words(two_metrics: str
     assert not re.search(r"\blr\b|test/accuracy|val/loss", text)
 
 
+def test_the_table_of_methods_has_the_search_space_and_the_protocol(two_metrics: str) -> None:
+    words = ["--db", two_metrics, "why", "test/accuracy", "--tune-on", "val/loss", "--table", "methods"]
+    _, text, _ = run(*words, "--format", "markdown", "--rename", "lr=learning rate")
+    lines = text.splitlines()
+    for row in ("| kind | a, b |", "| learning rate | 0.1, 0.2, 0.3 |", "| chosen by | val/loss |", "| runs | 18 |"):
+        assert row in lines
+    assert any(line.startswith("| hardware | ") and "memory" in line for line in lines)
+    assert any(line.startswith("| software | python ") for line in lines)
+    assert "6 configurations of 2 parameters, 18 runs in all. Configurations are chosen by val/loss" in lines[-1]
+    _, text, _ = run(*words, "--format", "latex")
+    assert r"\label{tab:methods}" in text
+    assert text.count(r"\begin{tabular}{ll}") == 1
+
+
 def test_all_tables_come_after_the_sentences(two_metrics: str) -> None:
     words = ["--db", two_metrics, "why", "test/accuracy", "--tune-on", "val/loss"]
     _, sentences, _ = run(*words)
@@ -392,7 +406,7 @@ def test_all_tables_come_after_the_sentences(two_metrics: str) -> None:
         assert text.splitlines()[0] == start + sentences.splitlines()[0]
     status, _, error = run(*words, "--format", "latex", "--table", "tuned:lr2")
     assert status == 2
-    assert "has no such table; it has tuned, " in error
+    assert "has no such table; it has methods, tuned, " in error
     status, _, error = run(*words, "--table", "tuned")
     assert (status, "--format latex" in error) == (2, True)
     status, _, error = run(*words, "--format", "latex", "--rename", "lr")
