@@ -168,7 +168,7 @@ class Counts:
     most_seeds: int
     """Largest number of seeds over the configurations with a result."""
     has_seeds: bool = True
-    """True if the seed of every value is known; else the values are those of runs."""
+    """True if the seed of every value is known; False: the values belong to runs without seeds."""
     copies: int = 0
     """Number of runs that repeat another one in every number and do not count."""
 

@@ -270,7 +270,7 @@ def _measured_effect(empty: Effect, n: int, interval: Interval) -> Effect:
 
 
 def _mean_interval(centre: float, weights: Floats, spread: Noise | VarianceEstimate | None) -> Interval:
-    """Return the interval of the mean `weights @ means`; that of a single configuration is its own."""
+    """Return the interval of the mean `weights @ means`; a single configuration keeps its own interval."""
     chosen = np.flatnonzero(weights)
     if isinstance(spread, Noise) and len(chosen) == 1:
         return spread.variance_of_mean(int(chosen[0])).interval(centre)

@@ -63,7 +63,7 @@ class Observation:
     score: float | None = None
     """Number for choosing configurations, greater is better; None: `value` itself."""
     numbers: str | None = None
-    """Summaries of all metrics of quality as text, by which copies are recognised; None for a run with a seed."""
+    """Summaries of all metrics of quality as text, equal for copies; None for a run with a seed."""
 
     @property
     def has_diverged(self) -> bool:

@@ -18,7 +18,7 @@ from labbench.cli.options import PATH, database, filters
 from labbench.cli.output import echo, print_name_notes, printable
 from labbench.cli.setup.completion import complete_metrics
 from labbench.errors import InputError
-from labbench.files import require_ending
+from labbench.files import require_ending, require_not_database
 from labbench.text import format_count
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def _format_by_ending(output: Path | None) -> str:
     """
     if output is None:
         return "csv"
+    require_not_database(output)
     require_ending(output, _FORMATS, "spreadsheet programs open .csv; --format FORMAT allows any ending")
     return _FORMATS.get(output.suffix.lower(), "csv")
 
@@ -128,17 +129,16 @@ def export(
         InputError: Parquet or tensorboard without -o, a file whose ending is of no format, or `--config` with a format
             that has no columns for it.
     """
-    from labbench.files import require_not_database
     from labbench.filters.parser import parse
     from labbench.store.reader import Reader
 
-    if output is not None:
-        require_not_database(output)
     file_format = file_format or _format_by_ending(output)
     if output is None and file_format in _FILE_FORMATS:
         raise InputError(f"{file_format} cannot be written to stdout: add -o {_FILE_FORMATS[file_format]}")
     if with_config and file_format in ("tensorboard", "wandb"):
         raise InputError(f"--config adds columns to csv, jsonl and parquet, not to {file_format}: leave it out")
+    if output is not None:
+        require_not_database(output)
     with Reader(db) as reader:
         selection = ExportedRuns(reader, parse(filters), metrics or None, with_config)
         print_name_notes(reader.check_names(selection.filter))

@@ -288,4 +288,4 @@ def compare(db: Path, runs: Sequence[str], as_json: bool, table_format: str) -> 
     else:
         print_table(comparison_columns(records, goals), table_format)
         if len(records) > 1 and table_format == "text":
-            echo("in brackets: the change from the first run, better or worse by the goal of the metric")
+            echo("in brackets: the change from the first run, better or worse by its goal")
