@@ -130,7 +130,13 @@ def plot(
             not installed.
     """
     from labbench.filters.parser import parse
-    from labbench.reports.metric_curves import MetricSelection, PlotOptions, draw_metric, note_experiments
+    from labbench.reports.metric_curves import (
+        MetricSelection,
+        PlotOptions,
+        draw_metric,
+        note_experiments,
+        note_mixed_groups,
+    )
     from labbench.reports.setting_axis import is_setting, note_values
     from labbench.store.reader import Reader
 
@@ -154,6 +160,7 @@ def plot(
         if answer_figure is None:
             _print_note(note_experiments(selection, means=bool(options.group) or by_setting))
             _print_note(note_values(selection, axis) if by_setting else None)
+            _print_note(note_mixed_groups(selection, options.group) if options.group and not by_setting else None)
         if output is None:
             click.echo(draw_metric(selection, options, _terminal_canvas()))
         else:

@@ -13,7 +13,7 @@ from labbench.charts.groups import make_band
 from labbench.charts.plotext_chart import NamedSeries, PlotCanvas, draw_curves
 from labbench.charts.series import Floats, join_by_step
 from labbench.charts.smoothing import ema
-from labbench.configs import distinguishing_keys
+from labbench.configs import canonical_json, distinguishing_keys
 from labbench.errors import InputError, did_you_mean
 from labbench.filters.parser import And, Comparison, Filter, uses_key
 from labbench.metrics import Goal, default_goal, suits_log_axis, unknown_metric
@@ -120,6 +120,27 @@ def note_experiments(selection: MetricSelection, *, means: bool) -> str | None:
         return None
     subject = "the means pool runs" if means else "the curves are"
     return f"{subject} of {len(names)} experiments, {_list_names(names)}; {_CHOICE_OF_EXPERIMENT}"
+
+
+def note_mixed_groups(selection: MetricSelection, keys: Sequence[str]) -> str | None:
+    """Return a note that the runs of a group differ in other settings than their seed; None if they do not."""
+    from labbench.analysis.selection import SEED, select_runs  # imports numpy and the analysis
+
+    records = selection.reader.runs(selection.filter, summaries=[selection.metric])
+    measured = [record for record in records if selection.metric in record.summary]
+    groups: dict[str, set[str]] = defaultdict(set)
+    counts: Counter[str] = Counter()
+    for run in select_runs(measured, selection.metric, pooled=True, all_code=True).runs:
+        group = canonical_json([run.config.get(key) for key in keys])
+        groups[group].add(canonical_json({key: value for key, value in run.config.items() if key != SEED}))
+        counts[group] += 1
+    largest = max(groups, key=lambda group: len(groups[group]), default=None)
+    if largest is None or len(groups[largest]) < 2:
+        return None
+    return (
+        f"a group mixes settings, up to {len(groups[largest])} configurations in {counts[largest]} runs: its mean and "
+        "band are of such a mix, not of one configuration over seeds; a filter or more keys in --group separate them"
+    )
 
 
 @dataclass(frozen=True, slots=True)

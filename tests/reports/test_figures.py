@@ -55,7 +55,11 @@ def test_curves_have_the_names_of_the_runs_and_axes_and_no_title(labbench_with_r
 
 
 def test_groups_are_drawn_with_bands(labbench_with_runs: Labbench, tmp_path: Path) -> None:
-    assert labbench_with_runs("plot", "val/loss", "--group", "optimizer", "-o", "a.svg").exit_code == 0
+    mixed = labbench_with_runs("plot", "val/loss", "--group", "optimizer", "-o", "a.svg")
+    assert mixed.exit_code == 0
+    assert "a group mixes settings, up to 2 configurations in 6 runs" in mixed.stderr
+    separate = labbench_with_runs("plot", "val/loss", "--group", "optimizer,lr", "-o", "b.svg")
+    assert "mixes settings" not in separate.stderr
     assert {"optimizer=adam (n=6)", "optimizer=sgd (n=6)"} <= {*read_texts(tmp_path / "a.svg")}
     assert (tmp_path / "a.svg").read_text().count("FillBetweenPolyCollection") == 2
 
