@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -41,6 +42,9 @@ NOT_RETRIED_STATUSES: tuple[Status, ...] = ("finished", "diverged", "running", "
 _LEFT_OUT_STATUSES: tuple[Status, ...] = ("failed", "stopped")
 """Statuses of runs that are trained again only if the user asks for it."""
 
+MAX_NAMES = 20
+"""Number of names of runs that are printed on a terminal."""
+
 
 def print_preview(
     grids: Sequence[tuple[ExpandedGrid, Sequence[str]]],
@@ -71,8 +75,10 @@ def print_preview(
             print_code_change(name, change)
             print_continuations(name, continuations)
         search = make_search_plan(expanded, options)
-        for line in [clean(run.name) for run in runs] if search is None else describe_search(search):
-            echo(line)
+        if search is None:
+            print_names([clean(run.name) for run in runs], MAX_NAMES if sys.stdout.isatty() else len(runs))
+        else:
+            echo("\n".join(describe_search(search)))
         stages = () if search is None else search.stages
         preview = Preview(expanded, runs, continuations, db, devices, options.workers, stages)
         prefix = f"{name}: " if len(grids) > 1 else ""
@@ -81,6 +87,14 @@ def print_preview(
         else:
             print_cluster_plan(preview, options.executor, prefix=prefix)
     return would_fail
+
+
+def print_names(names: Sequence[str], limit: int) -> None:
+    """Print the first names of runs, and on stderr the number of the others: the lines that follow matter more."""
+    for name in names[:limit]:
+        echo(name)
+    if len(names) > limit:
+        echo(f"... and {format_count(len(names) - limit, 'more run')} (in a pipe or with --json: all)", err=True)
 
 
 @dataclass(frozen=True, slots=True)

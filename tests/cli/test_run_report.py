@@ -12,11 +12,23 @@ import pytest
 from click.testing import Result
 
 from helpers.store_samples import new_run, points, queue, start
+from labbench.cli.run_preview import MAX_NAMES, print_names
 from labbench.cli.run_report import print_outcome, print_report
 from labbench.records import Failed, Finished
 from labbench.runner.expanded_grid import load_grid
 from labbench.runner.run_grid import Outcome
 from labbench.store.writer import Writer
+
+
+def test_a_preview_on_a_terminal_prints_the_first_names_and_the_number_of_the_others(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    print_names([f"run{number}" for number in range(300)], MAX_NAMES)
+    printed = capsys.readouterr()
+    assert printed.out.splitlines() == [f"run{number}" for number in range(MAX_NAMES)]
+    assert printed.err == "... and 280 more runs (in a pipe or with --json: all)\n"
+    print_names(["run0"], MAX_NAMES)
+    assert capsys.readouterr().err == ""
 
 
 def test_the_best_runs_are_ranked_by_a_metric_of_their_own(
