@@ -710,7 +710,7 @@ def test_an_ambiguous_run_is_refused_with_the_candidates(
     for word in ("twin", "twin0"):  # a name of two runs, the start of two keys
         result = labbench(*command, word, *text)
         assert result.exit_code == 2
-        assert "twin0001  twin\n    twin0002  twin" in result.stderr
+        assert "twin0002  twin  (queued)\n    twin0001  twin  (queued)" in result.stderr
     assert (
         labbench(*command, "v1", *text).exit_code == 2
     )  # two letters of a key may be meant as the name of another run

@@ -76,9 +76,12 @@ def test_find_prefers_key_over_name_over_key_prefix(writer: Writer, reader: Read
     assert reader.find("kabbb").id == b.id
     assert reader.find("kabb").id == d.id  # a name wins over a key prefix
     assert reader.find("one").id == a.id
-    with pytest.raises(RunNotFound, match="`two` matches 2 runs; use a key") as caught:
+    with pytest.raises(RunNotFound, match="`two` matches 2 runs, newest first; use a key") as caught:
         reader.find("two")
-    assert caught.value.candidates == ("kabbbbbb  two", "mccccccc  two")
+    assert caught.value.candidates == ("mccccccc  two  (queued)", "kabbbbbb  two  (queued)")
+    writer._connection.execute("UPDATE runs SET started = 1700000000, status = 'finished' WHERE id = ?", (c.id,))
+    with pytest.raises(RunNotFound, match=r"mccccccc  two  \(finished, started 2023-11-1\d \d\d:\d\d:\d\d\)"):
+        reader.find("two")
     with pytest.raises(RunNotFound, match="matches 2 runs") as caught:
         reader.find("kaaa")
     assert len(caught.value.candidates) == 2

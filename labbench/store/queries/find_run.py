@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 
 from labbench.errors import RunNotFound
@@ -49,8 +50,11 @@ def find_run(connection: sqlite3.Connection, word: str, database: Path) -> RunRe
         [record] = read_records(connection, [rows[0][0]], summaries=True)
         return record
     if rows:
-        candidates = tuple(f"{key}  {name}" for _, key, name in rows)
-        problem = f"`{word}` matches {len(rows)} runs; use a key"
+        newest = rows[::-1]
+        records = read_records(connection, [run_id for run_id, _, _ in newest[:_MAX_CANDIDATES]])
+        others = (f"{key}  {name}" for _, key, name in newest[_MAX_CANDIDATES:])
+        candidates = (*map(_describe, records), *others)
+        problem = f"`{word}` matches {len(rows)} runs, newest first; use a key"
         raise RunNotFound(_list_candidates(problem, candidates), candidates=candidates)
     problem, similar = f"no run has the key or the name `{word}`", tuple(_similar_names(connection, word))
     if begun_keys:
@@ -59,6 +63,12 @@ def find_run(connection: sqlite3.Connection, word: str, database: Path) -> RunRe
     if similar:
         raise RunNotFound(_list_candidates(f"{problem}; did you mean", similar), candidates=similar)
     raise RunNotFound(f"{problem}; `{database_command(database)} ls` lists the runs", candidates=())
+
+
+def _describe(record: RunRecord) -> str:
+    """Return key, name, status and start of a run, which tell runs of one name apart."""
+    started = "" if record.started is None else f", started {datetime.fromtimestamp(record.started):%Y-%m-%d %H:%M:%S}"
+    return f"{record.key}  {record.name}  ({record.shown_status}{started})"
 
 
 def _rows(connection: sqlite3.Connection, condition: str, *values: str) -> list[tuple[int, str, str]]:
