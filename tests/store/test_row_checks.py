@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from helpers.store_samples import write_three_runs
+from helpers.store_samples import points, start, write_three_runs
 from labbench.cli import main
 from labbench.errors import InputError, StoreError
 from labbench.store import connection as connection_module
 from labbench.store.reader import Reader
 from labbench.store.row_checks import COLUMNS, MAX_JSON_DEPTH
 from labbench.store.series.curves import CurveRequest
+from labbench.store.writer import Writer
 
 Run = Callable[..., Result]
 
@@ -208,3 +209,14 @@ def test_no_prefix_of_a_filter_fails_otherwise_than_with_a_message(database: Pat
         for end in range(len(expression) + 1):
             with suppress(InputError):
                 reader.count(expression[:end])
+
+
+def test_an_import_of_a_long_series_with_a_text_among_its_values_is_a_message(tmp_path: Path) -> None:
+    other = tmp_path / "other.db"
+    with Writer(other) as writer:
+        [run] = start(writer)
+        writer.write([points(run, "loss", [1 / (1 + step) for step in range(1000)])])
+    change(other, "UPDATE points SET value = 'x' WHERE step = 500", "DELETE FROM overview")
+    result = CliRunner().invoke(main, ["--db", str(tmp_path / "runs.db"), "import", "labbench", str(other)])
+    assert isinstance(result.exception, SystemExit)
+    assert (result.exit_code, "not numbers" in result.stderr) == (1, True)
