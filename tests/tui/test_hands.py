@@ -113,7 +113,8 @@ def test_a_live_run_is_stopped_by_its_key_and_a_yes(tmp_path: Path) -> None:
 def test_a_command_that_trains_a_run_again_takes_three_keys(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         await press(pilot, "Y", "down", "enter")
-        assert "--rerun" in pilot.app.clipboard and "--only" in pilot.app.clipboard
+        assert "--rerun" in pilot.app.clipboard
+        assert "--only" in pilot.app.clipboard
 
     use(database, look)
 
