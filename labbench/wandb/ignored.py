@@ -56,7 +56,11 @@ def ignore(name: str) -> Ignored:
 
 
 def refuse_reading(name: str) -> Callable[..., NoReturn]:
-    """Return a function that takes the place of a reading call, whose result the script would use."""
+    """Return a function that takes the place of a reading call, whose result the script would use.
+
+    Raises:
+        InputError: When the returned function is called; the text names what to use.
+    """
 
     def refuse(*args: Any, **kwargs: Any) -> NoReturn:
         raise InputError(

@@ -168,12 +168,17 @@ def import_wandb(db: Path, paths: tuple[Path, ...], **options: Any) -> None:
     """
     from labbench.importing import wandb
 
+    _require_default_folder(paths)
+    import_sources(db, "wandb", wandb.find_runs, paths, SourceOptions(**options))
+
+
+def _require_default_folder(paths: Sequence[Path]) -> None:
+    """Raise InputError if the paths are the folder that W&B writes by default, and it does not exist."""
     if paths == (Path("wandb"),) and not paths[0].exists():
         raise InputError(
             "there is no folder wandb here, where W&B writes its runs: name the folder or a .wandb file, as in "
             "`wandb ~/project/wandb`"
         )
-    import_sources(db, "wandb", wandb.find_runs, paths, SourceOptions(**options))
 
 
 @import_.command("mlflow", epilog=examples("labbench import mlflow mlflow.db", "labbench import mlflow mlruns/"))
