@@ -88,7 +88,8 @@ def walk(name: str, command: click.Command) -> Iterator[tuple[str, click.Command
 
 def command_section(name: str, command: click.Command) -> str:
     """Return the section of one command: help, usage and options."""
-    context = click.Context(command, info_name=name)
+    # with the settings of the program: click keeps the help option of the first context for all later ones
+    context = click.Context(command, info_name=name, **labbench_command.context_settings)
     usage = command.get_usage(context).partition("Usage: ")[2]
     description = inspect.cleandoc((command.help or "").partition("\f")[0])
     options = [param for param in command.params if isinstance(param, click.Option)]
