@@ -220,7 +220,7 @@ def ranking_metrics(goals: Mapping[str, Goal]) -> list[str]:
 def default_metric(goals: Mapping[str, Goal], declared: Iterable[str]) -> str | None:
     """Return the metric to show first: the first `declared` one that can rank runs, else the first by `metric_rank`.
 
-    `goals` are those of the logged metrics; None if all of them measure progress or the machine. What the training loop
+    `goals` has the logged metrics; None if all of them measure progress or the machine. What the training loop
     itself declares, such as gaps between splits, does not count.
     """
     ranking = [name for name in ranking_metrics(goals) if trainer_goal(name) is None]

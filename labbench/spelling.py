@@ -42,7 +42,7 @@ def spell_number(value: float) -> str:
 
 
 def spell_value(value: Any) -> str:
-    """Return a config value as JSON without spaces, its numbers and those of lists as `spell_number` writes them."""
+    """Return a config value as JSON without spaces; `spell_number` writes its numbers, also in lists."""
     if isinstance(value, list | tuple):
         return f"[{','.join(map(spell_value, value))}]"
     if isinstance(value, int | float) and not isinstance(value, bool):

@@ -26,7 +26,7 @@ MAX_WIDENING_VALUES = 4
 def find_widenings(everything: Table, noise: Noise | None, goal: Goal, scale: Scale) -> tuple[Widening, ...]:
     """Return the parameters with a value under which more learning rates come within 5 % of the best.
 
-    The ranges are those of `find_rate_ranges`. A parameter is reported only if one of the gained learning rates is
+    `find_rate_ranges` gives the ranges. A parameter is reported only if one of the gained learning rates is
     clearly outside the tolerance under the other value. Empty without repeated seeds (`noise` is None). On the scale
     `log`, the values of `everything` are logarithms.
     """

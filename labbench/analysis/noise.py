@@ -88,13 +88,13 @@ class PairedVariances:
 
     Runs of one seed may vary together more in similar configurations than the shift of the seed explains, such as with
     two weight decays that hardly matter. So the variance of a difference is estimated from the differences of this
-    pair, and moderated across pairs that differ in the same parameters (Smyth 2004). The prior is relative to the sums
-    of the moderated variances of both configurations, which are those of independent runs, because bad configurations
+    pair, and moderated across pairs that differ in the same parameters (Smyth 2004). The prior is relative to the
+    variance for independent runs, the sum of the moderated variances of both configurations, because bad configurations
     often vary more. These sums are learnt from the same runs, so that the variance has no more degrees of freedom.
     """
 
     def __init__(self, table: Table, runs: SetupVariances) -> None:
-        """Make the variances of a table, given those of single runs without the shifts of seeds."""
+        """Prepare the variances of a table; `runs` are the variances of single runs without the shifts of seeds."""
         repeated = np.flatnonzero(np.bincount(table.seed) > 1)
         column = np.full(int(table.seed.max()) + 1, -1)
         column[repeated] = np.arange(len(repeated))
@@ -110,12 +110,12 @@ class PairedVariances:
         """Return the moderated variance of one difference over a common seed; there are at least two of them."""
         differences = self._deviations(np.array([first]), np.array([second]))
         own_df = float(np.isfinite(differences).sum() - 1)
-        own = float(np.nansum(differences**2)) / own_df
+        own_variance = float(np.nansum(differences**2)) / own_df
         scale = float(self._variance[first] + self._variance[second])
         _, scale_df = self._runs.variances_of_sums(np.array([[first, second]]), np.ones((1, 2)))
         group = self._class_of(first, second)
         prior = Prior(group.prior.weights, group.prior.variances * scale)
-        moderated = prior.moderate(np.array([own]), np.array([own_df]))
+        moderated = prior.moderate(np.array([own_variance]), np.array([own_df]))
         pool_df = max(own_df, min(group.pool_df, float(scale_df[0])))
         df = np.minimum(PRIOR_DEGREES + own_df, pool_df)
         variance, mixed_df = mix(prior.weights[:, None], moderated, df[:, None])
@@ -131,17 +131,17 @@ class PairedVariances:
 
     def _deviations(self, first: Ints, second: Ints) -> Floats:
         """Return the differences of K pairs minus their means over the common seeds, shape (K, S)."""
-        one, other = self._values[first], self._values[second]
-        differences = one - other
+        first_values, second_values = self._values[first], self._values[second]
+        differences = first_values - second_values
         counts = np.isfinite(differences).sum(axis=1, keepdims=True)
         means = np.divide(np.nansum(differences, axis=1, keepdims=True), counts, where=counts > 0, out=counts * np.nan)
         deviations = differences - means
         with np.errstate(invalid="ignore"):
-            deviations[np.abs(deviations) <= ROUNDING_TOLERANCE * (np.abs(one) + np.abs(other))] = 0.0
+            deviations[np.abs(deviations) <= ROUNDING_TOLERANCE * (np.abs(first_values) + np.abs(second_values))] = 0.0
         return np.asarray(deviations)
 
     def _class_of(self, first: int, second: int) -> PairClass:
-        """Return the class of a pair, that of all pairs if fewer than `MIN_CLASS_PAIRS` differ in its parameters."""
+        """Return the class of a pair, or of all pairs if fewer than `MIN_CLASS_PAIRS` differ in its parameters."""
         pattern = self._codes[:, first] != self._codes[:, second]
         key = pattern.tobytes()
         if key not in self._classes:

@@ -29,10 +29,10 @@ PRUNED: str = "pruned"
 At: TypeAlias = Literal["best", "last"]
 
 Network: TypeAlias = Literal["best step", "measured step", "last", "restored"]
-"""Network of a run by which a configuration is chosen and which is judged.
+"""Network of a run whose values choose and judge its configuration.
 
-- `best step`: that of the best step of the tuning metric, of the steps at which both metrics were measured;
-- `measured step`: the only one at which the judged metric was measured, such as the final network;
+- `best step`: the network at the best step of the tuning metric, among the steps at which both metrics were measured;
+- `measured step`: the network at the only step at which the judged metric was measured, such as the final network;
 - `last`: each metric counts with its last value;
 - `restored`: the judged metric was measured once, on weights that a script restored from the best step.
 """

@@ -41,7 +41,7 @@ class PackedCurves:
 
 
 def spread_buckets(extent: Extent) -> Extent:
-    """Return an extent with one value per x: those of buckets twice, at the start and at the end."""
+    """Return an extent with one value per x; the values of buckets appear twice, at the start and at the end."""
     x, low, middle, high = extent
     if len(x) == len(middle):
         return extent

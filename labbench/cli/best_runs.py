@@ -20,7 +20,7 @@ from labbench.text import clean, format_count
 MAX_BEST_RUNS = 5
 """Number of best runs in the table."""
 MIN_LOSSES = 10
-"""Number of training losses from which on a run can be said never to have become better than at its start."""
+"""Minimum number of training losses to report that a run never became better than at its start."""
 _MAX_NAMES = 3
 _SETTING_RANK, _STEP_RANK, _SEED_RANK = 1, 2, 3
 """Ranks of columns: the seed is left out first, the settings that the grid varies last."""
@@ -54,7 +54,7 @@ def sort_by_best(runs: Sequence[RunRecord], metric: str, goal: Goal) -> list[Run
 
 
 def setting_keys(runs: Sequence[RunRecord], axes: Sequence[str]) -> list[str]:
-    """Return the keys in which the runs differ: those of `axes` in their order, others, and the seed."""
+    """Return the keys in which the runs differ: keys of `axes` in their order, other keys, and the seed."""
     order = {key: index for index, key in enumerate(axes)}
     keys = differing_keys(run.config for run in runs)
     return sorted(keys, key=lambda key: (key == "seed", order.get(key, len(order))))

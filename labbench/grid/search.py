@@ -81,7 +81,7 @@ _KEYS_OF_RUNGS = ("eta", "min_epochs", "keep_pruned")
 def read_search(source: GridSource, metrics: Mapping[str, Goal], stop: Stop | None) -> Search | None:
     """Read `[search]`, None if the grid file has none.
 
-    The metric defaults to the first one of `[metrics]` with a better direction, else to that of `[stop]`.
+    The metric defaults to the first one of `[metrics]` with a better direction, else to the metric of `[stop]`.
 
     Raises:
         GridError: The table is invalid, or asks for rungs in a grid that starts a command.

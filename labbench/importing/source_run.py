@@ -153,9 +153,9 @@ def no_runs_error(path: Path, sought: str) -> InputError:
     endings: Counter[str] = Counter()
     for _, (_, _, names) in zip(range(_MAX_FOLDERS), os.walk(path), strict=False):
         endings.update(f"*{Path(name).suffix}" if Path(name).suffix else name for name in names)
-    found = ", ".join(f"{number} {ending}" for ending, number in endings.most_common(_MAX_ENDINGS))
+    counts = ", ".join(f"{number} {ending}" for ending, number in endings.most_common(_MAX_ENDINGS))
     more = ", ..." if len(endings) > _MAX_ENDINGS else ""
-    contents = f"it holds {found}{more}" if found else "it holds no files"
+    contents = f"it holds {counts}{more}" if counts else "it holds no files"
     return InputError(f"{path}: no {sought} in this folder or beneath it; {contents}")
 
 
@@ -169,11 +169,11 @@ class PointCollector:
 
     def drop_from(self, step: int) -> None:
         """Drop the points at and after a step, which a restarted program logs again."""
-        kept = [index for index, each in enumerate(self.steps) if each < step]
-        if len(kept) < len(self.steps):
-            self.steps = array("q", (self.steps[index] for index in kept))
-            self.walls = array("d", (self.walls[index] for index in kept))
-            self.values = array("d", (self.values[index] for index in kept))
+        earlier = [index for index, each in enumerate(self.steps) if each < step]
+        if len(earlier) < len(self.steps):
+            self.steps = array("q", (self.steps[index] for index in earlier))
+            self.walls = array("d", (self.walls[index] for index in earlier))
+            self.values = array("d", (self.values[index] for index in earlier))
 
     def build(self, started: float, *, earliest: float = 0.0) -> ImportedSeries:
         """Return the last point of each step, in the order of the steps.
@@ -241,10 +241,10 @@ class RunCollector:
         points.steps.frombytes(steps[is_valid].astype(np.int64).tobytes())
         points.walls.frombytes(walls.tobytes())
         points.values.frombytes(values[is_valid].tobytes())
-        known = walls[~np.isnan(walls)]
-        if len(known):
-            self.first_wall = min(self.first_wall, float(known.min()))
-            self.last_wall = max(self.last_wall, float(known.max()))
+        known_walls = walls[~np.isnan(walls)]
+        if len(known_walls):
+            self.first_wall = min(self.first_wall, float(known_walls.min()))
+            self.last_wall = max(self.last_wall, float(known_walls.max()))
 
     @property
     def started(self) -> float | None:

@@ -243,9 +243,9 @@ class _Recorder:
         for place, words in places.items():
             names = sorted(self._names[place])
             if names:
-                shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+                listed = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
                 lines.append(
-                    f"{len(names)} metrics {words}: {shown}" if len(names) > 1 else f"1 metric {words}: {shown}"
+                    f"{len(names)} metrics {words}: {listed}" if len(names) > 1 else f"1 metric {words}: {listed}"
                 )
         folder = self._printed.tools.wandb_folder if self._printed is not None else None
         if folder is not None:

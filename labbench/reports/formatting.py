@@ -36,7 +36,7 @@ def is_tuned_on(answer: Answer) -> bool:
 
 
 def chosen_by(answer: Answer) -> str:
-    """Return the metric by which configurations are chosen."""
+    """Return the metric that configurations are chosen by."""
     tuning = None if answer.scope is None else answer.scope.tuning
     return clean(answer.metric if tuning is None else tuning.metric)
 
@@ -194,7 +194,7 @@ def format_change(interval: Interval, decimals: int | None = None) -> str:
 
 
 def difference_decimals(intervals: Sequence[Interval], decimals: int | None = None) -> int | None:
-    """Return the decimals of differences, by default those of their column, more if a limit would be rounded to 0.
+    """Return the decimals of differences (default: as in a column), more if a limit would be rounded to 0.
 
     So the numbers show on which side of 0 a limit lies.
     """

@@ -39,9 +39,9 @@ def require_cluster(
             "the database from several machines; train it without --executor, in a job of your own"
         )
     if workers is not None:
-        wanted = "[resources.slurm] array" if executor == "slurm" else "cpus, gpus and memory of [resources]"
+        settings = "[resources.slurm] array" if executor == "slurm" else "cpus, gpus and memory of [resources]"
         raise InputError(
-            f"--workers is the number of processes on this machine; with --executor {executor}, set {wanted}"
+            f"--workers is the number of processes on this machine; with --executor {executor}, set {settings}"
         )
     if device not in ("auto", "cpu", "cuda"):
         raise InputError(f"--device {device}: the cluster chooses the GPU of a node; use auto, cpu or cuda")

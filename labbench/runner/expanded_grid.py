@@ -201,8 +201,8 @@ def task_warnings(grid: Grid, code: Code) -> list[str]:
 def _untracked_modules(task: str, files: list[Path]) -> Iterator[str]:
     from labbench.train.tasks.import_context import imported_files  # imports torch
 
-    known = {each.resolve() for each in files}
-    others = sorted(path for path in imported_files(task) if path.resolve() not in known)
+    tracked = {each.resolve() for each in files}
+    others = sorted(path for path in imported_files(task) if path.resolve() not in tracked)
     if others:
         more = f" and {format_count(len(others) - 1, 'other module')}" if len(others) > 1 else ""
         yield (

@@ -53,7 +53,7 @@ def settle_held_jobs(
 def sort_held_jobs(db: Path, keys: Collection[str], cluster: str | None) -> tuple[list[HeldJob], list[HeldJob]]:
     """Return the held jobs of a database that train some of these runs and can be attached to, and the other ones.
 
-    `cluster` is the value of `[resources.slurm] cluster` of the executor; None if it is not that of SLURM.
+    `cluster` is the value of `[resources.slurm] cluster` of the executor; None for other executors.
     """
     jobs = find_held_jobs(db)
     scheduler = None if cluster is None or not jobs else make_scheduler(cluster)

@@ -220,9 +220,9 @@ _decode = methodcaller("decode", "utf-8", "replace")
 
 
 def limit_read(connection: sqlite3.Connection, path: Path) -> None:
-    """End a read that begins now with an error, should it take more instructions than a sound file of this size needs.
+    """Make a read that begins now fail once it takes more instructions than a sound file of this size needs.
 
-    Seconds would depend on the disk, and on whoever takes the rows of a stream one by one.
+    Seconds would depend on the disk, and on the caller that reads the rows of a stream one by one.
     """
     _, _, n_bytes = file_state(path)
     remaining_checks = count((INSTRUCTIONS_PER_READ + INSTRUCTIONS_PER_BYTE * n_bytes) // _INSTRUCTIONS_PER_CHECK, -1)

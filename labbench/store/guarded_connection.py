@@ -1,7 +1,7 @@
 """`GuardedConnection`: SQLite connection that stops once the program has closed its file descriptors.
 
-A program that becomes a daemon closes all file descriptors (`os.closerange(3, 65536)`), those of SQLite included. Files
-that it opens later get the same numbers, and SQLite would write the database into them, even while it closes
+A program that becomes a daemon closes all file descriptors (`os.closerange(3, 65536)`), also those that SQLite uses.
+Files that it opens later get the same numbers, and SQLite would write the database into them, even while it closes
 (https://www.sqlite.org/howtocorrupt.html, section 1.1). Nor can this process open the database again: SQLite shares
 locks, which are lost, among all connections of a process.
 """

@@ -130,7 +130,7 @@ def has_few_colours(app: App[None]) -> bool:
 def reversed_style(app: App[None], *, bold: bool) -> Style:
     """Return the style of the cursor's row with few colours: text and background of the theme change places.
 
-    The terminal's own two colours would not do: with a dark theme on a light terminal they are those of other rows.
+    The terminal's own two colours would not do: with a dark theme on a light terminal, other rows have them.
     """
     ink, ground = (Color.parse(app.theme_variables[name]).rich_color for name in ("foreground", "background"))
     return Style(color=ink, bgcolor=ground, bold=bold, reverse=True)

@@ -104,8 +104,8 @@ class WandbRun:
         Raises:
             InputError: In a strict run, if a value cannot be recorded or the run has ended.
         """
-        given = None if step is None else to_step(step, self.labbench_run._writer_thread.problems)
-        at = self._step if given is None else given
+        explicit_step = None if step is None else to_step(step, self.labbench_run._writer_thread.problems)
+        at = self._step if explicit_step is None else explicit_step
         if at < self._step:
             warn_once(
                 f"wandb.log: the step {at} is before the last one, {self._step}; "

@@ -1,7 +1,7 @@
 """Analysis of logarithms: losses that span more than a decade, and their results in the metric's unit.
 
 The logarithms of the values are analysed as other values are. Their means become geometric means, their differences
-ratios. The limits of intervals are transformed as they are, so that they hold as often as those of the logarithms.
+ratios. The limits of intervals are transformed in the same way, which keeps the coverage of the intervals.
 """
 
 from __future__ import annotations

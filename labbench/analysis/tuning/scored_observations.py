@@ -35,7 +35,7 @@ def observe_selected(selection: Selection, metric: str, goal: Goal) -> list[Obse
 
 
 def score_table(table: Table) -> Table | None:
-    """Return the table of the scores, of which greater is better; None if configurations are chosen by the values."""
+    """Return the table of the scores (greater is better); None if configurations are chosen by the values."""
     if not any(setup.scores for setup in table.setups):
         return None
     return replace(table, setups=tuple(replace(setup, values=setup.scores, scores=()) for setup in table.setups))
@@ -61,5 +61,5 @@ def _replace_values(observation: Observation, pair: PairedPoint | None, goal: Go
 
 
 def _orient(value: float, goal: Goal) -> float:
-    """Return a value of which greater is better."""
+    """Return the value, negated unless `goal` is "max", so that greater is better."""
     return value if goal == "max" else -value

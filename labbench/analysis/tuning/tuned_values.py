@@ -309,8 +309,8 @@ def _flip(interval: Interval, sign: float) -> Interval:
 def judge_choice(everything: Table, noise: Noise | None, goal: Goal) -> Interval | None:
     """Return the mean on new seeds of the configuration that is picked among all of them with k - 1 seeds.
 
-    Estimand, estimate and interval are those of a tuned value, with all configurations as its candidates. None if fewer
-    than two configurations have two common seeds, or the noise is unknown.
+    Estimand, estimate and interval are defined as for a tuned value with all configurations as its candidates. None if
+    fewer than two configurations have two common seeds, or the noise is unknown.
     """
     table = everything.with_values()
     seeds = find_common_seeds(table, goal)

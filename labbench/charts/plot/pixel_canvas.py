@@ -34,7 +34,7 @@ _LEVELS = 7
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """Plot of a drawn chart, from which its image can be painted in another thread."""
+    """Plot of a drawn chart; another thread can paint its image."""
 
     frame: Frame
     lines: PreparedLines
@@ -100,7 +100,7 @@ class PixelCanvas(Canvas):
         return pixels.reshape(*self._size, 4)
 
     def _blend(self, pixels: NDArray[np.int64], coverage: NDArray[np.float64], ink: int) -> None:
-        """Draw an ink over pixels, (N,), of which it covers these shares, (N,)."""
+        """Draw an ink over pixels, shape (N,); `coverage` is the covered share of each pixel, shape (N,)."""
         *colour, opacity = self._colours(ink)
         source = np.empty((len(pixels), 4), np.float32)
         source[:, 3] = coverage * opacity

@@ -206,9 +206,9 @@ def read_modules(files: Sequence[Path]) -> Mapping[str, bytes]:
 
 
 def require_equal_nodes(paths: Sequence[str], task: str, modules: Mapping[str, bytes]) -> None:
-    """Check on every node that its versions are those of this process, and that it sees the data and runs the task.
+    """Check that every node has the versions of this process, sees the data and runs the task.
 
-    `paths` are those of the data, `modules` is the result of `read_modules`.
+    `paths` are the paths of the data, `modules` is the result of `read_modules`.
 
     Raises:
         InputError: A node differs, or cannot import labbench or the task.

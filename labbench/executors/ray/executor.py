@@ -46,7 +46,7 @@ class RaySettings:
     """Settings of all tasks of an executor."""
 
     address: str
-    """Address of the head of the cluster, to which this process is connected."""
+    """Address of the head of the cluster that this process is connected to."""
     resources: Resources
     files: Path
     """Folder of the database's files, on this machine."""

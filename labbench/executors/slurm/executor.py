@@ -26,7 +26,7 @@ QUERY_SECONDS = 15.0
 """Seconds between two queries of the scheduler."""
 
 INTERRUPTED_QUERY_SECONDS = 2.0
-"""The same after Ctrl-C, when somebody waits for the end."""
+"""Seconds between two queries of the scheduler after Ctrl-C, while the user waits for the end."""
 
 MAX_ARRAY = 1000
 """Maximum number of jobs that are submitted at once."""

@@ -41,7 +41,7 @@ class SlurmJob:
     position: Position = field(default_factory=Position)
     """Position after the last event that was received."""
     recorded: Mapping[str, Position] = field(default_factory=dict)
-    """Position by run up to which the database holds its events; for a job that another driver submitted."""
+    """Position by run after its last event in the database; for a job that another driver submitted."""
     fruitless: int = 0
     """Number of jobs of this stack that have ended before, without a new boundary and without their fault."""
     is_pending: bool = False

@@ -123,8 +123,9 @@ def _limits_sentence(answer: Answer) -> str:
     """Report what was left out because too many parameters vary."""
     limits = []
     if answer.not_analysed:
-        shown, n = len(answer.parameters), len(answer.not_analysed)
-        limits.append(f"{n} of {shown + n} varying keys are not analysed, those that explain least of the results")
+        n = len(answer.not_analysed)
+        n_varying = n + len(answer.parameters)
+        limits.append(f"{n} of {n_varying} varying keys are not analysed, those that explain least of the results")
     if answer.shares is not None and answer.shares.paired is not None:
         limits.append(f"interactions were estimated for the {answer.shares.paired} parameters with the largest effects")
     return "; ".join(limits)

@@ -147,7 +147,7 @@ def _values_sentence(answer: Answer, scope: Scope) -> str:
 
 
 def _tuning_values_sentence(metric: str, tuning: Tuning) -> str:
-    """Report the values by which configurations are chosen and judged, and the network that they belong to."""
+    """Report the values that choose and judge configurations, and the network that they belong to."""
     chosen_by = clean(tuning.metric)
     chosen = f"configurations are chosen by the {tuning.at} {chosen_by} of each run"
     counts = {

@@ -1,7 +1,7 @@
 """Search over a grid: trains all configurations up to a rung, compares them there, and trains the best ones on.
 
 The state of a search is in the database alone: values at rungs decide, and they depend on configurations and seeds. So
-the same command continues a search that was interrupted, and its result is that of an uninterrupted one.
+the same command continues a search that was interrupted, with the same result as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class GridSearch:
         queue: QueueFunction,
         statuses: Collection[Status],
     ) -> None:
-        """`statuses` are those of recorded runs that are trained; `queue` records the runs with new seeds."""
+        """`statuses` are the statuses of recorded runs that are trained; `queue` records the runs with new seeds."""
         self.plan, self.search, self.result = plan, plan.search, SearchResult(plan)
         self._expanded, self._recorder, self._queue = expanded, recorder, queue
         self._statuses = {*statuses, "pruned"}

@@ -1,7 +1,7 @@
 """Proposals of configurations by Optuna's tree-structured Parzen estimator (Bergstra et al., NeurIPS 2011).
 
-Each batch has a fresh sampler, seeded by the search's seed and the number of the batch, which is told the trials before
-it in the order of the search. So a proposal depends on configurations, seeds and values alone, and a search that was
+Each batch has a fresh sampler, seeded by the search's seed and the number of the batch, and given the earlier trials in
+the order of the search. So a proposal depends on configurations, seeds and values alone, and a search that was
 interrupted proposes the same configurations again.
 """
 
@@ -50,7 +50,7 @@ class Proposer:
     """Proposes configurations of a grid that have not been tried, given the results so far."""
 
     def __init__(self, candidates: Sequence[Candidate], goal: Goal, seed: int, implied: frozenset[str]) -> None:
-        """`implied` are keys whose values follow from those of other keys."""
+        """`implied` are keys whose values follow from the values of other keys."""
         self._candidates, self._goal, self._seed = candidates, goal, seed
         configs = [candidate.config for candidate in candidates]
         self._keys = [key for key in distinguishing_keys(configs) if key not in implied]

@@ -157,10 +157,10 @@ def _without(tree: Filter | None, connection: sqlite3.Connection, metrics: Metri
         term = _without(tree.term, connection, metrics)
         return None if term is None else tree
     terms = [_without(term, connection, metrics) for term in tree.terms]
-    known = tuple(term for term in terms if term is not None)
-    if isinstance(tree, Or) and len(known) < len(terms):
+    known_terms = tuple(term for term in terms if term is not None)
+    if isinstance(tree, Or) and len(known_terms) < len(terms):
         return None
-    return None if not known else And(known) if isinstance(tree, And) else Or(known)
+    return None if not known_terms else And(known_terms) if isinstance(tree, And) else Or(known_terms)
 
 
 def _ambiguous_names(connection: sqlite3.Connection, tree: Filter | None, metrics: Metrics) -> list[str]:

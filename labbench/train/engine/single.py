@@ -60,8 +60,8 @@ class SingleStepper:
         self._microbatch_size, self._has_penalty = parts.microbatch_size, parts.penalty is not None
         self._attributes = AttributeTracker(model)
         self._variables = TaskTracker(model, attributes_of(self.task))
-        own = {id(parameter) for parameter in self.parameters.values()}
-        self._foreign = {path: p for path, p in attributes_of(self.task).parameters().items() if id(p) not in own}
+        own_ids = {id(parameter) for parameter in self.parameters.values()}
+        self._foreign = {path: p for path, p in attributes_of(self.task).parameters().items() if id(p) not in own_ids}
         """Parameters in the task's attributes that are not part of the model, by path."""
         for parameter in self._foreign.values():  # data(config) may have trained them
             parameter.grad = None

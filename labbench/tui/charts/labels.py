@@ -49,8 +49,8 @@ def run_labels(runs: Sequence[RunRecord], others: Sequence[RunRecord] = ()) -> d
 
 def _is_name_of_other(runs: Sequence[RunRecord], labels: Mapping[str, str], others: Sequence[RunRecord]) -> bool:
     """Return True if a label, except for the seed, is the name of another run of another configuration."""
-    own = {configuration_of(run) for run in runs}
-    names = {_drop_seed(run, text.clean(run.name)) for run in others if configuration_of(run) not in own}
+    configurations = {configuration_of(run) for run in runs}
+    names = {_drop_seed(run, text.clean(run.name)) for run in others if configuration_of(run) not in configurations}
     return not names.isdisjoint(_drop_seed(run, labels[run.key]) for run in runs)
 
 

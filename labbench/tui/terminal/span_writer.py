@@ -40,7 +40,7 @@ class Spans:
         return False
 
     def by_style(self) -> list[Span]:
-        """Return the spans in parts of one style, those of equal style one after another."""
+        """Return the spans split into parts of one style, grouped by style."""
         parts: dict[str | None, list[Span]] = {None: []}
         for span in self.spans:
             for style, part in _split_by_style(span):

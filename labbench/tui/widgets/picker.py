@@ -112,7 +112,7 @@ def experiment_picker(title: str, experiments: Sequence[str], chosen: str | None
 
 
 class KeysPicker(Picker):
-    """List dialog of config keys, of which several can be typed: `lr,dropout`."""
+    """List dialog of config keys; accepts several typed keys, such as `lr,dropout`."""
 
     def __init__(self, title: str, choices: Sequence[tuple[str, str]], *, keys: Sequence[str]) -> None:
         """Open a list of (value, label) choices; `keys` are those that can be typed together."""

@@ -18,7 +18,7 @@ _LINE_BREAK = re.compile(r"[ \t]*[\r\n]+\s*")
 
 
 class LineInput(Input):
-    """Input that joins pasted lines, of which Textual's own keeps only the first, and does not blink."""
+    """Input that does not blink and joins pasted lines; Textual's own keeps only the first one."""
 
     def on_mount(self) -> None:
         self.cursor_blink = False  # it would write to a slow connection twice a second

@@ -17,7 +17,7 @@ MAX_TABLE_ELEMENTS = 2**24
 
 
 class GraphMasks(DropoutMasks):
-    """Dropout masks equal to those of `DropoutMasks`, in tables on the device for the next steps.
+    """The same masks as `DropoutMasks`, in tables on the device for the next steps.
 
     A table per call of the layer within a step holds whether an element is kept. A hash takes 15 kernels, a lookup one.
     """

@@ -22,7 +22,7 @@ ALLOCATION_BYTES = 512
 """Smallest block of torch's allocator on CUDA; sizes are rounded up to a multiple of it."""
 
 CAPTURE_STATES, CAPTURE_STEPS = 3, 2
-"""In a capture: the state, a copy to restore and one to compare; the memory of a plain step and that of the graph."""
+"""In a capture: the state, a copy to restore and one to compare; the memory of a plain step and of the graph."""
 
 
 class LiveBytes(TorchDispatchMode):
