@@ -1,7 +1,7 @@
-"""Estimate of a grid's training time, from one epoch of its first, middle and last stack.
+"""Estimates of a grid's training time: from one epoch of three stacks before the start, then from its progress.
 
-The stacks are trained as `labbench run` does, in the same processes and as many at the same time, so that their start,
-the loading of data and the competition for the cores count too.
+`estimate_training` trains the first, middle and last stack as `labbench run` does, in the same processes and as many at
+the same time, so that their start, the loading of data and the competition for the cores count too.
 """
 
 from __future__ import annotations
@@ -22,6 +22,10 @@ from labbench.runner.planner import make_stack, relative_cost
 
 MAX_SECONDS = 20.0
 """Time after which the measurement ends, once a run has been measured."""
+MIN_SECONDS, MIN_SHARE = 5.0, 0.02
+"""Seconds and share of the work after which `TimeLeft` gives an estimate."""
+MAX_WAIT_SECONDS = 60.0
+"""Seconds after which `TimeLeft` gives an estimate from any share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,3 +171,21 @@ def cost_left(stack: Stack, done: Mapping[str, int]) -> float:
     """Return the relative cost of the epochs that a stack trains."""
     left = sum(epochs_left(run, done) for run in stack.runs)
     return relative_cost(stack, TRAINING) * left / sum(epochs_left(run, {}) for run in stack.runs)
+
+
+class TimeLeft:
+    """Estimate of the time left; the start of the processes, before the first progress, does not count."""
+
+    def __init__(self) -> None:
+        self._began: tuple[float, float] | None = None
+        """Time and share of the first progress."""
+
+    def estimate(self, now: float, share: float) -> float | None:
+        """Return the seconds left, given the completed share of the work; None before an estimate means something."""
+        if share and self._began is None:
+            self._began = now, share
+        if self._began is None or share >= 1:
+            return None
+        seconds, gain = now - self._began[0], share - self._began[1]
+        is_reliable = (seconds >= MIN_SECONDS and gain >= MIN_SHARE) or seconds >= MAX_WAIT_SECONDS
+        return seconds * (1 - share) / gain if is_reliable and gain > 0 else None

@@ -18,8 +18,8 @@ from labbench.grid import Grid
 from labbench.metrics import Goal, default_goal, is_quality, metric_rank
 from labbench.records import EngineNote, Event, Failed, Finished, Points, RunRecord, Started, Submitted
 from labbench.runner.driver import Stage
+from labbench.runner.estimate import TimeLeft
 from labbench.runner.search.rung_progress import RungProgress
-from labbench.runner.time_left import TimeLeft
 from labbench.text import clean, fit_to_width, format_count, format_duration, format_number, progress_bar
 
 DRAW_SECONDS = 0.1

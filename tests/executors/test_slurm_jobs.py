@@ -22,9 +22,8 @@ from labbench.executors.slurm.executor import JobSettings, SlurmExecutor
 from labbench.executors.slurm.job import SlurmJob
 from labbench.executors.slurm.job_folder import JobFolder, Position
 from labbench.executors.slurm.job_main import TrainingJob
-from labbench.executors.slurm.parameters import log_file, setup_script
+from labbench.executors.slurm.parameters import find_setup_failure, log_file, setup_script, write_setup_script
 from labbench.executors.slurm.scheduler import GONE, UNKNOWN_CLUSTER, JobState, LocalScheduler, SlurmScheduler
-from labbench.executors.slurm.setup_commands import find_setup_failure, write_setup_script
 from labbench.executors.watched_stack import WatchedStack
 from labbench.records import (
     Boundary,

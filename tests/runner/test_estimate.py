@@ -1,4 +1,4 @@
-"""Estimate of `--dry-run`: one epoch of some stacks stands for the whole training."""
+"""Estimates of the training time: `--dry-run` measures one epoch of some stacks, a grid in training its progress."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ pytest.importorskip("torch")
 
 from labbench.executors.in_process import InProcessExecutor
 from labbench.records import Event, Failed, Finished, Points, RunRecord, Runtime, Stack, Started
-from labbench.runner.estimate import estimate_training, schedule_length
+from labbench.runner.estimate import TimeLeft, estimate_training, schedule_length
 from labbench.runner.planner import make_stack
 
 
@@ -92,3 +92,19 @@ def test_stacks_that_fail_are_not_estimated() -> None:
 )
 def test_a_worker_takes_the_next_stack_when_it_is_free(durations: list[float], workers: int, expected: float) -> None:
     assert schedule_length(durations, workers) == expected
+
+
+def test_the_time_left_is_estimated_from_the_progress_without_the_start_of_the_processes() -> None:
+    time_left = TimeLeft()
+    assert time_left.estimate(0.0, 0.0) is None
+    assert time_left.estimate(20.0, 0.001) is None  # the first progress
+    assert time_left.estimate(22.0, 0.1) is None
+    assert time_left.estimate(30.0, 0.201) == 10 * 0.799 / 0.2
+    assert time_left.estimate(70.0, 1.0) is None
+
+
+def test_slow_work_has_an_estimate_after_a_minute() -> None:
+    time_left = TimeLeft()
+    time_left.estimate(0.0, 0.001)
+    assert time_left.estimate(59.0, 0.002) is None
+    assert time_left.estimate(60.0, 0.002) == 60 * 0.998 / 0.001

@@ -11,10 +11,8 @@ from pathlib import Path
 from labbench.executors.attempt import sub_stack
 from labbench.executors.captured_output import CapturedFile
 from labbench.executors.slurm.job_folder import JobFolder, Position
-from labbench.executors.slurm.parameters import log_file
-from labbench.executors.slurm.resubmission import cause_of_end, continues_in_another_job
-from labbench.executors.slurm.scheduler import JobState
-from labbench.executors.slurm.setup_commands import find_setup_failure
+from labbench.executors.slurm.parameters import find_setup_failure, log_file
+from labbench.executors.slurm.scheduler import JobState, cause_of_end, continues_in_another_job
 from labbench.executors.watched_stack import MAX_FRUITLESS_STARTS, WatchedStack, failure
 from labbench.records import Event, Failed, Finished, Received, Stack
 

@@ -14,8 +14,13 @@ from typing import Any
 from labbench.errors import InputError, LabbenchError
 from labbench.executors.slurm.job_folder import JobFolder
 from labbench.executors.slurm.job_main import TrainingJob
-from labbench.executors.slurm.parameters import executor_options, executor_parameters, log_folder, setup_script
-from labbench.executors.slurm.setup_commands import write_setup_script
+from labbench.executors.slurm.parameters import (
+    executor_options,
+    executor_parameters,
+    log_folder,
+    setup_script,
+    write_setup_script,
+)
 from labbench.records import SlurmOptions
 
 EXIT_SECONDS = 10.0

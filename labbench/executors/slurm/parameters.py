@@ -1,15 +1,20 @@
-"""Parameters of submitit's executors for `[resources.slurm]`, and the header of the batch script that they give."""
+"""Parameters of submitit's executors for `[resources.slurm]`, and the setup commands of the jobs."""
 
 from __future__ import annotations
 
 import math
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from labbench.executors.slurm.setup_commands import guarded_lines
 from labbench.records import SlurmOptions
+
+_SETUP_FAILED = "labbench: setup command failed with status "
+"""Beginning of the last line that a job prints if a setup command fails; the status and the command follow."""
+
+_SETUP_FUNCTION = f'labbench_setup_failed() {{ echo "{_SETUP_FAILED}$1: $2" >&2; exit "$1"; }}'
 
 
 def log_folder(folder: Path) -> Path:
@@ -92,3 +97,24 @@ def _minutes(options: SlurmOptions) -> int:
 
 def _format_memory(gigabytes: float) -> str:
     return f"{int(gigabytes)}GB" if gigabytes == int(gigabytes) else f"{int(gigabytes * 1024)}MB"
+
+
+def guarded_lines(commands: Sequence[str]) -> list[str]:
+    """Return lines of bash that execute the commands in this shell, and exit after the first one that fails."""
+    lines = [_SETUP_FUNCTION] if commands else []
+    for command in commands:
+        quoted = shlex.quote(" ".join(command.split()))
+        lines.append(f"eval {shlex.quote(command)} || labbench_setup_failed $? {quoted}")
+    return lines
+
+
+def write_setup_script(path: Path, commands: Sequence[str]) -> None:
+    """Write a script for bash that executes the commands, then its arguments as a program."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.write_text("\n".join([*guarded_lines(commands), 'exec "$@"', ""]))
+
+
+def find_setup_failure(output: Sequence[str]) -> str | None:
+    """Return the failed setup command in the last line of a job's output, as `status 1: COMMAND`; None without one."""
+    last = output[-1] if output else ""
+    return f"status {last.removeprefix(_SETUP_FAILED)}" if last.startswith(_SETUP_FAILED) else None

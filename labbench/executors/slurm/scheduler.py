@@ -1,16 +1,20 @@
-"""State of jobs, asked of the scheduler; a scheduler that cannot be asked leaves the state unknown."""
+"""State of jobs, asked of the scheduler, and the consequence of a final state for the runs of a job.
+
+A scheduler that cannot be asked leaves the state unknown.
+"""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
 import psutil
 
+from labbench.records import FailureKind
 from labbench.store.liveness import HOST
 
 COMMAND_SECONDS = 30.0
@@ -29,6 +33,19 @@ _WAITING_STATES = {
     "CONFIGURING", "PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT", "STOPPED", "SUSPENDED",
 }  # fmt: skip
 """Job states of squeue(1) in which a job does not run but will."""
+
+_CAUSES: Mapping[str, tuple[FailureKind, str]] = {
+    "OUT_OF_MEMORY": ("oom", "SLURM ended the job, which used more memory than it had requested"),
+    "TIMEOUT": ("timeout", "the job exceeded the time limit of [resources.slurm]"),
+    "DEADLINE": ("timeout", "the job exceeded its deadline"),
+    "NODE_FAIL": ("node", "the node of the job failed"),
+    "BOOT_FAIL": ("node", "the node of the job did not start"),
+    "PREEMPTED": ("node", "the job was preempted"),
+}
+"""Kind and message of the failure, by the final state of a job."""
+
+_RESUBMITTED = frozenset(["TIMEOUT", "NODE_FAIL", "BOOT_FAIL", "PREEMPTED"])
+"""Final states that do not blame the runs."""
 
 UNKNOWN_CLUSTER = "slurm"
 """Name of a cluster of SLURM that does not tell its name."""
@@ -50,6 +67,20 @@ class JobState:
     def is_waiting(self) -> bool:
         """True if the job does not run but will."""
         return self.name in _WAITING_STATES
+
+
+def cause_of_end(state: str, job_id: str) -> tuple[FailureKind, str]:
+    """Return the kind and the message of the failure that a job's final state means."""
+    suffix = "" if state == GONE else f" ({state})"
+    return _CAUSES.get(state, ("crash", f"the job {job_id} has ended{suffix}"))
+
+
+def continues_in_another_job(state: str, *, is_preempted: bool) -> bool:
+    """Return True if the runs of a job that ended in `state` continue in another job.
+
+    is_preempted: True if the job saved its runs after a signal of a preemption or of its time limit.
+    """
+    return is_preempted or state in _RESUBMITTED
 
 
 class Scheduler(Protocol):
