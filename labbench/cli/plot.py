@@ -133,10 +133,10 @@ def plot(
     from labbench.reports.metric_curves import (
         MetricSelection,
         PlotOptions,
-        draw_metric,
         note_experiments,
         note_mixed_groups,
     )
+    from labbench.reports.metric_figures import draw_metric
     from labbench.reports.setting_axis import is_setting, note_values
     from labbench.store.reader import Reader
 

@@ -362,7 +362,8 @@ def _print_curves(
         return
     from labbench.charts.plotext_chart import PlotCanvas
     from labbench.filters.parser import present_code
-    from labbench.reports.metric_curves import MetricSelection, PlotOptions, draw_metric
+    from labbench.reports.metric_curves import MetricSelection, PlotOptions
+    from labbench.reports.metric_figures import draw_metric
     from labbench.reports.selected_runs import of_experiments
 
     run_filter = of_experiments(selection, run_filter if options.all_code else present_code(run_filter))

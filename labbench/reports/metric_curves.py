@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from labbench.charts.groups import make_band
-from labbench.charts.plotext_chart import NamedSeries, PlotCanvas, draw_curves
+from labbench.charts.plotext_chart import NamedSeries
 from labbench.charts.series import Floats, join_by_step
 from labbench.charts.smoothing import ema
 from labbench.configs import canonical_json, distinguishing_keys
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 _CHOICE_OF_EXPERIMENT = "the filter experiment=NAME selects one"
 _MAX_LISTED = 4
 """Maximum number of experiments that a note names."""
-
-MAX_CURVES = 30
-"""Maximum number of curves in one plot; more cannot be distinguished."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,45 +55,6 @@ class MetricSelection:
     def goal(self) -> Goal:
         """Return the declared goal of the metric, else the one that its name suggests."""
         return self.reader.metrics().get(self.metric) or default_goal(self.metric)
-
-
-def draw_metric(selection: MetricSelection, options: PlotOptions, canvas: PlotCanvas) -> str:
-    """Return the curves of a metric as text that fills the canvas.
-
-    Raises:
-        InputError: No run has the metric or the axis, or there are more than `MAX_CURVES` curves.
-        StoreError: The database cannot be read.
-    """
-    records, curves, x_label = _read_text_curves(selection, options)
-    if len(curves) > MAX_CURVES:
-        raise InputError(
-            f"{len(curves)} curves are too many for one plot (at most {MAX_CURVES}): add a filter or --group KEY"
-        )
-    log = is_steep(records, selection) if options.log is None else options.log
-    remarks = [f"ema {options.smooth:g}"] if options.smooth else []
-    remarks += ["log axis; --linear for a linear one"] if log and options.log is None else []
-    title = selection.metric + (f"  ({', '.join(remarks)})" if remarks else "")
-    falling = selection.goal() == "min"
-    return draw_curves(curves, canvas, title=title, x_label=x_label, log=log, falling=falling)
-
-
-def _read_text_curves(
-    selection: MetricSelection, options: PlotOptions
-) -> tuple[list[RunRecord], list[NamedSeries], str]:
-    """Return the runs, their curves or the means of their groups, and the label of the x axis."""
-    from labbench.reports import setting_axis  # which imports this module
-
-    axis = options.axis
-    if setting_axis.is_setting(selection.reader, axis):
-        records, groups = setting_axis.read_setting_groups(selection, options)
-        log = setting_axis.has_log_settings(groups)
-        means = [setting_axis.mean_by_setting(name, points, log=log) for name, points in groups.items()]
-        return records, means, f"log10 of {axis}" if log else axis
-    records, curves = read_metric_curves(selection, options)
-    if options.group:
-        groups = group_curves(records, curves, options.group, selection.reader.continuations())
-        curves = [mean_curve(name, members) for name, members in groups.items()]
-    return records, curves, axis
 
 
 def is_steep(records: Sequence[RunRecord], selection: MetricSelection) -> bool:

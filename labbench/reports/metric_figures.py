@@ -1,4 +1,4 @@
-"""Figures of `labbench plot -o FILE`, read from a database."""
+"""Plots of `labbench plot`, as text and as figures, read from a database."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from labbench.analysis.noise import learn_noise
 from labbench.analysis.selection import select_runs
 from labbench.analysis.table import observe, tabulate
 from labbench.charts.groups import SpreadKind, group_bands
-from labbench.charts.plotext_chart import NamedSeries
+from labbench.charts.plotext_chart import NamedSeries, PlotCanvas, draw_curves
 from labbench.charts.series import gaps_as_nan
 from labbench.configs import canonical_json
 from labbench.errors import InputError, did_you_mean
@@ -29,13 +29,53 @@ from labbench.reports.metric_curves import (
     PlotOptions,
     group_curves,
     is_steep,
+    mean_curve,
     note_newest,
     read_metric_curves,
 )
-from labbench.reports.setting_axis import has_log_settings, is_setting, read_setting_groups
+from labbench.reports.setting_axis import has_log_settings, is_setting, mean_by_setting, read_setting_groups
 
+MAX_CURVES = 30
+"""Maximum number of curves in one plot; more cannot be distinguished."""
 MAX_FIGURE_CURVES = 32
 """Largest number of curves that colours and line styles tell apart."""
+
+
+def draw_metric(selection: MetricSelection, options: PlotOptions, canvas: PlotCanvas) -> str:
+    """Return the curves of a metric as text that fills the canvas.
+
+    Raises:
+        InputError: No run has the metric or the axis, or there are more than `MAX_CURVES` curves.
+        StoreError: The database cannot be read.
+    """
+    records, curves, x_label = _read_text_curves(selection, options)
+    if len(curves) > MAX_CURVES:
+        raise InputError(
+            f"{len(curves)} curves are too many for one plot (at most {MAX_CURVES}): add a filter or --group KEY"
+        )
+    log = is_steep(records, selection) if options.log is None else options.log
+    remarks = [f"ema {options.smooth:g}"] if options.smooth else []
+    remarks += ["log axis; --linear for a linear one"] if log and options.log is None else []
+    title = selection.metric + (f"  ({', '.join(remarks)})" if remarks else "")
+    falling = selection.goal() == "min"
+    return draw_curves(curves, canvas, title=title, x_label=x_label, log=log, falling=falling)
+
+
+def _read_text_curves(
+    selection: MetricSelection, options: PlotOptions
+) -> tuple[list[RunRecord], list[NamedSeries], str]:
+    """Return the runs, their curves or the means of their groups, and the label of the x axis."""
+    axis = options.axis
+    if is_setting(selection.reader, axis):
+        records, groups = read_setting_groups(selection, options)
+        log = has_log_settings(groups)
+        means = [mean_by_setting(name, points, log=log) for name, points in groups.items()]
+        return records, means, f"log10 of {axis}" if log else axis
+    records, curves = read_metric_curves(selection, options)
+    if options.group:
+        groups = group_curves(records, curves, options.group, selection.reader.continuations())
+        curves = [mean_curve(name, members) for name, members in groups.items()]
+    return records, curves, axis
 
 
 def save_metric(
