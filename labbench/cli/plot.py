@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -30,6 +31,17 @@ if TYPE_CHECKING:
     AnswerFigure: TypeAlias = Callable[[Path, MetricSelection, FigureStyle], FigureNotes]
 
 
+@dataclass(frozen=True, slots=True)
+class AnswerOptions:
+    """Options of figures that are drawn instead of curves."""
+
+    heat_map: tuple[str, str] | None
+    tuned: str | None
+    tune_on: str | None
+    best_of: str | None
+    mean: bool
+
+
 def figure_options(command: Command) -> Command:
     """Add the options of figures."""
     options: list[Callable[[Command], Command]] = [
@@ -41,6 +53,22 @@ def figure_options(command: Command) -> Command:
             show_default=True,
             help="Band around the means of --group in a figure.",
         ),
+        answer_options,
+        click.option("--width", default="column", metavar="WIDTH", help="column (3.25), page (6.75) or inches."),
+        click.option("--font-size", type=click.FloatRange(4, 40), default=8.0, show_default=True, help="In points."),
+        click.option("--font", metavar="FAMILY", help="Font family, such as serif.  [matplotlib's]"),
+        click.option("--title", metavar="TEXT", help="Title of the figure.  [none]"),
+        click.option("--xlabel", "x_label", metavar="TEXT", help="Label of the x axis.  [its name]"),
+        click.option("--ylabel", "y_label", metavar="TEXT", help="Label of the y axis.  [its name]"),
+        renames,
+        click.option("--ylim", "y_limits", metavar="LOW,HIGH", help="Range of the y axis.  [all values]"),
+    ]
+    return _add_options(command, options)
+
+
+def answer_options(command: Command) -> Command:
+    """Add the options of figures that are drawn instead of curves, the fields of `AnswerOptions`."""
+    options: list[Callable[[Command], Command]] = [
         click.option(
             "--heatmap", "heat_map", nargs=2, metavar="ROW COLUMN", help="Draw means by two configuration keys instead."
         ),
@@ -60,15 +88,11 @@ def figure_options(command: Command) -> Command:
             "--best-of", metavar="KEY", help="Draw the best of n random configurations by KEY, or of `all`, instead."
         ),
         click.option("--mean", is_flag=True, help="Draw the mean of --best-of, which has no band, not the median."),
-        click.option("--width", default="column", metavar="WIDTH", help="column (3.25), page (6.75) or inches."),
-        click.option("--font-size", type=click.FloatRange(4, 40), default=8.0, show_default=True, help="In points."),
-        click.option("--font", metavar="FAMILY", help="Font family, such as serif.  [matplotlib's]"),
-        click.option("--title", metavar="TEXT", help="Title of the figure.  [none]"),
-        click.option("--xlabel", "x_label", metavar="TEXT", help="Label of the x axis.  [its name]"),
-        click.option("--ylabel", "y_label", metavar="TEXT", help="Label of the y axis.  [its name]"),
-        renames,
-        click.option("--ylim", "y_limits", metavar="LOW,HIGH", help="Range of the y axis.  [all values]"),
     ]
+    return _add_options(command, options)
+
+
+def _add_options(command: Command, options: Sequence[Callable[[Command], Command]]) -> Command:
     for option in reversed(options):
         command = option(command)
     return command
@@ -117,7 +141,6 @@ def plot(
     groups: Sequence[str],
     all_code: bool,
     output: Path | None,
-    heat_map: tuple[str, str] | None,
     **figure: Any,
 ) -> None:
     """Draw METRIC of the matching runs as text, or as a figure.
@@ -129,42 +152,56 @@ def plot(
         InputError: --heatmap, --tuned or --best-of without -o or together, --tune-on without --tuned, or matplotlib is
             not installed.
     """
-    from labbench.filters.parser import parse
-    from labbench.reports.metric_curves import (
-        MetricSelection,
-        PlotOptions,
-        note_experiments,
-        note_mixed_groups,
-    )
+    from labbench.reports.metric_curves import PlotOptions
     from labbench.reports.metric_figures import draw_metric
-    from labbench.reports.setting_axis import is_setting, note_values
     from labbench.store.reader import Reader
 
     log = None if scale is None else scale == "log"
-    answer_figure = _answer_figure(output, heat_map, log=bool(log), **figure)
+    answer = AnswerOptions(**{field.name: figure.pop(field.name) for field in fields(AnswerOptions)})
+    answer_figure = _answer_figure(output, answer, log=bool(log))
     with Reader(db) as reader:
-        require_filters(
-            reader,
-            filters,
-            "`plot` draws a curve for each value of a key with --group KEY",
-            ", and plot it with a command of its own, or as the x axis with --x METRIC",
-        )
         options = PlotOptions(axis, smooth, log, _split_keys(reader, groups))
-        by_setting = is_setting(reader, axis)
-        keys = [*options.group, *(heat_map or ()), *([axis] if by_setting else [])]
-        run_filter = _filter_of_means(parse(filters), options, all_code=all_code or not keys)
-        metrics = [metric, *({axis} - {"step", "time", *keys})]
-        if print_name_notes(reader.check_names(run_filter, metrics=metrics, columns=keys)):
+        selection = _select_metric(reader, metric, filters, options, answer.heat_map or (), all_code=all_code)
+        if selection is None:
             return
-        selection = MetricSelection(reader, metric, run_filter)
         if answer_figure is None:
-            _print_note(note_experiments(selection, means=bool(options.group) or by_setting))
-            _print_note(note_values(selection, axis) if by_setting else None)
-            _print_note(note_mixed_groups(selection, options.group) if options.group and not by_setting else None)
+            _print_notes(selection, options)
         if output is None:
             click.echo(draw_metric(selection, options, _terminal_canvas()))
         else:
             _write_figure(output, selection, options, answer_figure, _figure_style(**figure), figure["spread"])
+
+
+def _select_metric(
+    reader: Reader,
+    metric: str,
+    filters: Sequence[str],
+    options: PlotOptions,
+    heat_map_keys: Sequence[str],
+    *,
+    all_code: bool,
+) -> MetricSelection | None:
+    """Return the metric of the runs to draw; None, with a note, if a name is unknown.
+
+    Raises InputError for words that are no filters, and for an invalid filter.
+    """
+    from labbench.filters.parser import parse
+    from labbench.reports.metric_curves import MetricSelection
+    from labbench.reports.setting_axis import is_setting
+
+    require_filters(
+        reader,
+        filters,
+        "`plot` draws a curve for each value of a key with --group KEY",
+        ", and plot it with a command of its own, or as the x axis with --x METRIC",
+    )
+    axis = options.axis
+    keys = [*options.group, *heat_map_keys, *([axis] if is_setting(reader, axis) else [])]
+    run_filter = _filter_of_means(parse(filters), options, all_code=all_code or not keys)
+    metrics = [metric, *({axis} - {"step", "time", *keys})]
+    if print_name_notes(reader.check_names(run_filter, metrics=metrics, columns=keys)):
+        return None
+    return MetricSelection(reader, metric, run_filter)
 
 
 def _filter_of_means(run_filter: Filter | None, options: PlotOptions, *, all_code: bool) -> Filter | None:
@@ -180,6 +217,17 @@ def _split_keys(reader: Reader, texts: Sequence[str]) -> tuple[str, ...]:
     known = frozenset(reader.config_keys()) if any("," in text for text in texts) else frozenset()
     keys = [key for text in texts for key in ([text] if text in known else text.split(","))]
     return tuple(dict.fromkeys(key.strip() for key in keys))
+
+
+def _print_notes(selection: MetricSelection, options: PlotOptions) -> None:
+    """Print notes on the runs in the curves and in their means."""
+    from labbench.reports.metric_curves import note_experiments, note_mixed_groups
+    from labbench.reports.setting_axis import is_setting, note_values
+
+    by_setting = is_setting(selection.reader, options.axis)
+    _print_note(note_experiments(selection, means=bool(options.group) or by_setting))
+    _print_note(note_values(selection, options.axis) if by_setting else None)
+    _print_note(note_mixed_groups(selection, options.group) if options.group and not by_setting else None)
 
 
 def _print_note(note: str | None) -> None:
@@ -215,40 +263,31 @@ def _terminal_canvas() -> PlotCanvas:
     return PlotCanvas(columns, max(10, rows - 2), colour=sys.stdout.isatty() and not prints_no_color(os.environ))
 
 
-def _answer_figure(
-    output: Path | None,
-    heat_map: tuple[str, str] | None,
-    *,
-    tuned: str | None,
-    tune_on: str | None,
-    best_of: str | None,
-    log: bool,
-    mean: bool,
-    **_: Any,
-) -> AnswerFigure | None:
+def _answer_figure(output: Path | None, answer: AnswerOptions, *, log: bool) -> AnswerFigure | None:
     """Return the function that draws the requested figure, None for one of curves. Raises InputError."""
-    kinds = {"--heatmap": heat_map, "--tuned": tuned, "--best-of": best_of}
+    kinds = {"--heatmap": answer.heat_map, "--tuned": answer.tuned, "--best-of": answer.best_of}
     names = [name for name, value in kinds.items() if value]
     if len(names) > 1:
         raise InputError(f"{' and '.join(names)} are different figures: give one of them")
     if names and output is None:
         subject = "a heat map is a figure" if names == ["--heatmap"] else f"{names[0]} draws a figure"
         raise InputError(f"{subject}: add -o FILE")
-    if mean and names != ["--best-of"]:
+    if answer.mean and names != ["--best-of"]:
         raise InputError("--mean draws the mean of --best-of KEY: add it")
-    if tune_on and not tuned:
+    if answer.tune_on and not answer.tuned:
         raise InputError("--tune-on chooses the settings of --tuned KEY: add it")
     if not names:
         return None
     from labbench.reports.answer_figures import TunedFigure, save_budgets, save_tuned_values
     from labbench.reports.metric_figures import save_heat_map
 
-    if heat_map:
+    if heat_map := answer.heat_map:
         return lambda path, selection, style: save_heat_map(path, selection, heat_map, style)
-    if tuned:
-        figure = TunedFigure(tuned, tune_on, log)
+    if answer.tuned:
+        figure = TunedFigure(answer.tuned, answer.tune_on, log)
         return lambda path, selection, style: save_tuned_values(path, selection, figure, style)
-    return lambda path, selection, style: save_budgets(path, selection, best_of or "", style, log=log, mean=mean)
+    key, mean = answer.best_of or "", answer.mean
+    return lambda path, selection, style: save_budgets(path, selection, key, style, log=log, mean=mean)
 
 
 def _figure_style(*, width: str, y_limits: str | None, **options: Any) -> FigureStyle:

@@ -93,21 +93,7 @@ def draw_figure_curves(
     """
 
     def draw(axes: Any) -> None:
-        colours, marker = _series_colours(), "o" if marked else ""
-        for index, curve in enumerate(curves):
-            colour = colours[index % len(colours)]
-            line_style = _LINE_STYLES[index // len(colours) % len(_LINE_STYLES)]
-            axes.plot(
-                curve.x,
-                curve.y,
-                line_style,
-                color=colour,
-                marker=marker,
-                markersize=3,
-                label=rename(curve.name, style.names),
-            )
-            if curve.low is not None and curve.high is not None:
-                axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.2, linewidth=0)
+        _draw_series(axes, curves, style, marker="o" if marked else "")
         _label_axes(axes, style, labels)
         axes.margins(x=0)
         if style.y_limits is not None:
@@ -119,6 +105,18 @@ def draw_figure_curves(
             _place_legend(axes)
 
     _save(path, style, draw)
+
+
+def _draw_series(axes: Any, curves: Sequence[FigureCurve], style: FigureStyle, *, marker: str) -> None:
+    """Draw curves with their bands, each in a colour and a line style of its own."""
+    colours = _series_colours()
+    for index, curve in enumerate(curves):
+        colour = colours[index % len(colours)]
+        line_style = _LINE_STYLES[index // len(colours) % len(_LINE_STYLES)]
+        name = rename(curve.name, style.names)
+        axes.plot(curve.x, curve.y, line_style, color=colour, marker=marker, markersize=3, label=name)
+        if curve.low is not None and curve.high is not None:
+            axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.2, linewidth=0)
 
 
 def _series_colours() -> Sequence[Any]:
