@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class AnswerOptions:
+class AnswerFigureOptions:
     """Options of figures that are drawn instead of curves."""
 
     heat_map: tuple[str, str] | None
@@ -67,7 +67,7 @@ def figure_options(command: Command) -> Command:
 
 
 def answer_options(command: Command) -> Command:
-    """Add the options of figures that are drawn instead of curves, the fields of `AnswerOptions`."""
+    """Add the options of figures that are drawn instead of curves, the fields of `AnswerFigureOptions`."""
     options: list[Callable[[Command], Command]] = [
         click.option(
             "--heatmap", "heat_map", nargs=2, metavar="ROW COLUMN", help="Draw means by two configuration keys instead."
@@ -157,7 +157,7 @@ def plot(
     from labbench.store.reader import Reader
 
     log = None if scale is None else scale == "log"
-    answer = AnswerOptions(**{field.name: figure.pop(field.name) for field in fields(AnswerOptions)})
+    answer = AnswerFigureOptions(**{field.name: figure.pop(field.name) for field in fields(AnswerFigureOptions)})
     answer_figure = _answer_figure(output, answer, log=bool(log))
     with Reader(db) as reader:
         options = PlotOptions(axis, smooth, log, _split_keys(reader, groups))
@@ -263,7 +263,7 @@ def _terminal_canvas() -> PlotCanvas:
     return PlotCanvas(columns, max(10, rows - 2), colour=sys.stdout.isatty() and not prints_no_color(os.environ))
 
 
-def _answer_figure(output: Path | None, answer: AnswerOptions, *, log: bool) -> AnswerFigure | None:
+def _answer_figure(output: Path | None, answer: AnswerFigureOptions, *, log: bool) -> AnswerFigure | None:
     """Return the function that draws the requested figure, None for one of curves. Raises InputError."""
     kinds = {"--heatmap": answer.heat_map, "--tuned": answer.tuned, "--best-of": answer.best_of}
     names = [name for name, value in kinds.items() if value]
