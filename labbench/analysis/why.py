@@ -224,9 +224,7 @@ def _make_answer(everything: Table, metric: str, goal: Goal, bounds: Bounds, che
     rivals = np.flatnonzero(near & ~_unsafe_mask(context))
     difference = compare(table, noise, context.best, int(order[1]), goal) if len(order) > 1 else None
     shares = importance(table, noise, check=check)
-    best = context.estimate(context.best, winner_interval(table, noise, context.best, goal, rivals=possible))
-    best = replace(best, selected_among=int(possible.sum()))
-    ranking = (best, *(context.estimate(int(index)) for index in order[1:MAX_RANKED_SETUPS]))
+    ranking = _rank_estimates(context, possible)
     parameters = _parameter_answers(context, shares, difference, check)
     interactions = _find_interactions(context, shares)
     cheaper, cheaper_difference = _find_cheaper(context, rivals) or (None, None)
@@ -236,7 +234,7 @@ def _make_answer(everything: Table, metric: str, goal: Goal, bounds: Bounds, che
         goal=goal,
         verdict=_verdict(difference),
         counts=_count_runs(everything),
-        best=best,
+        best=ranking[0],
         runner_up=ranking[1] if len(ranking) > 1 else None,
         difference=None if difference is None else _clip_difference(context, difference),
         rivals=len(rivals) - 1 if noise else 0,
@@ -255,6 +253,17 @@ def _make_answer(everything: Table, metric: str, goal: Goal, bounds: Bounds, che
         shares=_variance_shares(shares),
         not_analysed=everything.not_analysed,
     )
+
+
+def _rank_estimates(context: _AnswerContext, possible: NDArray[np.bool_]) -> tuple[Estimate, ...]:
+    """Return the results of the best configurations, best first.
+
+    `possible` is a mask (C,) of the configurations among which the best one was selected; its interval accounts for
+    this selection.
+    """
+    interval = winner_interval(context.table, context.noise, context.best, context.goal, rivals=possible)
+    best = replace(context.estimate(context.best, interval), selected_among=int(possible.sum()))
+    return (best, *(context.estimate(int(index)) for index in context.order[1:MAX_RANKED_SETUPS]))
 
 
 def _judge_choice(context: _AnswerContext) -> Interval | None:

@@ -15,7 +15,7 @@ import click
 
 from labbench.cli.help import examples
 from labbench.cli.options import FILE_PATH, as_json, database
-from labbench.files import database_command, files_folder, open_without_links
+from labbench.files import files_folder, open_without_links
 from labbench.text import clean
 
 if TYPE_CHECKING:
@@ -182,12 +182,9 @@ def run(
         InputError: A grid or an option is invalid, or a device is not there.
         UsageError: `--address` without `--executor ray`.
     """
-    from labbench.runner.expanded_grid import load_grid
     from labbench.runner.run_grid import TrainingOptions
 
-    expanded = [load_grid(path, overrides=overrides, only=only or "", limit=limit, yes=yes, db=db) for path in grids]
-    if engine is not None:
-        expanded = [each.with_engine(engine) for each in expanded]
+    expanded = _load_grids(grids, engine, overrides=overrides, only=only or "", limit=limit, yes=yes, db=db)
     print_warnings(expanded)
     options = TrainingOptions(**training_options)
     devices = _choose_devices(expanded, options, is_preview=dry_run)
@@ -200,6 +197,14 @@ def run(
         run_detached(db)
     else:
         train_all(expanded, db, options, as_json=as_json)
+
+
+def _load_grids(paths: Sequence[Path], engine: Engine | None, **selection: Any) -> list[ExpandedGrid]:
+    """Return the grids of files, with their own engine or another; `selection` as in `load_grid`."""
+    from labbench.runner.expanded_grid import load_grid
+
+    grids = [load_grid(path, **selection) for path in paths]
+    return grids if engine is None else [grid.with_engine(engine) for grid in grids]
 
 
 def print_warnings(grids: Sequence[ExpandedGrid]) -> None:
@@ -215,26 +220,16 @@ def train_all(grids: Sequence[ExpandedGrid], db: Path, options: TrainingOptions,
 
     Exits with status 0, 1 (a run failed), or as `exit_status` says after an interruption.
     """
-    from labbench.cli.run_report import (
-        print_code_change,
-        print_continuations,
-        print_former_name,
-        print_json,
-        print_report,
-    )
-    from labbench.runner.continuation import ContinuationPlan, plan_continuations
+    from labbench.cli.run_report import plan_with_notes, print_json, print_report
+    from labbench.runner.continuation import ContinuationPlan
     from labbench.runner.interruption import exit_status, requeue_own_job
     from labbench.runner.progress import TerminalProgress
-    from labbench.runner.run_grid import code_change, find_former_name, run_grid
+    from labbench.runner.run_grid import code_change, run_grid
 
     outcomes = []
     for expanded in grids:
-        change, continuations = code_change(expanded, db, keep=options.keep_code), ContinuationPlan()
-        if not options.rerun:
-            continuations = plan_continuations(expanded, db, change)
-            print_former_name(expanded.grid.name, find_former_name(expanded, db), database_command(db))
-            print_code_change(clean(expanded.grid.name), change)
-            print_continuations(clean(expanded.grid.name), continuations)
+        change = code_change(expanded, db, keep=options.keep_code)
+        continuations = ContinuationPlan() if options.rerun else plan_with_notes(expanded, db, change)
         outcome = run_grid(expanded, db, TerminalProgress(db), options, change, continuations)
         outcomes.append(outcome)
         print_report(expanded, outcome, db, with_table=not as_json and outcome.problem is None)

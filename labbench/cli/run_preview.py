@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from labbench.cli.output import echo
-from labbench.cli.run_report import print_code_change, print_continuations, print_former_name, print_retry_hints
+from labbench.cli.run_report import plan_with_notes, print_retry_hints
 from labbench.executors import Executor
 from labbench.files import database_command
 from labbench.records import NewRun, RunRecord, Stack, Status
 from labbench.runner.clusters import ExecutorName, cluster_capacity, shipped_files, slurm_script_header
 from labbench.runner.code_changes import CodeChange
-from labbench.runner.continuation import ContinuationPlan, plan_continuations
+from labbench.runner.continuation import ContinuationPlan
 from labbench.runner.estimate import Estimate, estimate_training
 from labbench.runner.expanded_grid import ExpandedGrid
 from labbench.runner.planner import describe_plan
@@ -25,7 +25,6 @@ from labbench.runner.progress import engine_lines, failure_cause
 from labbench.runner.run_grid import (
     TrainingOptions,
     code_change,
-    find_former_name,
     make_planner,
     make_search_plan,
     open_executor,
@@ -68,12 +67,7 @@ def print_preview(
         return False
     would_fail = False
     for (expanded, devices), runs, change in zip(grids, due, changes, strict=True):
-        name, continuations = clean(expanded.grid.name), ContinuationPlan()
-        if not options.rerun:
-            continuations = plan_continuations(expanded, db, change)
-            print_former_name(expanded.grid.name, find_former_name(expanded, db), database_command(db))
-            print_code_change(name, change)
-            print_continuations(name, continuations)
+        continuations = ContinuationPlan() if options.rerun else plan_with_notes(expanded, db, change)
         search = make_search_plan(expanded, options)
         if search is None:
             print_names([clean(run.name) for run in runs], MAX_NAMES if sys.stdout.isatty() else len(runs))
@@ -81,7 +75,7 @@ def print_preview(
             echo("\n".join(describe_search(search)))
         stages = () if search is None else search.stages
         preview = Preview(expanded, runs, continuations, db, devices, options.workers, stages)
-        prefix = f"{name}: " if len(grids) > 1 else ""
+        prefix = f"{clean(expanded.grid.name)}: " if len(grids) > 1 else ""
         if options.executor == "local":
             would_fail |= print_estimate(preview, prefix=prefix)
         else:

@@ -16,9 +16,9 @@ from labbench.json_documents import run_document
 from labbench.metrics import quality_metrics
 from labbench.records import RunRecord, Status
 from labbench.runner.code_changes import CodeChange
-from labbench.runner.continuation import ContinuationPlan
+from labbench.runner.continuation import ContinuationPlan, plan_continuations
 from labbench.runner.expanded_grid import ExpandedGrid
-from labbench.runner.run_grid import Outcome
+from labbench.runner.run_grid import Outcome, find_former_name
 from labbench.runner.search.description import describe_result
 from labbench.store.reader import Reader
 from labbench.text import clean, format_count, format_duration
@@ -109,6 +109,15 @@ def print_retry_hints(name: str, counts: Mapping[Status, int], program: str) -> 
 def _filter_word(experiment: str, status: Status) -> str:
     """Return the filter for the runs of an experiment with a status, quoted for the shell."""
     return shlex.quote(f"experiment={quote_word(experiment)} status={status}")
+
+
+def plan_with_notes(expanded: ExpandedGrid, db: Path, change: CodeChange) -> ContinuationPlan:
+    """Plan the continuations of shorter runs, and print notes on earlier runs on stderr."""
+    continuations, name = plan_continuations(expanded, db, change), clean(expanded.grid.name)
+    print_former_name(expanded.grid.name, find_former_name(expanded, db), database_command(db))
+    print_code_change(name, change)
+    print_continuations(name, continuations)
+    return continuations
 
 
 def print_former_name(name: str, former: str | None, program: str) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +17,10 @@ from labbench.cli.help import FILTER_HELP, examples
 from labbench.cli.options import FILE_PATH, all_code, as_json, database, filters, plain, renames, table_format
 from labbench.cli.output import echo, is_plain, print_name_notes, require_filters
 from labbench.cli.setup.completion import complete_keys, complete_metrics
+from labbench.cli.showing.answer_output import print_answer, print_document, print_short, print_verdict_again
 from labbench.errors import InputError, LabbenchError
 from labbench.metrics import unknown_metric
-from labbench.text import clean, prints_no_color
+from labbench.text import prints_no_color
 
 if TYPE_CHECKING:
     from labbench.analysis import Answer, Selection
@@ -31,10 +31,32 @@ if TYPE_CHECKING:
     from labbench.reports.selected_runs import SelectionOptions
     from labbench.store.reader import Reader
 
-_UNLIMITED_COLUMNS = 1_000_000
-"""Width of tables in a pipe or file."""
 _MAX_SETUPS = 6
 """Maximum number of values of the parameter whose curves are drawn."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """Form of the output."""
+
+    document_format: str
+    """`text` for an answer to read, or the format of a document."""
+    short: bool
+    html_file: Path | None
+    style: TableStyle
+    """Tables of a document."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Explanation:
+    """Answer, and the runs that it explains."""
+
+    reader: Reader
+    run_filter: Filter | None
+    options: SelectionOptions
+    selection: Selection
+    answer: Answer
+    costs: Efficiency | None
 
 
 def _finite(context: click.Context, option: click.Parameter, value: float | None) -> float | None:
@@ -126,14 +148,14 @@ def why(
     Raises:
         InputError: No run has logged the metric, or neither high nor low values of it are better.
     """
-    from labbench.files import database_command, require_ending, require_not_database
+    from labbench.files import database_command
     from labbench.filters.parser import parse
     from labbench.store.reader import Reader
 
     options, style = _selection_options(**selection_options), _table_style(tables, renames, table_format)
+    form = _Form("json" if as_json else table_format, short, html_file, style)
     if html_file is not None:
-        require_not_database(html_file)
-        require_ending(html_file, (".html", ".htm"), "the page is HTML, which a browser opens")
+        _require_page_file(html_file)
     with Reader(db) as reader:
         require_filters(reader, filters, "`why` compares every configuration key that varies")
         run_filter = parse(filters)
@@ -143,17 +165,15 @@ def why(
             return
         selection, goal = _read_selection(reader, run_filter, metric, options, goal, database_command(db))
         answer, costs = _explain(reader, selection, metric, goal, target)
-        if html_file is not None:
-            _write_page(reader, html_file, answer, costs, selection)
-        if as_json or table_format != "text":
-            style = replace(style, runs=selection.runs)
-            _print_document(answer, costs, "json" if as_json else table_format, style)
-        elif short:
-            _print_short(answer)
-        elif html_file is None:
-            _print_answer(answer, costs)
-            _print_curves(reader, answer, selection, run_filter, options)
-            _print_verdict_again(answer)
+        _output(_Explanation(reader, run_filter, options, selection, answer, costs), form)
+
+
+def _require_page_file(path: Path) -> None:
+    """Raise InputError if the file of `--html` is a database or has no ending of HTML."""
+    from labbench.files import require_ending, require_not_database
+
+    require_not_database(path)
+    require_ending(path, (".html", ".htm"), "the page is HTML, which a browser opens")
 
 
 def _table_style(tables: Sequence[str], renames: Sequence[str], table_format: str) -> TableStyle:
@@ -237,12 +257,30 @@ def _assumed_goal(reader: Reader, metric: str, goals: Mapping[str, Goal], comman
     return goals[metric]
 
 
-def _write_page(reader: Reader, path: Path, answer: Answer, costs: Efficiency | None, selection: Selection) -> None:
+def _output(explanation: _Explanation, form: _Form) -> None:
+    """Write the page of `--html`, and print the answer as a document, in short, or in full unless there is a page."""
+    answer, costs = explanation.answer, explanation.costs
+    if form.html_file is not None:
+        _write_page(explanation, form.html_file)
+    if form.document_format != "text":
+        style = replace(form.style, runs=explanation.selection.runs)
+        print_document(answer, costs, form.document_format, style)
+    elif form.short:
+        print_short(answer)
+    elif form.html_file is None:
+        print_answer(answer, costs)
+        _print_curves(explanation)
+        print_verdict_again(answer)
+
+
+def _write_page(explanation: _Explanation, path: Path) -> None:
     """Write the answer as an HTML page. Raises LabbenchError if that fails."""
     from labbench.files import write_atomically
     from labbench.reports.html_page import read_setup_curves, render_page
 
-    page = render_page(answer, costs, read_setup_curves(reader, selection.runs, answer.metric, answer.goal))
+    answer, runs = explanation.answer, explanation.selection.runs
+    curves = read_setup_curves(explanation.reader, runs, answer.metric, answer.goal)
+    page = render_page(answer, explanation.costs, curves)
     try:
         with write_atomically(path) as file:
             file.write(page.encode())
@@ -251,113 +289,9 @@ def _write_page(reader: Reader, path: Path, answer: Answer, costs: Efficiency | 
     echo(f"written: {path}", err=True)
 
 
-def _print_answer(answer: Answer, costs: Efficiency | None) -> None:
-    """Print the answer as a page, or in plain text as sentences and tables."""
-    if is_plain():
-        click.echo("\n".join([*_answer_sentences(answer, costs), ""]))
-        _print_tables(answer, costs, "plain", _table_style((), (), "plain"))
-    else:
-        click.echo("\n".join(_answer_lines(answer, costs)))
-
-
-def _print_short(answer: Answer) -> None:
-    from labbench.reports.sentences import short_sentences
-
-    click.echo("\n".join(map(clean, short_sentences(answer))))
-
-
-def _print_verdict_again(answer: Answer) -> None:
-    """Print the verdict below a long answer in a terminal, where its first lines have scrolled away."""
-    if is_plain() or not sys.stdout.isatty() or answer.best is None:
-        return
-    from labbench.reports.sentences import verdict
-
-    again = "the verdict again; --short prints it with one line per parameter:"
-    click.echo("\n".join(["", again, *(f"  {clean(line)}" for line in verdict(answer))]))
-
-
-def _answer_sentences(answer: Answer, costs: Efficiency | None) -> list[str]:
-    from labbench.reports.sentences import cost_sentences, sentences
-
-    return [clean(line) for line in (*sentences(answer), *cost_sentences(answer, costs))]
-
-
-def _answer_lines(answer: Answer, costs: Efficiency | None) -> list[str]:
-    """Return the answer as lines: sentences, configurations, importance and effects of the parameters, costs."""
-    from labbench.reports.budget_sentences import budget_tables
-    from labbench.reports.tables import other_tables, setups_table, text_block, tuned_tables
-    from labbench.reports.text_charts import IMPORTANCE_TITLE, effect_lines, importance_lines, scale_line
-
-    columns = shutil.get_terminal_size((100, 24)).columns
-    table_columns = columns if sys.stdout.isatty() else _UNLIMITED_COLUMNS
-    lines = _answer_sentences(answer, costs)
-    setups, others = setups_table(answer), other_tables(answer, costs)
-    for table in (*tuned_tables(answer), *budget_tables(answer), *([setups] if setups else [])):
-        lines += text_block(table, table_columns)
-    importance = importance_lines(answer)
-    if importance:
-        lines += ["", IMPORTANCE_TITLE, *(f"  {line}" for line in importance)]
-    for parameter in answer.parameters:
-        lines += ["", f"{clean(parameter.name)}   ({clean(answer.metric)}, mean over the rest, {scale_line(answer)})"]
-        lines += [f"  {line}" for line in effect_lines(answer, parameter, columns - 2)]
-    for table in others:
-        lines += text_block(table, table_columns)
-    return lines
-
-
-def _print_document(answer: Answer, costs: Efficiency | None, document_format: str, style: TableStyle) -> None:
-    """Print the answer as JSON or CSV, or its tables as markup."""
-    if document_format == "json":
-        click.echo(json.dumps(answer.as_document() | {"efficiency": costs and costs.as_document()}))
-    elif document_format == "csv":
-        _print_rows(answer, costs)
-    else:
-        _print_tables(answer, costs, document_format, style)
-
-
-def _print_rows(answer: Answer, costs: Efficiency | None) -> None:
-    """Print the numbers of the answer as one CSV table."""
-    from labbench.export.table_files import csv_writer, escape_formula
-    from labbench.reports.answer_rows import answer_rows
-
-    table = answer_rows(answer, costs)
-    csv_writer(sys.stdout).writerows(
-        [escape_formula(cell) if isinstance(cell, str) else cell for cell in row] for row in (table.header, *table.rows)
-    )
-
-
-def _print_tables(answer: Answer, costs: Efficiency | None, table_format: str, style: TableStyle) -> None:
-    """Print the sentences of the answer unless tables are chosen, then its tables as markup."""
-    from labbench.cli.text_tables import latex_comment, latex_float, print_markup
-    from labbench.reports.answer_tables import METHODS, answer_tables, rename, rename_table
-    from labbench.reports.methods import methods_table
-
-    others = [name for name in style.tables if name != METHODS]
-    tables = answer_tables(answer, costs, others) if others or not style.tables else []
-    if METHODS in style.tables:
-        tables = [methods_table(answer, style.runs), *tables]
-    tables = [rename_table(table, style.names) for table in tables]
-    if not style.tables and table_format != "plain":
-        make = latex_comment if table_format == "latex" else "- {}".format
-        click.echo("\n".join([*(make(rename(line, style.names)) for line in _answer_sentences(answer, costs)), ""]))
-    for index, table in enumerate(tables):
-        report = table.table
-        if index:
-            click.echo()
-        if table_format == "latex":
-            click.echo(latex_float(report.header, report.rows, table.right, table.caption, f"tab:{table.label}"))
-            continue
-        title = f"{report.title}:" if table_format == "plain" else f"**{report.title}**\n"
-        click.echo(clean(title) if table_format == "plain" else title)
-        print_markup(report.header, report.rows, table.right, table_format)
-        if report.note:
-            click.echo(report.note if table_format == "plain" else f"\n{report.note}")
-
-
-def _print_curves(
-    reader: Reader, answer: Answer, selection: Selection, run_filter: Filter | None, options: SelectionOptions
-) -> None:
+def _print_curves(explanation: _Explanation) -> None:
     """Draw the metric's curves in a terminal by the most important parameter with few values; not in plain text."""
+    answer = explanation.answer
     if not answer.parameters or is_plain() or not sys.stdout.isatty():
         return
     from labbench.charts.plotext_chart import PlotCanvas
@@ -366,9 +300,12 @@ def _print_curves(
     from labbench.reports.metric_figures import draw_metric
     from labbench.reports.selected_runs import of_experiments
 
-    run_filter = of_experiments(selection, run_filter if options.all_code else present_code(run_filter))
+    run_filter = explanation.run_filter
+    if not explanation.options.all_code:
+        run_filter = present_code(run_filter)
+    run_filter = of_experiments(explanation.selection, run_filter)
     names = [parameter.name for parameter in answer.parameters if len(parameter.marginal.effects) <= _MAX_SETUPS]
     columns, rows = shutil.get_terminal_size()
     plot_options = PlotOptions(group=(names[0] if names else answer.parameters[0].name,))
     canvas = PlotCanvas(columns, max(10, rows // 2), colour=not prints_no_color(os.environ))
-    click.echo("\n" + draw_metric(MetricSelection(reader, answer.metric, run_filter), plot_options, canvas))
+    click.echo("\n" + draw_metric(MetricSelection(explanation.reader, answer.metric, run_filter), plot_options, canvas))

@@ -115,13 +115,9 @@ class Writer(WritableDatabase):
             The records of the claimed runs, in the order of `keys`.
         """
         with self._transaction() as connection:
-            condition = f"key {IN_JSON_LIST} AND {STATUS} {IN_JSON_LIST} AND {IS_LOCAL}"
-            query = f"SELECT id, key, boundary, coalesce(?, task) FROM runs WHERE {condition}"
-            rows = connection.execute(query, (task, as_json_list(keys), as_json_list(statuses))).fetchall()
-            claimed = {key: run_id for run_id, key, _, _ in rows}
-            for run_id, _, boundary, new_task in rows:
-                if new_task:
-                    delete_points(connection, run_id, after=boundary or None)
+            query = f"SELECT key, id FROM runs WHERE key {IN_JSON_LIST} AND {STATUS} {IN_JSON_LIST} AND {IS_LOCAL}"
+            claimed = dict(connection.execute(query, (as_json_list(keys), as_json_list(statuses))).fetchall())
+            _delete_points_after_boundary(connection, claimed.values(), task)
             ids = [claimed[key] for key in dict.fromkeys(keys) if key in claimed]
             _begin_attempts(connection, ids, source)
             if task is not None:
@@ -315,6 +311,13 @@ def _require_local(connection: sqlite3.Connection, keys: Sequence[str]) -> None:
     query = f"SELECT key, source FROM runs WHERE key {IN_JSON_LIST} AND NOT {IS_LOCAL}"
     for key, source in connection.execute(query, (as_json_list(keys),)):
         raise InputError(f"run {key} is mirrored from {source}: stop or retry it there")
+
+
+def _delete_points_after_boundary(connection: sqlite3.Connection, ids: Iterable[int], task: str | None) -> None:
+    """Delete points after the boundary of each run, except of commands; `task` replaces the recorded task."""
+    query = f"SELECT id, boundary FROM runs WHERE id {IN_JSON_LIST} AND coalesce(?, task) != ''"
+    for run_id, boundary in connection.execute(query, (as_json_list(ids), task)).fetchall():
+        delete_points(connection, run_id, after=boundary or None)
 
 
 def _begin_attempts(connection: sqlite3.Connection, ids: Sequence[int], source: Provenance | None) -> None:

@@ -103,19 +103,30 @@ def check_evaluation(model: nn.Module, run: TrainingRun, workload: Workload) -> 
             return None
         if step_metrics is None:
             return None
-        measured: dict[str, float] = {}
-        for name in _evaluated_splits(workload):
-            measured |= _measure_first(stepper, workload, name, run.config)
-        values = {name: value for name, value in measured.items() if not name.startswith("test/")}
-        if "train/loss" in values:
-            values["train/eval_loss"] = values["train/loss"]
-        values = add_generalization_gap(values | {f"train/{name}": math.nan for name in ("loss", *step_metrics)})
-        stop = run.early_stopping.stop
-        if stop is not None and stop.metric not in values and workload.data.has_validation:
-            values |= _measure_whole(stepper, workload, "val", run.config)  # the first samples may lack a metric
-        EarlyStopping(stop).reason_to_stop(values)
+        values = _measure_epoch(stepper, workload, run, step_metrics)
+        EarlyStopping(run.early_stopping.stop).reason_to_stop(values)
         stepper.end_epoch(0, values)
         return _outputs_note(stepper, workload)
+
+
+def _measure_epoch(
+    stepper: SingleStepper, workload: Workload, run: TrainingRun, step_metrics: Iterable[str]
+) -> dict[str, float]:
+    """Return the metrics of an epoch on the first samples, without the test split.
+
+    Means over training steps, of the loss and `step_metrics`, are nan.
+    """
+    measured: dict[str, float] = {}
+    for name in _evaluated_splits(workload):
+        measured |= _measure_first(stepper, workload, name, run.config)
+    values = {name: value for name, value in measured.items() if not name.startswith("test/")}
+    if "train/loss" in values:
+        values["train/eval_loss"] = values["train/loss"]
+    values = add_generalization_gap(values | {f"train/{name}": math.nan for name in ("loss", *step_metrics)})
+    stop = run.early_stopping.stop
+    if stop is not None and stop.metric not in values and workload.data.has_validation:
+        values |= _measure_whole(stepper, workload, "val", run.config)  # the first samples may lack a metric
+    return values
 
 
 def _outputs_note(stepper: SingleStepper, workload: Workload) -> str | None:
