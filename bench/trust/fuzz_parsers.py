@@ -19,7 +19,7 @@ from labbench.errors import LabbenchError
 from labbench.filters.completion import Vocabulary, complete
 from labbench.filters.parser import matches_config, parse
 from labbench.grid import expand, new_runs, read_grid
-from labbench.importing.csv_file import read_points
+from labbench.importing.csv_file import find_runs
 from labbench.params import TRAINING, BadItem, builtin
 from labbench.params.layers import LayerError, check_words, read_layers
 from labbench.store.reader import Reader
@@ -93,8 +93,8 @@ class Parsers:
         read_layers(lines, (1, 8, 8))
 
     def parse_csv(self, text: str) -> None:
-        for _ in itertools.islice(read_points(self._write("points.csv", text)), 1000):
-            pass
+        for run in itertools.islice(find_runs(self._write("points.csv", text)), 1000):
+            run.read()
 
     def _write(self, name: str, text: str) -> Path:
         path = self._folder / name

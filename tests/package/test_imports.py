@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+ROOT = Path(__file__).parents[2]
 
 HEAVY = {
     "torch",
@@ -108,3 +112,25 @@ def test_windows_is_refused_with_the_way_to_run_there() -> None:
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1].startswith("ImportError: labbench runs on Linux and macOS; on Windows")
+
+
+def test_the_benches_import_names_that_exist() -> None:
+    missing = []
+    for path in sorted((ROOT / "bench").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("labbench"):
+                missing += [
+                    f"{path.name}: {node.module}.{alias.name}" for alias in node.names if not _exists(node, alias)
+                ]
+    assert not missing
+
+
+def _exists(node: ast.ImportFrom, alias: ast.alias) -> bool:
+    """Return True if a name can be imported, or its module needs a package that is not installed."""
+    try:
+        if hasattr(importlib.import_module(str(node.module)), alias.name):
+            return True
+        importlib.import_module(f"{node.module}.{alias.name}")
+    except ImportError as error:
+        return not (error.name or "").startswith("labbench")
+    return True
