@@ -8,7 +8,7 @@ import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -135,8 +135,11 @@ def attach_read_only(connection: sqlite3.Connection, path: Path) -> Iterator[Non
         connection.execute("ATTACH ? AS other", (f"file:{quote(str(path.absolute()))}?{options}",))
     try:
         yield
-    finally:
-        connection.execute("DETACH other")
+    except BaseException:
+        with suppress(sqlite3.OperationalError):  # a query that failed may still be open
+            connection.execute("DETACH other")
+        raise
+    connection.execute("DETACH other")
 
 
 def merge(
@@ -355,7 +358,7 @@ def _derive_key(run: _State) -> str:
 
 
 def _copy_run(connection: sqlite3.Connection, match: _Match, columns: list[str]) -> tuple[int, str]:
-    """Copy a run of the other database; return its local id and key."""
+    """Copy a run of the other database; return its local id and key. Raises InputError if its row is missing."""
     copied = [column for column in columns if column not in ("id", "experiment_id", "origin", "revision")]
     # a run whose identity exists here already is recorded as a rerun
     query = f"""
@@ -367,6 +370,11 @@ def _copy_run(connection: sqlite3.Connection, match: _Match, columns: list[str])
         WHERE theirs.id = ?
     """
     row = connection.execute(query, (match.id,)).fetchone()
+    if row is None:
+        raise InputError(
+            f"the imported database is damaged: the run {match.key} is in an index, but not in its table; "
+            "`sqlite3 DB .recover` recovers the readable part"
+        )
     values = dict(zip(["experiment_id", "origin", *copied], row, strict=True))
     if match.fork_key is not None:
         values |= {"key": match.fork_key, "name": _fork_name(connection, values["experiment_id"], values["name"])}

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from click.testing import Result
 
 from helpers.store_samples import files_beside, points, read_tables, start
+from labbench.errors import InputError
 from labbench.importing.labbench_db import import_labbench
 from labbench.records import Points
 from labbench.store.maintenance.health import diagnose
-from labbench.store.maintenance.merge import back_up
+from labbench.store.maintenance.merge import attach_read_only, back_up
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer
 
@@ -85,3 +88,19 @@ def test_backup_through_a_link_contains_what_is_still_in_the_write_ahead_log(pat
     for copy in (tmp_path / "copy.db", path):
         with Reader(copy) as reader:
             assert len(reader.series(run.key, "loss")[0]) == 1000
+
+
+def test_an_error_during_a_merge_is_not_hidden_by_a_query_that_is_still_open(path: Path, tmp_path: Path) -> None:
+    with Writer(path) as writer:
+        start(writer, 3)
+    back_up(path, tmp_path / "copy.db")
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        cursor = connection.cursor()
+
+        def read_and_fail() -> None:
+            with attach_read_only(connection, tmp_path / "copy.db"):
+                cursor.execute("SELECT * FROM other.runs").fetchone()
+                raise InputError("the imported database is damaged")
+
+        with pytest.raises(InputError, match="damaged"):
+            read_and_fail()
