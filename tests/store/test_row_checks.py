@@ -220,3 +220,12 @@ def test_an_import_of_a_long_series_with_a_text_among_its_values_is_a_message(tm
     result = CliRunner().invoke(main, ["--db", str(tmp_path / "runs.db"), "import", "labbench", str(other)])
     assert isinstance(result.exception, SystemExit)
     assert (result.exit_code, "not numbers" in result.stderr) == (1, True)
+
+
+@pytest.mark.parametrize(("table", "column", "key"), [("tags", "tag", "tag"), ("experiments", "name", "experiment")])
+def test_a_filter_without_a_match_is_answered_beside_a_blob_in_place_of_a_name(
+    run: Run, database: Path, table: str, column: str, key: str
+) -> None:
+    run("tag a --add seen")
+    change(database, f"UPDATE {table} SET {column} = x'00ff' WHERE {column} = (SELECT min({column}) FROM {table})")
+    assert run(f"ls {key}=absent").exit_code in (0, 1)

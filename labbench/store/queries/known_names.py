@@ -224,9 +224,9 @@ def _regular_expression_note(term: Comparison) -> str | None:
 def _values_of(connection: sqlite3.Connection, key: str) -> list[str]:
     """Return the values of a config key as a filter has them, the experiments or the tags; none for other keys."""
     if key == "experiment":
-        return [name for (name,) in connection.execute("SELECT name FROM experiments ORDER BY id")]
+        return [str(name) for (name,) in connection.execute("SELECT name FROM experiments ORDER BY id")]
     if key == "tag":
-        return [tag for (tag,) in connection.execute("SELECT DISTINCT tag FROM tags ORDER BY tag")]
+        return [str(tag) for (tag,) in connection.execute("SELECT DISTINCT tag FROM tags ORDER BY tag")]
     if key in RESERVED:
         return []
     config = ConfigValue.of(key)
