@@ -229,3 +229,9 @@ def test_a_filter_without_a_match_is_answered_beside_a_blob_in_place_of_a_name(
     run("tag a --add seen")
     change(database, f"UPDATE {table} SET {column} = x'00ff' WHERE {column} = (SELECT min({column}) FROM {table})")
     assert run(f"ls {key}=absent").exit_code in (0, 1)
+
+
+def test_versions_beyond_the_range_of_floats_are_exported(run: Run, database: Path) -> None:
+    change(database, """UPDATE runs SET versions = '{"torch": 1e400, "hardware": {"cores": 1e400}}' WHERE id = 1""")
+    for words in ("export --summary --format jsonl", "ls --json", "show a --json"):
+        assert run(words).exit_code in (0, 1), words
