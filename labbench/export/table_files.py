@@ -31,6 +31,7 @@ from labbench.store.queries.export_tables import (
 )
 from labbench.store.queries.stream import SeriesBatch, StepRow
 from labbench.store.reader import Reader
+from labbench.store.row_checks import number_errors
 
 if TYPE_CHECKING:
     import _csv
@@ -132,6 +133,7 @@ def write_jsonl(
 
     Raises:
         InputError: If the filter or a metric is unknown.
+        StoreError: If the database has a number that JSON cannot represent, such as an infinite time.
     """
     documents: Iterable[dict[str, Any]]
     if shape == "long":
@@ -148,7 +150,8 @@ def write_jsonl(
         documents = ({**document, "config": configs.get(document["run"], {})} for document in documents)
     # ASCII, because some programs split lines at Unicode line separators
     encode = json.JSONEncoder(allow_nan=False).encode
-    return _count_rows(file.write(encode(document) + "\n") for document in documents)
+    with number_errors("runs" if shape == "summary" else "points"):
+        return _count_rows(file.write(encode(document) + "\n") for document in documents)
 
 
 def write_parquet(

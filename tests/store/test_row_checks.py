@@ -235,3 +235,12 @@ def test_versions_beyond_the_range_of_floats_are_exported(run: Run, database: Pa
     change(database, """UPDATE runs SET versions = '{"torch": 1e400, "hardware": {"cores": 1e400}}' WHERE id = 1""")
     for words in ("export --summary --format jsonl", "ls --json", "show a --json"):
         assert run(words).exit_code in (0, 1), words
+
+
+@pytest.mark.parametrize("words", ["export --format jsonl", "export --wide --format jsonl"])
+def test_an_infinite_time_of_a_point_is_a_message_where_json_cannot_represent_it(
+    run: Run, database: Path, words: str
+) -> None:
+    change(database, "UPDATE points SET time_ms = 9e999")
+    result = run(words)
+    assert (result.exit_code, "`doctor` counts such values" in result.stderr) == (1, True)
