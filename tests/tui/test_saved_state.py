@@ -30,12 +30,18 @@ def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "runs.db"
 
 
-def use(path: Path, script: Callable[[Pilot[None]], Awaitable[None]], *, view: str = "runs") -> None:
+def use(
+    path: Path,
+    script: Callable[[Pilot[None]], Awaitable[None]],
+    *,
+    view: str = "runs",
+    size: tuple[int, int] = (160, 40),
+) -> None:
     """Open the database with its saved state, as the program does."""
 
     async def run() -> None:
         app = LabbenchApp(path, view=view, saved_state=SavedState(path))
-        async with app.run_test(size=(160, 40), notifications=True) as pilot:
+        async with app.run_test(size=size, notifications=True) as pilot:
             await settle(pilot)
             await script(pilot)
 
@@ -67,6 +73,18 @@ def test_the_next_session_starts_with_the_state_of_the_last(database: Path) -> N
         assert pilot.app.session.highlighted == pilot.app.session.baseline
 
     use(database, look)
+
+
+@pytest.mark.parametrize(("key", "rows"), [("j", "1–5 of 12"), ("G", "8–12 of 12")])
+def test_the_next_session_scrolls_only_as_far_as_its_row_needs(database: Path, key: str, rows: str) -> None:
+    async def move(pilot: Pilot[None]) -> None:
+        await press(pilot, key)
+
+    async def look(pilot: Pilot[None]) -> None:
+        assert rows in screen(pilot)
+
+    use(database, move, size=(80, 24))
+    use(database, look, size=(80, 24))
 
 
 def test_a_view_is_saved_and_opened_by_name(database: Path) -> None:

@@ -87,7 +87,7 @@ class RunRows(ScrollView, can_focus=True):
     ) -> None:
         """Show rows in this order; records missing in `records` are requested when they scroll into view."""
         before = self._cursor_row
-        line = before - self.scroll_offset.y
+        line = before - self.scroll_offset.y if self.keys else self._page - 1  # a first list scrolls only if it must
         is_growing = self._row_by_key.keys() <= set(keys)
         self.keys, self._row_by_key = keys, {key: row for row, key in enumerate(keys)}
         self._records = {record.key: record for record in records}
