@@ -126,18 +126,11 @@ def format_allowed(param: Param) -> str:
     """Return the range or the choices of a parameter: `0 <= x < 1`."""
     if param.choices:
         return ", ".join(str(choice) for choice in param.choices)
-    lower = (
-        f"{spell_number(param.low)} <= "
-        if param.low is not None
-        else f"{spell_number(param.above)} < "
-        if param.above is not None
-        else ""
-    )
-    upper = (
-        f" <= {spell_number(param.high)}"
-        if param.high is not None
-        else f" < {spell_number(param.below)}"
-        if param.below is not None
-        else ""
-    )
+    lower = _first_bound((param.low, "{} <= "), (param.above, "{} < "))
+    upper = _first_bound((param.high, " <= {}"), (param.below, " < {}"))
     return f"{lower}x{upper}" if lower or upper else ""
+
+
+def _first_bound(*bounds: tuple[float | None, str]) -> str:
+    """Return the first bound that is set, as its pattern writes it; "" if there is none."""
+    return next((pattern.format(spell_number(bound)) for bound, pattern in bounds if bound is not None), "")

@@ -68,7 +68,7 @@ def test_a_sentence_names_the_fastest_configuration_and_the_cost_of_the_best():
     (sentence,) = cost_sentences(answer_to(curves), compare_costs(answer_to(curves), curves, 0.9))
     assert sentence == (
         "fastest to val/accuracy 0.9: adam: 20 steps (median of 3 runs); the best configuration takes 100 steps; "
-        "1 of 4 configurations never reach it"
+        "1 of 4 configurations never reaches it"
     )
     assert cost_sentences(answer_to(CURVES), compare_costs(answer_to(CURVES), CURVES, 2.0)) == [
         "no configuration reaches val/accuracy 2"

@@ -28,7 +28,8 @@ def cost_sentences(answer: Answer, efficiency: Efficiency | None) -> list[str]:
     if best is not None and best is not fastest and best.reached["steps"].median is not None:
         sentence += f"; the best configuration takes {format_setting(round(best.reached['steps'].median))} steps"
     if efficiency.never:
-        sentence += f"; {efficiency.never} of {efficiency.total} configurations never reach it"
+        verb = "reaches" if efficiency.never == 1 else "reach"
+        sentence += f"; {efficiency.never} of {efficiency.total} configurations never {verb} it"
     return [sentence]
 
 
