@@ -20,12 +20,18 @@ from labbench.metrics import Goal, default_goal, suits_log_axis, unknown_metric
 from labbench.records import RunRecord
 from labbench.records.continuations import longest_runs
 from labbench.store.reader import Reader
+from labbench.store.series.curves import CurveRequest
 from labbench.text import format_setting
 
 if TYPE_CHECKING:
     from labbench.analysis.selection import Scope
 
 _CHOICE_OF_EXPERIMENT = "the filter experiment=NAME selects one"
+MAX_POINTS, MAX_BUCKETS = 200_000, 20_000
+"""Number of points up to which all points of a curve are read, and number of buckets of a longer one.
+
+A figure has a few thousand pixels in a row, a terminal a few hundred dots.
+"""
 _MAX_LISTED = 4
 """Maximum number of experiments that a note names."""
 
@@ -144,7 +150,7 @@ def read_metric_curves(selection: MetricSelection, options: PlotOptions) -> tupl
     if not records:
         raise InputError(f"no matching run has the metric {metric}: change the filter")
     names = _distinct_names(records)
-    curves = [read_curve(reader, record, metric, axis, options.smooth) for record in records]
+    curves = [read_curve(reader, record, metric, options) for record in records]
     return records, [replace(curve, name=name) for curve, name in zip(curves, names, strict=True)]
 
 
@@ -163,12 +169,17 @@ def _spell_settings(record: RunRecord, keys: Sequence[str]) -> list[str]:
     return [f"{key}={format_setting(record.config[key])}" for key in keys if key in record.config]
 
 
-def read_curve(reader: Reader, record: RunRecord, metric: str, axis: str, smooth: float) -> NamedSeries:
+def read_curve(reader: Reader, record: RunRecord, metric: str, options: PlotOptions) -> NamedSeries:
     """Return one run's metric over steps, seconds (`time`), or another metric joined by step.
+
+    A series of more than `MAX_POINTS` points is read in buckets, unless it is smoothed or joined with another metric.
 
     Raises:
         StoreError: The database cannot be read.
     """
+    axis, smooth = options.axis, options.smooth
+    if record.summary[metric].n > MAX_POINTS and axis in ("step", "time") and not smooth:
+        return _read_buckets(reader, record, metric, options)
     steps, values = reader.series(record.key, metric)
     x = steps.astype(np.float64)
     if axis == "time":
@@ -176,6 +187,17 @@ def read_curve(reader: Reader, record: RunRecord, metric: str, axis: str, smooth
     elif axis != "step":
         x = join_by_step(steps, *reader.series(record.key, axis))
     return NamedSeries(record.name, x, ema(values, smooth) if smooth else values)
+
+
+def _read_buckets(reader: Reader, record: RunRecord, metric: str, options: PlotOptions) -> NamedSeries:
+    """Return a series as two points for each bucket: its extremes, which look as all points do; for groups its mean."""
+    request = CurveRequest(MAX_BUCKETS, times=options.axis == "time")
+    curve = reader.curves([record.id], metric, request)[record.id]
+    first, last = curve.first_step / 1.0, curve.last_step / 1.0
+    if curve.first_time is not None and curve.last_time is not None:
+        first, last = curve.first_time / 1000.0, curve.last_time / 1000.0
+    low, high = (curve.mean, curve.mean) if options.group else (curve.low, curve.high)
+    return NamedSeries(record.name, np.column_stack([first, last]).ravel(), np.column_stack([low, high]).ravel())
 
 
 def group_curves(
