@@ -323,6 +323,8 @@ def _parameter_document(parameter: ParameterAnswer) -> dict[str, Any]:
         "evidence": parameter.evidence,
         "p_value": parameter.marginal.p_value,
         "basis": parameter.marginal.basis,
+        "seed_ratio": parameter.marginal.seed_ratio,
+        "seed_df": parameter.marginal.seed_df,
         "moves_with": list(parameter.followers),
         "difference": None if parameter.marginal.contrast is None else _contrast_document(parameter.marginal.contrast),
         "effects": [_effect_document(effect) for effect in parameter.marginal.effects],

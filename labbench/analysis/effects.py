@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from labbench.analysis.distributions import f_tail, t_tail
 from labbench.analysis.intervals import Interval, VarianceEstimate
+from labbench.analysis.level_noise import LevelNoise, learn_interaction_noise, learn_level_noise
 from labbench.analysis.noise import Noise
 from labbench.analysis.table import ROUNDING_TOLERANCE, Floats, Ints, Parameter, Table, weighted_sum
 from labbench.analysis.variance import EXPLODING_DECADES
@@ -76,6 +77,10 @@ class MarginalEffects:
     p_value: float | None
     """p-value of equal means at all values (`_p_value`); None if the noise is unknown."""
     basis: Basis
+    seed_ratio: float | None = None
+    """Variance of the means relative to independent runs (`LevelNoise.ratio`); None if it is not estimated."""
+    seed_df: float | None = None
+    """Degrees of freedom of `seed_ratio`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,16 +252,18 @@ def marginal_effects(everything: Table, parameter: Parameter, noise: Noise | Non
     assert measured is not None, "with_values() keeps the parameters"
     means = level_means(table, measured)
     centre = weighted_sum(means.weights, table.means)
-    by_seeds = noise is not None and means.matched
-    basis: Basis = "seeds" if by_seeds else "settings" if means.residual else "none"
-    spread = noise if by_seeds else means.residual
+    spread: LevelNoise | VarianceEstimate | None = means.residual
+    basis: Basis = "settings" if means.residual else "none"
+    if noise is not None and means.matched:
+        spread, basis = learn_level_noise(noise, means.weights), "seeds"
     effects = [_missing_effect(everything, parameter, level) for level in range(len(parameter.levels))]
     for level, mean, weights in zip(means.levels, centre, means.weights, strict=True):
         n = int(table.counts[measured.codes == level].sum())
         effects[level] = _measured_effect(effects[level], n, _mean_interval(float(mean), weights, spread))
     existing = tuple(e for e in effects if not (parameter.parent and e.value is None))
     contrast = _contrast(parameter, means, centre, spread, goal)
-    return MarginalEffects(parameter.name, existing, contrast, _p_value(means, centre, spread), basis)
+    ratio, df = (spread.ratio, spread.df) if isinstance(spread, LevelNoise) and spread.df is not None else (None, None)
+    return MarginalEffects(parameter.name, existing, contrast, _p_value(means, centre, spread), basis, ratio, df)
 
 
 def _missing_effect(everything: Table, parameter: Parameter, level: int) -> Effect:
@@ -269,28 +276,28 @@ def _measured_effect(empty: Effect, n: int, interval: Interval) -> Effect:
     return Effect(empty.value, interval, n, empty.diverged, empty.span)
 
 
-def _mean_interval(centre: float, weights: Floats, spread: Noise | VarianceEstimate | None) -> Interval:
+def _mean_interval(centre: float, weights: Floats, spread: LevelNoise | VarianceEstimate | None) -> Interval:
     """Return the interval of the mean `weights @ means`; a single configuration keeps its own interval."""
     chosen = np.flatnonzero(weights)
-    if isinstance(spread, Noise) and len(chosen) == 1:
-        return spread.variance_of_mean(int(chosen[0])).interval(centre)
+    if isinstance(spread, LevelNoise) and len(chosen) == 1:
+        return spread.runs.variance_of_mean(int(chosen[0])).interval(centre)
     return _combination_interval(centre, weights, spread)
 
 
-def _combination_interval(centre: float, weights: Floats, spread: Noise | VarianceEstimate | None) -> Interval:
+def _combination_interval(centre: float, weights: Floats, spread: LevelNoise | VarianceEstimate | None) -> Interval:
     """Return the interval of `weights @ means`, from the noise per configuration or one common variance."""
     variance = _combination_variance(weights, spread)
     return variance.interval(centre) if variance else Interval(centre)
 
 
-def _combination_variance(weights: Floats, spread: Noise | VarianceEstimate | None) -> VarianceEstimate | None:
-    if isinstance(spread, Noise):
+def _combination_variance(weights: Floats, spread: LevelNoise | VarianceEstimate | None) -> VarianceEstimate | None:
+    if isinstance(spread, LevelNoise):
         return spread.variance_of_combination(weights)
     return VarianceEstimate(spread.variance * float(weights @ weights), spread.df) if spread else None
 
 
 def _contrast(
-    parameter: Parameter, means: LevelMeans, centre: Floats, spread: Noise | VarianceEstimate | None, goal: Goal
+    parameter: Parameter, means: LevelMeans, centre: Floats, spread: LevelNoise | VarianceEstimate | None, goal: Goal
 ) -> Contrast | None:
     if len(centre) < 2:
         return None
@@ -301,7 +308,7 @@ def _contrast(
     return Contrast(value, against, interval)
 
 
-def _p_value(means: LevelMeans, centre: Floats, spread: Noise | VarianceEstimate | None) -> float | None:
+def _p_value(means: LevelMeans, centre: Floats, spread: LevelNoise | VarianceEstimate | None) -> float | None:
     """Return the p-value of the hypothesis that all levels have the same mean; None if the noise is unknown.
 
     It combines the F test with t tests of all pairs of levels, each with the variance of its own two means. The smaller
@@ -321,7 +328,7 @@ def _p_value(means: LevelMeans, centre: Floats, spread: Noise | VarianceEstimate
     return min(1.0, omnibus / F_TEST_WEIGHT, pairs / (1.0 - F_TEST_WEIGHT))
 
 
-def _smallest_pair_p_value(means: LevelMeans, centre: Floats, spread: Noise | VarianceEstimate) -> float:
+def _smallest_pair_p_value(means: LevelMeans, centre: Floats, spread: LevelNoise | VarianceEstimate) -> float:
     """Return the smallest p-value of the t tests of all pairs of levels, times the number of pairs (Bonferroni)."""
     pairs = list(combinations(range(len(centre)), 2))[:MAX_PAIR_TESTS]
     smallest = 1.0
@@ -334,7 +341,7 @@ def _smallest_pair_p_value(means: LevelMeans, centre: Floats, spread: Noise | Va
     return min(1.0, smallest * len(pairs))
 
 
-def _f_test(means: LevelMeans, centre: Floats, spread: Noise | VarianceEstimate) -> float:
+def _f_test(means: LevelMeans, centre: Floats, spread: LevelNoise | VarianceEstimate) -> float:
     """Return the p-value of the F test that all levels have the same mean.
 
     The statistic is the linear model's sum of squares divided by its expected
@@ -343,21 +350,46 @@ def _f_test(means: LevelMeans, centre: Floats, spread: Noise | VarianceEstimate)
     variances (Box 1954; Brunner, Dette & Munk 1997).
     """
     steps = np.diff(np.eye(len(centre)), axis=0) @ means.weights
-    per_setup = steps / spread.counts if isinstance(spread, Noise) else steps
+    per_setup = steps / spread.runs.counts if isinstance(spread, LevelNoise) else steps
     sizes, axes = np.linalg.eigh(per_setup @ steps.T)
     nonzero = sizes > 1e-10 * sizes[-1]
     # under equal variances these contrasts are independent and have the same variance
     contrasts = (axes[:, nonzero] / np.sqrt(sizes[nonzero])).T
     squares = float(((contrasts @ np.diff(centre)) ** 2).sum())
-    if isinstance(spread, Noise):
-        expected, covariance = spread.variance_of_combination(contrasts @ steps), spread.covariance(contrasts @ steps)
+    if isinstance(spread, LevelNoise):
+        expected = spread.variance_of_combination(contrasts @ steps)
+        covariance = spread.runs.covariance(contrasts @ steps)
         df = 1.0 / float(((covariance / np.trace(covariance)) ** 2).sum()) if expected.variance > 0 else 1.0
+        df = max(1.0, spread.sphericity * df)
     else:
         rank = int(nonzero.sum())
         expected, df = VarianceEstimate(spread.variance * rank, spread.df), float(rank)
     if not expected.variance > 0:  # no noise: any difference above rounding error is significant
         return 0.0 if np.abs(np.diff(centre)).max() > 1e-9 * np.abs(centre).max() else 1.0
     return f_tail(squares / expected.variance, df, expected.total_df)
+
+
+def interaction_p_value(table: Table, first: Parameter, second: Parameter, noise: Noise) -> float | None:
+    """Return the p-value of the hypothesis that the effect of one parameter is the same at all values of the other.
+
+    By the F test of the two-way analysis of variance of the cells' means, whose error is the interaction of both
+    parameters with the seed. None if a cell has no result.
+    """
+    shape = len(first.levels), len(second.levels)
+    cell = first.codes * shape[1] + second.codes
+    counts = np.bincount(cell, minlength=shape[0] * shape[1])
+    if not counts.all():
+        return None
+    weights = (np.arange(len(counts))[:, None] == cell) / counts[:, None]
+    centre_rows, centre_columns = (np.eye(size) - 1.0 / size for size in shape)
+    rows = np.kron(centre_rows, centre_columns) @ weights  # doubly centred: without the effect of either alone
+    n_independent = (shape[0] - 1) * (shape[1] - 1)
+    spread = learn_interaction_noise(noise, rows, n_independent)
+    expected = spread.variance_of_combination(rows)
+    squares = float((weighted_sum(rows, table.means) ** 2).sum())
+    if not expected.variance > 0:
+        return 0.0 if squares > 0 else 1.0
+    return f_tail(squares / expected.variance, max(1.0, spread.sphericity * n_independent), expected.total_df)
 
 
 def two_way_table(everything: Table, row: Parameter, column: Parameter, noise: Noise | None) -> TwoWayTable:
@@ -367,20 +399,24 @@ def two_way_table(everything: Table, row: Parameter, column: Parameter, noise: N
     """
     table = everything.with_values()
     with_result = np.flatnonzero(everything.counts > 0)
-    cells = []
-    for i in range(len(row.levels)):
-        masks = [(row.codes == i) & (column.codes == j) for j in range(len(column.levels))]
-        cells.append(tuple(_make_cell(everything, table, mask, mask[with_result], noise) for mask in masks))
-    return TwoWayTable(row.levels, column.levels, tuple(cells))
+    cells = [
+        [(row.codes == i) & (column.codes == j) for j in range(len(column.levels))] for i in range(len(row.levels))
+    ]
+    measured = [mask[with_result] for line in cells for mask in line if mask[with_result].any()]
+    spread = (
+        learn_level_noise(noise, np.array([mask / mask.sum() for mask in measured])) if noise and measured else None
+    )
+    rows = (tuple(_make_cell(everything, table, mask, mask[with_result], spread) for mask in line) for line in cells)
+    return TwoWayTable(row.levels, column.levels, tuple(rows))
 
 
 def _make_cell(
-    everything: Table, table: Table, inside: NDArray[np.bool_], measured: NDArray[np.bool_], noise: Noise | None
+    everything: Table, table: Table, inside: NDArray[np.bool_], measured: NDArray[np.bool_], spread: LevelNoise | None
 ) -> TwoWayCell:
     setups = [everything.setups[i] for i in np.flatnonzero(inside)]
     interval = Interval(math.nan)
     if measured.any():
         weights = measured / measured.sum()
-        interval = _mean_interval(float(weighted_sum(weights, table.means)), weights, noise)
+        interval = _mean_interval(float(weighted_sum(weights, table.means)), weights, spread)
     n, diverged = sum(len(setup.values) for setup in setups), sum(setup.diverged for setup in setups)
     return TwoWayCell(interval, n, diverged, sum(setup.runs for setup in setups))

@@ -171,7 +171,7 @@ class PairedVariances:
         deviations, scales = self._deviations(pairs[:, 0], pairs[:, 1]), self._variance[pairs].sum(axis=1)
         relative = np.divide(deviations, np.sqrt(scales)[:, None], out=deviations * 0.0, where=scales[:, None] > 0)
         df = np.isfinite(relative).sum(axis=1) - 1.0
-        independent = min(_independent_pairs(pairs), _independent_rows(relative))
+        independent = min(_independent_pairs(pairs), independent_rows(relative))
         prior = learn_prior(np.nansum(relative**2, axis=1) / df, df, independent / len(pairs))
         return PairClass(prior, independent * float(df.mean()))
 
@@ -190,7 +190,7 @@ def _independent_pairs(pairs: Ints) -> float:
     return float((2.0 * len(pairs)) ** 2 / ((degrees**2).sum() + 2.0 * len(pairs)))
 
 
-def _independent_rows(rows: Floats) -> float:
+def independent_rows(rows: Floats) -> float:
     """Return the number of independent rows that are worth as much as K rows of deviations (K, S), at least 1.
 
     If all rows vary alike, as if the seed had another effect with each value of a parameter, their covariance has one
@@ -224,6 +224,8 @@ class Noise:
     """Shifts of seeds; None if configurations share fewer than two seeds."""
     pairs: PairedVariances
     """Variances of differences over common seeds."""
+    residuals: Floats
+    """Deviation of each value from the mean of its configuration, shape (V,)."""
 
     @cached_property
     def shared(self) -> Floats:
@@ -338,7 +340,7 @@ def learn_noise(table: Table) -> Noise | None:
         shifts, squares, df = fit
         unshared = learn_variances(squares, df, strata)
     pairs = PairedVariances(table, unshared)
-    return Noise(table.counts, table.owner, table.seed, total, unshared, shifts, pairs)
+    return Noise(table.counts, table.owner, table.seed, total, unshared, shifts, pairs, residuals)
 
 
 def _fit_shifts(table: Table, residuals: Floats, variance: Floats) -> tuple[SeedShifts, Floats, Floats] | None:

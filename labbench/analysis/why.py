@@ -37,7 +37,7 @@ from labbench.analysis.comparison import (
     rank_setups,
     winner_interval,
 )
-from labbench.analysis.effects import MarginalEffects, marginal_effects, two_way_table
+from labbench.analysis.effects import MarginalEffects, interaction_p_value, marginal_effects, two_way_table
 from labbench.analysis.importance import Importance, importance
 from labbench.analysis.intervals import Interval, Scale, interquartile_mean
 from labbench.analysis.lr_ranges import find_rate_ranges, find_widenings
@@ -68,6 +68,9 @@ MIN_IQM_VALUES = 8
 
 MIN_INTERACTION_SHARE = 0.02
 """Share of the variance below which an interaction is not reported."""
+
+
+MAX_INTERACTION_P_VALUE = 0.05
 
 
 MAX_RANKED_SETUPS = 10
@@ -503,12 +506,23 @@ def _find_interactions(context: _AnswerContext, shares: Importance | None) -> tu
         if share.low is None or share.low <= 0.0 or share.mean < MIN_INTERACTION_SHARE:
             continue
         first, second = by_name[names[0]], by_name[names[1]]
+        if not _is_significant(context, names):
+            continue
         if (first.numeric, len(first.levels)) > (second.numeric, len(second.levels)):
             first, second = second, first  # "the best lr by optimizer" is more useful than the reverse
         best = _best_values_by(context, first, second)
         if len({freeze(value) for _, value in best}) > 1:
             interactions.append(Interaction((first.name, second.name), share, best))
     return tuple(interactions)
+
+
+def _is_significant(context: _AnswerContext, names: tuple[str, str]) -> bool:
+    """Return False if the interaction is no larger than that of both parameters with the seed."""
+    first, second = (context.table.parameter(name) for name in names)
+    if context.noise is None or first is None or second is None:
+        return True
+    p_value = interaction_p_value(context.table, first, second, context.noise)
+    return p_value is None or p_value <= MAX_INTERACTION_P_VALUE
 
 
 def _best_values_by(context: _AnswerContext, first: Parameter, second: Parameter) -> tuple[tuple[object, object], ...]:

@@ -37,8 +37,8 @@ def test_intervals_of_known_effects_contain_the_truth():
     for name in ("optimizer", "lr", "batchnorm"):
         exact = means(effects_of(truth, name))
         for rng in range(10):
-            marginal = effects_of(grid(optimizer_and_rate, spread=0.02, rng=rng), name)
-            assert marginal.p_value < 1e-3
+            marginal = effects_of(grid(optimizer_and_rate, seeds=5, spread=0.02, rng=rng), name)
+            assert marginal.p_value < 0.05
             assert marginal.basis == "seeds"
             covered += [e.interval.low <= exact[e.value] <= e.interval.high for e in marginal.effects]
     assert np.mean(covered) >= 0.93
@@ -167,7 +167,8 @@ def test_a_two_way_table_has_every_cell():
     assert two_way.columns == (0.001, 0.01, 0.1, 1.0)
     full, empty = two_way.cells[1][3], two_way.cells[0][3]
     assert (full.n, full.runs, full.diverged) == (12, 12, 0)
-    assert full.interval.low < 0.9 < full.interval.high
+    assert full.interval.low < full.interval.mean < full.interval.high
+    assert full.interval.mean == pytest.approx(0.9, abs=0.02)
     assert (empty.n, empty.runs, empty.diverged) == (0, 12, 12)
     assert math.isnan(empty.interval.mean)
     assert empty.interval.low is None

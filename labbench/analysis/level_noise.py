@@ -1,0 +1,118 @@
+"""Noise of means over many configurations, such as those of the levels of a parameter.
+
+A seed may have another effect under each level: initial weights that suit Adam suit it with every dropout. Then the
+runs of one seed and level vary together, and their mean varies more than that of independent runs, or less if the seed
+has the same effect under all levels. So the variance of independent runs is multiplied by the ratio that the level
+means of each seed show: the mean square of the interaction of level and seed, the error term of a repeated-measures
+analysis of variance whose subjects are the seeds (Winer, Brown & Michels 1991, chapter 4).
+
+Shapes: C configurations, V values (one per configuration and seed), S seeds, L levels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from labbench.analysis.intervals import VarianceEstimate
+from labbench.analysis.noise import Noise, independent_rows
+from labbench.analysis.table import ROUNDING_TOLERANCE, Floats
+
+MIN_RATIO = 0.1
+"""Smallest ratio: with few seeds, level means can vary alike by chance, most of all counts such as an accuracy."""
+
+
+@dataclass(frozen=True, slots=True)
+class LevelNoise:
+    """Noise of combinations of the means of levels; made by `learn_level_noise`."""
+
+    runs: Noise
+    ratio: float = 1.0
+    """Variance of the level means, relative to that of independent runs, without the shifts of seeds."""
+    df: float | None = None
+    """Degrees of freedom of `ratio`; None if it is not estimated."""
+    sphericity: float = 1.0
+    """Number of independent differences between levels that are worth as much as all of them, as a share of all.
+
+    Below 1 if the seed has similar effects under some levels and others under the rest (Greenhouse & Geisser 1959).
+    """
+
+    def variance_of_combination(self, weights: Floats) -> VarianceEstimate:
+        """Return the variance of `weights @ means` for weights (C,) that are combinations of the levels' weights.
+
+        For weights (K, C), the sum of K variances.
+        """
+        runs = self.runs.variance_of_combination(weights)
+        if self.df is None:
+            return runs
+        shared = runs.variance * runs.shared
+        specific = self.ratio * (runs.variance - shared)
+        total = specific + shared
+        return replace(
+            runs, variance=total, df=min(self.df, runs.df), shared=shared / total if total > 0 else runs.shared
+        )
+
+
+def learn_level_noise(noise: Noise, weights: Floats) -> LevelNoise:
+    """Return the noise of the levels whose means are `weights @ means`, for weights (L, C).
+
+    The ratio is estimated from the deviations of each level's mean from their common mean, seed by seed, so that
+    neither the shift of a seed nor a level whose runs vary much more than the others counts.
+    """
+    variances = _pooled_variances(noise, weights)
+    varying = variances > 0
+    if np.count_nonzero(varying) < 2:
+        return LevelNoise(noise)
+    precision = 1.0 / variances[varying]
+    centred = weights[varying] - precision / precision.sum() @ weights[varying]
+    return _learn_ratio(noise, centred, len(centred) - 1)
+
+
+def learn_interaction_noise(noise: Noise, rows: Floats, n_independent: int) -> LevelNoise:
+    """Return the noise of an interaction `rows @ means` of two parameters, for rows (K, C).
+
+    `n_independent` of the K combinations are linearly independent.
+    """
+    varying = _pooled_variances(noise, rows) > 0
+    return _learn_ratio(noise, rows[varying], min(n_independent, int(np.count_nonzero(varying))))
+
+
+def _learn_ratio(noise: Noise, rows: Floats, n_independent: int) -> LevelNoise:
+    """Return the noise with the ratio of K combinations of means (K, C), in which shifts of seeds cancel out."""
+    df = n_independent * (_number_of_seeds(noise, rows) - 1.0)
+    if noise.shifts is None or df < 1.0 - 1e-9:
+        return LevelNoise(noise)
+    if np.count_nonzero(np.abs(rows).max(axis=0) > ROUNDING_TOLERANCE) <= len(rows):
+        return LevelNoise(noise)  # one configuration per level: nothing is averaged
+    deviations = _deviations(noise, rows) / np.sqrt(_pooled_variances(noise, rows))[:, None]
+    ratio = float((deviations**2).sum()) / len(deviations)
+    sphericity = min(1.0, independent_rows(deviations) / n_independent)
+    return LevelNoise(noise, max(MIN_RATIO, ratio), max(1.0, sphericity * df), sphericity)
+
+
+def _pooled_variances(noise: Noise, rows: Floats) -> Floats:
+    """Return the variance of K combinations of the means of independent runs, shape (K,), for rows (K, C).
+
+    Pooled over each stratum, because a configuration's own variance would follow its deviations.
+    """
+    return np.asarray((rows**2 / noise.counts) @ noise.unshared.pooled)
+
+
+def _number_of_seeds(noise: Noise, rows: Floats) -> float:
+    """Return the number of seeds that are worth as much as those of K combinations, which count unequally."""
+    squares = np.where(noise.counts > 1, (rows**2).sum(axis=0) / noise.counts**2, 0.0)
+    by_seed = np.bincount(noise.seed, squares[noise.owner])
+    return float(by_seed.sum() ** 2 / (by_seed**2).sum()) if by_seed.any() else 0.0
+
+
+def _deviations(noise: Noise, rows: Floats) -> Floats:
+    """Return what each seed adds to K combinations of means, shape (K, S), for rows (K, C).
+
+    The values of each configuration are scaled so that their variance is that of single runs (MacKinnon & White 1985,
+    HC2), because configurations may lack seeds.
+    """
+    counts = noise.counts[noise.owner]
+    leverage = np.divide(1.0, counts, out=np.zeros(len(counts)), where=counts > 1)
+    scaled = noise.residuals / (counts * np.sqrt(1.0 - leverage))
+    return np.array([np.bincount(noise.seed, row[noise.owner] * scaled) for row in rows])

@@ -1,0 +1,144 @@
+"""Intervals and claims of effects where a seed has another effect under each value of a parameter."""
+
+import numpy as np
+import pytest
+from scipy.stats import ttest_rel
+
+from labbench.analysis import Observation, why
+from labbench.analysis.effects import interaction_p_value, level_means, marginal_effects
+from labbench.analysis.level_noise import MIN_RATIO, learn_level_noise
+from labbench.analysis.noise import learn_noise
+from labbench.analysis.table import tabulate
+
+N_RATES = 6
+
+
+def simulate(rng: int, *, seeds: int = 3, by_seed: float = 1.0, by_run: float = 0.3, interaction: float = 0.0):
+    """Return observations of 2 optimizers x 6 rates; seeds shift all runs, and those of each optimizer apart."""
+    generator = np.random.default_rng(rng)
+    shift, by_optimizer = generator.standard_normal(seeds), by_seed * generator.standard_normal((2, seeds))
+    return [
+        Observation(
+            {"optimizer": "ab"[optimizer], "rate": rate},
+            seed,
+            float(
+                10.0
+                + interaction * optimizer * rate
+                + shift[seed]
+                + by_optimizer[optimizer, seed]
+                + by_run * generator.standard_normal()
+            ),
+        )
+        for optimizer in range(2)
+        for rate in range(N_RATES)
+        for seed in range(seeds)
+    ]
+
+
+def effects_of(observations, name):
+    table = tabulate(observations)
+    return marginal_effects(table, table.parameter(name), learn_noise(table), "max")
+
+
+def test_two_values_are_compared_by_the_paired_t_test_of_their_means_per_seed():
+    runs = simulate(0)
+    by_seed = [
+        [
+            np.mean([run.value for run in runs if (run.config["optimizer"], run.seed) == (optimizer, seed)])
+            for seed in range(3)
+        ]
+        for optimizer in "ab"
+    ]
+    student = ttest_rel(*by_seed)
+    low, high = sorted(abs(end) for end in student.confidence_interval())
+    effects = effects_of(runs, "optimizer")
+    assert effects.p_value == pytest.approx(student.pvalue, rel=0.02)
+    assert effects.seed_df == pytest.approx(2)
+    ends = sorted(abs(end) for end in (effects.contrast.interval.low, effects.contrast.interval.high))
+    assert ends == pytest.approx([low, high], rel=0.02)
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_luck_of_a_seed_with_one_optimizer_is_not_an_effect(seeds):
+    claims = [effects_of(simulate(rng, seeds=seeds), "optimizer").p_value <= 0.05 for rng in range(150)]
+    assert np.mean(claims) <= 0.09
+
+
+def test_an_effect_larger_than_the_luck_of_seeds_is_found():
+    runs = simulate(1, seeds=5, by_seed=0.1, interaction=0.5)
+    assert effects_of(runs, "optimizer").p_value < 0.01
+
+
+def test_intervals_hold_the_truth_where_runs_are_missing():
+    held = []
+    for rng in range(150):
+        generator = np.random.default_rng(rng)
+        runs = [run for run in simulate(rng, seeds=4) if generator.uniform() > 0.15]
+        held.append(not effects_of(runs, "optimizer").contrast.interval.excludes(0.0))
+    assert np.mean(held) >= 0.9
+
+
+def test_values_that_vary_alike_differ_with_more_certainty():
+    """Both weight decays have the same luck with a seed and rate, so that their difference is nearly exact."""
+    generator = np.random.default_rng(0)
+    luck = generator.standard_normal((N_RATES, 5))
+    runs = [
+        Observation(
+            {"decay": decay, "rate": rate}, seed, 0.1 * decay + luck[rate, seed] + 0.01 * float(generator.normal())
+        )
+        for decay in range(2)
+        for rate in range(N_RATES)
+        for seed in range(5)
+    ]
+    effects = effects_of(runs, "decay")
+    assert effects.seed_ratio == MIN_RATIO
+    assert effects.contrast.interval.high - effects.contrast.interval.low < 0.7
+
+
+def test_one_configuration_per_value_has_the_noise_of_its_runs():
+    table = tabulate(run for run in simulate(0) if run.config["rate"] == 0)
+    noise = learn_noise(table)
+    weights = level_means(table, table.parameter("optimizer")).weights
+    assert learn_level_noise(noise, weights).df is None
+
+
+def test_seeds_that_are_not_shared_tell_no_interaction():
+    runs = [
+        Observation(run.config, 100 * number + run.seed, run.value)
+        for number, run in enumerate(simulate(0, by_seed=0.0))
+    ]
+    table = tabulate(runs)
+    assert learn_noise(table) is None or effects_of(runs, "optimizer").seed_df is None
+
+
+def test_luck_of_a_seed_with_a_pair_of_values_is_not_an_interaction():
+    claims, found = [], []
+    for rng in range(100):
+        generator = np.random.default_rng(rng)
+        luck = generator.standard_normal((2, 3, 4))
+        for tallies, effect in ((claims, 0.0), (found, 3.0)):
+            runs = [
+                Observation(
+                    {"optimizer": "ab"[a], "rate": b, "dropout": c},
+                    seed,
+                    float(effect * a * b + luck[a, b, seed] + 0.3 * generator.standard_normal()),
+                )
+                for a in range(2)
+                for b in range(3)
+                for c in range(4)
+                for seed in range(4)
+            ]
+            table = tabulate(runs)
+            pair = table.parameter("optimizer"), table.parameter("rate")
+            tallies.append(interaction_p_value(table, *pair, learn_noise(table)) <= 0.05)
+            if effect == 0.0 and tallies[-1] is False:
+                assert ("optimizer", "rate") not in {each.names for each in why(runs, "loss", "min").interactions}
+    assert np.mean(claims) <= 0.1
+    assert np.mean(found) >= 0.9
+
+
+def test_an_interaction_with_an_empty_cell_is_not_tested():
+    runs = [run for run in simulate(0) if run.config != {"optimizer": "a", "rate": 0}]
+    table = tabulate(runs)
+    pair = table.parameter("optimizer"), table.parameter("rate")
+    assert interaction_p_value(table, *pair, learn_noise(table)) is None
