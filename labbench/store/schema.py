@@ -340,8 +340,9 @@ def read_state(connection: sqlite3.Connection) -> State:
 
 
 def _applied_migrations(connection: sqlite3.Connection) -> set[str]:
-    query = "SELECT name FROM _sqlite_migrations WHERE migration_set = ?"
-    return {name for (name,) in connection.execute(query, (MIGRATION_SET,))}
+    # applied_at, too: without it, the upgrade by sqlite-utils would end with a KeyError instead of SQLite's message
+    query = "SELECT name, applied_at FROM _sqlite_migrations WHERE migration_set = ?"
+    return {name for name, _ in connection.execute(query, (MIGRATION_SET,))}
 
 
 def add_missing_columns(connection: sqlite3.Connection) -> None:

@@ -122,6 +122,19 @@ def test_failed_migration_leaves_the_database_unchanged(tmp_path: Path, monkeypa
         assert "half" not in [column[1] for column in connection.execute("PRAGMA table_info(runs)")]
 
 
+@pytest.mark.parametrize("column", ["migration_set", "name", "applied_at"])
+def test_a_changed_record_of_migrations_ends_the_upgrade_with_a_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, column: str
+) -> None:
+    path = tmp_path / "runs.db"
+    Writer(path).close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"ALTER TABLE _sqlite_migrations RENAME COLUMN {column} TO renamed")
+    monkeypatch.setitem(schema.MIGRATIONS, "mood", lambda db: None)
+    with pytest.raises(InputError, match=f"another program has changed the tables .*{column}"):
+        Writer(path)
+
+
 @pytest.mark.parametrize("open_database", [Reader, Writer])
 @pytest.mark.parametrize(
     ("content", "message"),
