@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -65,3 +66,29 @@ def test_a_change_of_one_run_draws_its_row_only(database: Path) -> None:
         assert await press(pilot, "ctrl+l") == shown  # nothing old was left
 
     use(database, look)
+
+
+def test_a_run_that_an_index_lacks_is_not_read_again_and_again(database: Path) -> None:
+    async def look(pilot: Pilot[None]) -> None:
+        with recorded_refreshes() as refreshes:
+            await pilot.pause(0.5)
+        assert len(refreshes) < 5
+
+    damage_index(database, "sgd lr=0.01 s1")
+    use(database, look)
+
+
+def damage_index(database: Path, name: str) -> None:
+    """Change the key of a run in the index of keys, so that the run is in the table but not found by its key."""
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("PRAGMA journal_mode = DELETE")
+        [key] = connection.execute("SELECT key FROM runs WHERE name = ?", (name,)).fetchone()
+    sound = database.read_bytes()
+    for match in re.finditer(key.encode(), sound):
+        database.write_bytes(sound[: match.start()] + b"a" * len(key) + sound[match.end() :])
+        with closing(sqlite3.connect(database)) as connection:
+            in_table = connection.execute("SELECT count(*) FROM runs NOT INDEXED WHERE key = ?", (key,)).fetchone()
+            in_index = connection.execute("SELECT count(*) FROM runs WHERE key = ?", (key,)).fetchone()
+        if (in_table, in_index) == ((1,), (0,)):
+            return
+    raise AssertionError("no index holds the key")

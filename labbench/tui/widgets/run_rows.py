@@ -115,7 +115,6 @@ class RunRows(ScrollView, can_focus=True):
     def add_records(self, records: Sequence[RunRecord]) -> None:
         """Fill in the records of requested rows."""
         self._records.update((record.key, record) for record in records)
-        self._requested = []
         self._relayout()
 
     def record(self, key: str) -> RunRecord | None:
@@ -261,11 +260,15 @@ class RunRows(ScrollView, can_focus=True):
         return strip
 
     def _request_rows(self) -> None:
-        """Request the missing records of the visible rows; a newer request replaces an earlier one."""
+        """Request the missing records of the visible rows; a newer request replaces an earlier one.
+
+        The same records are not requested again: a run may have been deleted, or be missing from a damaged index.
+        """
         missing = [key for key in self.keys_to_load() if key not in self._records]
         if missing != self._requested:
             self._requested = missing
-            self.post_message(self.RowsNeeded(missing))
+            if missing:
+                self.post_message(self.RowsNeeded(missing))
 
     def _visible_part(self, strip: Strip, width: int, *, highlighted: bool = False) -> Strip:
         """Return the visible part of a row: the frozen cells, then the cells at the scroll position."""
