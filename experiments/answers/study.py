@@ -14,6 +14,7 @@ from labbench.analysis.comparison import RIVAL_LEVEL, contenders, rank_setups
 from labbench.analysis.costs import Basin, CostCurve, find_basin, observe_costs
 from labbench.analysis.distributions import t_quantile
 from labbench.analysis.intervals import Interval, VarianceEstimate
+from labbench.analysis.level_noise import learn_level_noise
 from labbench.analysis.noise import learn_noise
 from labbench.analysis.table import freeze, tabulate
 from labbench.metrics import Goal, default_goal
@@ -70,6 +71,20 @@ class Study:
         weights[list(by_setup)] = list(by_setup.values())
         variance = None if self.noise is None else self.noise.variance_of_combination(weights)
         return float(weights @ self.table.means), variance
+
+    def average_difference(self, first: Sequence[int], second: Sequence[int]) -> Interval:
+        """Return the mean over `first` minus the mean over `second`, two large groups of configurations.
+
+        The runs of one seed may vary together within each group, as in the averages of `labbench why`.
+        """
+        groups = np.zeros((2, len(self.table.setups)))
+        for row, setups in zip(groups, (first, second), strict=True):
+            row[list(setups)] = 1 / len(setups)
+        difference = groups[0] - groups[1]
+        centre = float(difference @ self.table.means)
+        if self.noise is None:
+            return Interval(centre)
+        return learn_level_noise(self.noise, groups).variance_of_combination(difference).interval(centre)
 
     def clip(self, interval: Interval) -> Interval:
         """Limit the interval of a metric in `SHARE_METRICS` to 0 and 1."""

@@ -175,7 +175,7 @@ def noisy_sparse(experiment: Experiment) -> Answer:
                 leads[noise, sparsity, size] = study.where(**adam)[0], study.where(**sgd)[0]
                 values = [study.winner(**sgd), study.winner(**adam), study.lead(adam, sgd)]
                 table.append([f"{noise:.0%}", f"{sparsity:.0%}", str(size), *map(format_cell, values)])
-    average = study.difference([adam for adam, _ in leads.values()], [sgd for _, sgd in leads.values()])
+    average = study.average_difference([adam for adam, _ in leads.values()], [sgd for _, sgd in leads.values()])
     sentences = [
         f"averaged over all conditions, {comparison_clause('Adam', 'SGD (with or without momentum)', average)}"
     ]
@@ -184,8 +184,8 @@ def noisy_sparse(experiment: Experiment) -> Answer:
         more, less = ([leads[key] for key in leads if key[index] == level] for level in (levels[-1], levels[0]))
         plus = [a for a, _ in more] + [s for _, s in less]
         minus = [s for _, s in more] + [a for a, _ in less]
-        share = 1 / len(more)
-        growth = study.contrast(dict.fromkeys(plus, share), dict.fromkeys(minus, share))
+        lead = study.average_difference(plus, minus)  # half of the growth of the advantage
+        growth = Interval(2 * lead.mean, *(None if end is None else 2 * end for end in (lead.low, lead.high)))
         sentences.append(f"with {name}, {change_clause('the advantage of Adam', growth)}")
     return Answer(sentences, table)
 
