@@ -13,9 +13,6 @@ from labbench.filters.parser import Comparison
 from labbench.records import RunRecord
 from labbench.store.reader import Reader
 
-_NOISE_FACTOR = 1.96 * math.sqrt(2.0)
-"""Standard deviations that the difference of two runs of equal quality exceeds in one of 20 comparisons."""
-
 _Deviations: TypeAlias = tuple[float, int]
 """Sum of the squared deviations from the mean, and the degrees of freedom."""
 
@@ -28,12 +25,19 @@ class SeedNoise:
     """Deviations of the configuration of a run, by (metric, run key); absent without repeated seeds."""
 
     def is_exceeded(self, metric: str, first: str, second: str, difference: float) -> bool:
-        """Return True if the best values of two runs differ by more than seeds explain; False if that is unknown."""
-        known = [self.deviations[metric, key] for key in (first, second) if (metric, key) in self.deviations]
+        """Return True if the best values of two runs differ by more than seeds explain; False if that is unknown.
+
+        Two runs of equal quality differ by more in one of 20 comparisons (Student's t).
+        """
+        from labbench.analysis.distributions import t_quantile  # with NumPy, which the first screen does not need
+
+        # a set: two runs of one configuration have the same deviations
+        known = {self.deviations[metric, key] for key in (first, second) if (metric, key) in self.deviations}
         if not known:
             return False
-        spread = math.sqrt(sum(squares for squares, _ in known) / sum(n_free for _, n_free in known))
-        return abs(difference) > _NOISE_FACTOR * spread
+        n_free = sum(n_free for _, n_free in known)
+        spread = math.sqrt(sum(squares for squares, _ in known) / n_free)
+        return abs(difference) > t_quantile(0.975, n_free) * math.sqrt(2.0) * spread
 
 
 def read_seed_noise(reader: Reader, runs: Sequence[RunRecord], metrics: Sequence[str]) -> SeedNoise:

@@ -49,3 +49,9 @@ def test_only_differences_larger_than_the_spread_over_seeds_are_coloured(tmp_pat
 def test_without_repeated_seeds_no_difference_is_coloured(tmp_path: Path) -> None:
     runs = runs_with_losses(tmp_path / "runs.db", {0.1: [0.5], 0.3: [0.9]})
     assert colours_of_losses(tmp_path / "runs.db", runs) == ["foreground", "foreground"]
+
+
+def test_two_seeds_each_say_little_about_a_difference(tmp_path: Path) -> None:
+    """Four runs have two degrees of freedom: 4.3 standard errors are needed, not 1.96."""
+    runs = runs_with_losses(tmp_path / "runs.db", {0.1: [0.50, 0.54], 0.2: [0.60, 0.64]})
+    assert colours_of_losses(tmp_path / "runs.db", [runs[0], runs[2]]) == ["foreground", "foreground"]
