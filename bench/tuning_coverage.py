@@ -46,6 +46,8 @@ class Problem:
     values: tuple[Candidates, Candidates]
     shared: float = 0.0
     """Standard deviation of the shifts of seeds that are common to all candidates."""
+    own: float = 0.0
+    """Standard deviation of further shifts of seeds, which are common to the candidates of each value."""
     diverged: float = 0.0
     """Share of the runs that diverge."""
     correlation: float | None = None
@@ -76,6 +78,9 @@ def make_problems() -> dict[str, Problem]:
         "3 and 40, near ties": Problem((_candidates([0.0, 0.5, 1.0]), _candidates(np.linspace(-1.0, 1.0, 40)))),
         "half shared by seeds": Problem((_candidates(null), _candidates(null)), shared=1.0),
         "half shared, near ties": Problem((_candidates(near), _candidates(behind)), shared=1.0),
+        "half is seed and value": Problem((_candidates(near), _candidates(behind)), own=1.0),
+        "0.9 is seed and value": Problem((_candidates(near), _candidates(behind)), own=3.0),
+        "0.9, learning rates": Problem((_candidates(rates[0]), _candidates(rates[1])), own=3.0),
         "10 % diverged": Problem((_candidates(near), _candidates(behind)), diverged=0.1),
         **{
             f"other metric, r = {r}": Problem((_candidates(near), _candidates(behind)), correlation=r)
@@ -117,6 +122,8 @@ def draw_values(problem: Problem, seeds: int, generator: np.random.Generator) ->
     for each in problem.values:
         noise = generator.standard_normal((len(each.means), seeds))
         values = each.means[:, None] + each.spreads[:, None] * noise + shifts
+        if problem.own:
+            values += problem.own * generator.standard_normal(seeds)
         values[generator.random(values.shape) < problem.diverged] = np.nan
         results.append(values)
         scores.append(values)

@@ -231,6 +231,10 @@ class _Result:
         # Welch (1947); variances that are pooled over the same settings have no more degrees of freedom than the pool
         inverse_df = (self.variance / total) ** 2 / self.df + (other.variance / total) ** 2 / other.df
         df = min(1.0 / inverse_df, noise.unshared.total_df)
+        pair = noise.pairs.variance(self.chosen, other.chosen)
+        independent = float(noise.unshared.variance[[self.chosen, other.chosen]].sum())
+        if 0.0 < independent < pair.variance:  # a seed has another effect under each of the two values
+            total, df = total * pair.variance / independent, min(df, pair.df)
         return VarianceEstimate(total, df).interval(difference)
 
 

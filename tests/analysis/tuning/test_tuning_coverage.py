@@ -12,10 +12,10 @@ def bench():
     return load_program("bench/tuning_coverage.py")
 
 
-@pytest.mark.parametrize("name", ["learning rates", "10 % diverged"])
+@pytest.mark.parametrize("name", ["learning rates", "10 % diverged", "0.9 is seed and value"])
 @pytest.mark.parametrize("seeds", [3, 5])
 def test_intervals_of_tuned_values_and_of_their_difference_contain_the_true_value(bench, name, seeds):
-    """The same 60 grids in every run of the test; the benchmark's 1,000 give shares between 0.93 and 0.98."""
+    """The same 60 grids in every run of the test; the benchmark's 500 give shares between 0.93 and 0.99."""
     coverage = bench.measure_tuned(bench.make_problems()[name], seeds=seeds, grids=GRIDS)
     assert coverage.grids == GRIDS
     assert coverage.value >= 0.9
