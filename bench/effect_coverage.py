@@ -12,7 +12,7 @@ import argparse
 import math
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -59,6 +59,12 @@ ALL_NOISES: dict[str, Draw] = NOISES | {
 }
 
 
+UNBALANCED = ("independent", "0.9 seed x first")
+"""Noises that are also measured in grids that lack runs."""
+Mask = Callable[[np.random.Generator, int], NDArray[np.bool_]]
+"""Draw of the runs that are in the grid, for a number of seeds, shape (configurations, seeds)."""
+
+
 @dataclass(slots=True)
 class Tally:
     """Outcomes of one parameter."""
@@ -72,14 +78,39 @@ class Tally:
     claims_if_independent: list[bool] = field(default_factory=list)
 
 
-def measure(noise: Draw, seeds: int, grids: int) -> tuple[dict[int, Tally], float]:
+def all_runs(generator: np.random.Generator, seeds: int) -> NDArray[np.bool_]:
+    """Return a mask of all runs."""
+    return np.ones((len(CODES), seeds), dtype=np.bool_)
+
+
+def most_runs(generator: np.random.Generator, seeds: int) -> NDArray[np.bool_]:
+    """Return a mask without 15 % of the runs, but with one of each configuration."""
+    mask = generator.random((len(CODES), seeds)) > 0.15
+    mask[~mask.any(axis=1), 0] = True
+    return mask
+
+
+def repeated_settings(generator: np.random.Generator, seeds: int) -> NDArray[np.bool_]:
+    """Return a mask of one run per configuration, and all those with one of the last parameter's values."""
+    mask = np.zeros((len(CODES), seeds), dtype=np.bool_)
+    mask[:, 0] = True
+    mask[CODES[:, 3] == 2] = True
+    return mask
+
+
+MASKS: dict[str, Mask] = {"": all_runs, ", 15 % missing": most_runs, ", one seed but for a fifth": repeated_settings}
+"""Runs that are in the grid, by the words that follow the noise."""
+
+
+def measure(noise: Draw, mask: Mask, seeds: int, grids: int) -> tuple[dict[int, Tally], float]:
     """Return the tally of each of `PARAMETERS`, and the share of grids in which an interaction is claimed."""
     generator = np.random.default_rng(0)
     tallies: dict[int, Tally] = defaultdict(Tally)
     interactions = []
     for _ in range(grids):
         values = noise(generator, seeds) + generator.standard_normal((1, seeds))
-        table = make_table(values)
+        kept = mask(generator, seeds)
+        table = make_table(values, kept)
         learned = learn_noise(table)
         assert learned is not None, "every configuration has several seeds"
         for number in PARAMETERS:
@@ -91,18 +122,21 @@ def measure(noise: Draw, seeds: int, grids: int) -> tuple[dict[int, Tally], floa
             tally.differences.append(not interval.excludes(0.0))
             tally.widths.append((interval.high or math.inf) - (interval.low or -math.inf))
             tally.claims.append(effects.p_value <= 0.05)
-            tally.claims_if_independent.append(independent_p_value(values, CODES[:, number]) <= 0.05)
-        p_value = interaction_p_value(table, *(table.parameters[number] for number in PAIR), learned)
+            if kept.all():
+                tally.claims_if_independent.append(independent_p_value(values, CODES[:, number]) <= 0.05)
+        first, second = (table.parameters[number] for number in PAIR)
+        p_value = interaction_p_value(table, first, second, learned, np.arange(len(CODES)))
         interactions.append(p_value is not None and p_value <= 0.05)
     return tallies, float(np.mean(interactions))
 
 
-def make_table(values: Floats) -> Table:
-    """Return values (configurations, seeds) as a table."""
+def make_table(values: Floats, kept: NDArray[np.bool_]) -> Table:
+    """Return values (configurations, seeds) as a table, of the runs in the mask `kept`."""
     return tabulate(
         Observation({f"p{i}": int(code) for i, code in enumerate(codes)}, seed, float(values[row, seed]))
         for row, codes in enumerate(CODES)
         for seed in range(values.shape[1])
+        if kept[row, seed]
     )
 
 
@@ -117,11 +151,16 @@ def independent_p_value(values: Floats, codes: NDArray[np.int64]) -> float:
     return f_tail(between / (float((residuals**2).sum()) / df), levels - 1, df)
 
 
+def format_share(outcomes: list[bool]) -> str:
+    """Return the share of outcomes that are True, or a dash."""
+    return f"{np.mean(outcomes):.3f}" if outcomes else "-"
+
+
 def format_row(name: str, seeds: int, tallies: Sequence[Tally], interactions: float) -> str:
     """Return one row of the table."""
     parts = [
         f"{np.mean(t.means):.3f}, {np.mean(t.differences):.3f} ({np.median(t.widths):.2f}), "
-        f"{np.mean(t.claims):.3f} ({np.mean(t.claims_if_independent):.3f})"
+        f"{np.mean(t.claims):.3f} ({format_share(t.claims_if_independent)})"
         for t in tallies
     ]
     return f"| {name} | {seeds} | {' | '.join(parts)} | {interactions:.3f} |"
@@ -134,10 +173,12 @@ def main() -> None:
     titles = ("3 values: means, difference (width), claims (if independent)", "2 values", "5 values", "interactions")
     print(f"| noise | seeds | {' | '.join(titles)} |")
     print("| --- | --- | --- | --- | --- | --- |")
-    for name, noise in ALL_NOISES.items():
+    cases = [(name, noise, "") for name, noise in ALL_NOISES.items()]
+    cases += [(name, ALL_NOISES[name], words) for name in UNBALANCED for words in MASKS if words]
+    for name, noise, words in cases:
         for seeds in SEEDS:
-            tallies, interactions = measure(noise, seeds, grids)
-            print(format_row(name, seeds, [tallies[number] for number in PARAMETERS], interactions), flush=True)
+            tallies, interactions = measure(noise, MASKS[words], seeds, grids)
+            print(format_row(name + words, seeds, [tallies[number] for number in PARAMETERS], interactions), flush=True)
     print(f"\n{grids} grids per row, {time.perf_counter() - started:.0f} s")
 
 

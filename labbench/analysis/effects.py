@@ -35,6 +35,8 @@ parameters, which is wider because interactions count as noise. `none`: no inter
 
 F_TEST_WEIGHT = 0.8
 """Share of the error rate that the F test gets; the tests of pairs of levels get the rest."""
+MAX_TESTED_CELLS = 400
+"""Largest number of cells of an interaction that is tested."""
 MAX_PAIR_TESTS = 300
 """Largest number of pairs of levels that are tested."""
 
@@ -317,8 +319,9 @@ def _p_value(means: LevelMeans, centre: Floats, spread: LevelNoise | VarianceEst
     """
     if spread is None or len(centre) < 2:
         return None
-    if len(centre) == 2:
-        return _f_test(means, centre, spread)  # there is one pair, and its test is the F test
+    if len(centre) == 2:  # there is one pair, and its test is the F test
+        variance = _combination_variance(means.weights[0] - means.weights[1], spread)
+        return None if variance is None else variance.p_value(float(weighted_sum(np.array([1.0, -1.0]), centre)))
     estimates = [_combination_variance(weights, spread) for weights in means.weights]
     variances = np.array([0.0 if estimate is None else estimate.variance for estimate in estimates])
     calm = variances <= 10.0 ** (2.0 * EXPLODING_DECADES) * np.median(variances)
@@ -359,7 +362,8 @@ def _f_test(means: LevelMeans, centre: Floats, spread: LevelNoise | VarianceEsti
     if isinstance(spread, LevelNoise):
         expected = spread.variance_of_combination(contrasts @ steps)
         covariance = spread.runs.covariance(contrasts @ steps)
-        df = 1.0 / float(((covariance / np.trace(covariance)) ** 2).sum()) if expected.variance > 0 else 1.0
+        total = float(np.trace(covariance))
+        df = 1.0 / float(((covariance / total) ** 2).sum()) if total > 0 else 1.0
         df = max(1.0, spread.sphericity * df)
     else:
         rank = int(nonzero.sum())
@@ -369,24 +373,33 @@ def _f_test(means: LevelMeans, centre: Floats, spread: LevelNoise | VarianceEsti
     return f_tail(squares / expected.variance, df, expected.total_df)
 
 
-def interaction_p_value(table: Table, first: Parameter, second: Parameter, noise: Noise) -> float | None:
+def interaction_p_value(table: Table, first: Parameter, second: Parameter, noise: Noise, rows: Ints) -> float | None:
     """Return the p-value of the hypothesis that the effect of one parameter is the same at all values of the other.
 
     By the F test of the two-way analysis of variance of the cells' means, whose error is the interaction of both
-    parameters with the seed. None if a cell has no result.
+    parameters with the seed. None if there are more than `MAX_TESTED_CELLS`.
+
+    Args:
+        table: Configurations, all with a result.
+        first: A parameter of the table.
+        second: Another parameter of the table.
+        noise: Noise of the table.
+        rows: Indices of configurations that are a full factorial, shape (R,).
     """
-    shape = len(first.levels), len(second.levels)
-    cell = first.codes * shape[1] + second.codes
-    counts = np.bincount(cell, minlength=shape[0] * shape[1])
-    if not counts.all():
+    codes = [np.unique(parameter.codes[rows], return_inverse=True)[1] for parameter in (first, second)]
+    shape = [int(each.max()) + 1 for each in codes]
+    if shape[0] * shape[1] > MAX_TESTED_CELLS:
         return None
-    weights = (np.arange(len(counts))[:, None] == cell) / counts[:, None]
+    cell = codes[0] * shape[1] + codes[1]
+    counts = np.bincount(cell, minlength=shape[0] * shape[1])
+    weights = np.zeros((len(counts), len(table.setups)))
+    weights[cell, rows] = 1.0 / counts[cell]
     centre_rows, centre_columns = (np.eye(size) - 1.0 / size for size in shape)
-    rows = np.kron(centre_rows, centre_columns) @ weights  # doubly centred: without the effect of either alone
+    doubly_centred = np.kron(centre_rows, centre_columns) @ weights  # without the effect of either parameter alone
     n_independent = (shape[0] - 1) * (shape[1] - 1)
-    spread = learn_interaction_noise(noise, rows, n_independent)
-    expected = spread.variance_of_combination(rows)
-    squares = float((weighted_sum(rows, table.means) ** 2).sum())
+    spread = learn_interaction_noise(noise, doubly_centred, n_independent)
+    expected = spread.variance_of_combination(doubly_centred)
+    squares = float((weighted_sum(doubly_centred, table.means) ** 2).sum())
     if not expected.variance > 0:
         return 0.0 if squares > 0 else 1.0
     return f_tail(squares / expected.variance, max(1.0, spread.sphericity * n_independent), expected.total_df)

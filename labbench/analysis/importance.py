@@ -12,7 +12,7 @@ Shapes: C configurations, K cells of a factorial, T terms (main effects and pair
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any, Literal, TypeAlias
 
@@ -54,6 +54,8 @@ class Importance:
     """Excluded (parameter, value) pairs, which were not run with every value of the other parameters."""
     paired: int | None = None
     """Number of parameters whose interactions were estimated; None for all."""
+    factorial: Ints | None = field(default=None, compare=False)
+    """Indices of the configurations that are a full factorial, shape (setups,); None for a model."""
 
 
 def importance(
@@ -69,7 +71,7 @@ def importance(
         return None
     binned = any(p.spans for p in free)  # configurations in one cell of bins differ
     rows, left_out = (np.zeros(0, dtype=np.int64), ()) if binned else _reduce_to_factorial(free, len(table.setups))
-    if 2 * len(rows) >= len(table.setups):
+    if 2 * len(rows) >= len(table.setups) and float(np.ptp(table.means[rows])) > 0:
         return _factorial_importance(table, noise, free, rows, left_out)
     if may_ask_forest and len(table.setups) >= forest.MIN_SETUPS and len(table.independent) > 1:
         return _forest_importance(table, noise, check)
@@ -161,6 +163,7 @@ def _factorial_importance(
         seeds=None if noise is None else runs / total,
         setups=len(rows),
         left_out=left_out,
+        factorial=rows,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from labbench.analysis.distributions import t_quantile
+from labbench.analysis.distributions import t_quantile, t_tail
 from labbench.analysis.table import Floats
 
 Scale: TypeAlias = Literal["linear", "log"]
@@ -86,6 +86,21 @@ class VarianceEstimate:
         """Return the symmetric t interval (Student 1908) around `centre`, a value with this variance."""
         half = self.quantile(0.5 + level / 2.0) * math.sqrt(self.variance)
         return Interval(centre, centre - half, centre + half)
+
+    def p_value(self, centre: float) -> float:
+        """Return the largest p-value at which `interval` around `centre` excludes 0: `excludes_zero` at level 1 - p."""
+        if not self.variance > 0.0:
+            return float(centre == 0.0)
+        distance = abs(centre) / math.sqrt(self.variance)
+        if self.shared == 0.0:
+            return 2.0 * t_tail(distance, self.df)
+        low, high = -12.0, 0.0  # powers of ten
+        if self.quantile(1.0 - 10.0**low / 2.0) < distance:
+            return 2.0 * t_tail(distance, self.smallest_df)
+        for _ in range(40):
+            middle = (low + high) / 2.0
+            low, high = (low, middle) if self.quantile(1.0 - 10.0**middle / 2.0) < distance else (middle, high)
+        return float(10.0**high)
 
     def excludes_zero(self, centre: float, *, level: float) -> bool:
         """Return True if `interval` around `centre` excludes 0.

@@ -74,18 +74,24 @@ def learn_interaction_noise(noise: Noise, rows: Floats, n_independent: int) -> L
 
     `n_independent` of the K combinations are linearly independent.
     """
-    varying = _pooled_variances(noise, rows) > 0
-    return _learn_ratio(noise, rows[varying], min(n_independent, int(np.count_nonzero(varying))))
+    return _learn_ratio(noise, rows, n_independent)
 
 
 def _learn_ratio(noise: Noise, rows: Floats, n_independent: int) -> LevelNoise:
-    """Return the noise with the ratio of K combinations of means (K, C), in which shifts of seeds cancel out."""
-    df = n_independent * (_number_of_seeds(noise, rows) - 1.0)
-    if noise.shifts is None or df < 1.0 - 1e-9:
-        return LevelNoise(noise)
-    if np.count_nonzero(np.abs(rows).max(axis=0) > ROUNDING_TOLERANCE) <= len(rows):
+    """Return the noise with the ratio of K combinations of means (K, C), in which shifts of seeds cancel out.
+
+    Configurations with a single run tell nothing of it and do not count.
+    """
+    variances = _pooled_variances(noise, rows)
+    rows, variances = rows[variances > 0], variances[variances > 0]
+    n_independent = min(n_independent, len(rows))
+    counted = (np.abs(rows) > ROUNDING_TOLERANCE).any(axis=0) & (noise.counts > 1)
+    if noise.shifts is None or np.count_nonzero(counted) <= len(rows):
         return LevelNoise(noise)  # one configuration per level: nothing is averaged
-    deviations = _deviations(noise, rows) / np.sqrt(_pooled_variances(noise, rows))[:, None]
+    df = n_independent * (_number_of_seeds(noise, rows) - 1.0)
+    if df < 1.0 - 1e-9:
+        return LevelNoise(noise)
+    deviations = _deviations(noise, rows) / np.sqrt(variances)[:, None]
     ratio = float((deviations**2).sum()) / len(deviations)
     sphericity = min(1.0, independent_rows(deviations) / n_independent)
     return LevelNoise(noise, max(MIN_RATIO, ratio), max(1.0, sphericity * df), sphericity)
@@ -94,9 +100,11 @@ def _learn_ratio(noise: Noise, rows: Floats, n_independent: int) -> LevelNoise:
 def _pooled_variances(noise: Noise, rows: Floats) -> Floats:
     """Return the variance of K combinations of the means of independent runs, shape (K,), for rows (K, C).
 
-    Pooled over each stratum, because a configuration's own variance would follow its deviations.
+    Of the configurations with several runs, and pooled over each stratum, because a configuration's own variance would
+    follow its deviations. 0 for rounding errors.
     """
-    return np.asarray((rows**2 / noise.counts) @ noise.unshared.pooled)
+    factors = np.where(noise.counts > 1, noise.unshared.pooled / noise.counts, 0.0)
+    return np.asarray(np.where(np.abs(rows) > ROUNDING_TOLERANCE, rows, 0.0) ** 2 @ factors)
 
 
 def _number_of_seeds(noise: Noise, rows: Floats) -> float:
@@ -107,12 +115,14 @@ def _number_of_seeds(noise: Noise, rows: Floats) -> float:
 
 
 def _deviations(noise: Noise, rows: Floats) -> Floats:
-    """Return what each seed adds to K combinations of means, shape (K, S), for rows (K, C).
+    """Return what each seed adds to K combinations of means, for rows (K, C).
 
-    The values of each configuration are scaled so that their variance is that of single runs (MacKinnon & White 1985,
-    HC2), because configurations may lack seeds.
+    The result has shape (K, seeds of these configurations). The values of each configuration are scaled so that their
+    variance is that of single runs (MacKinnon & White 1985, HC2), because configurations may lack seeds.
     """
     counts = noise.counts[noise.owner]
-    leverage = np.divide(1.0, counts, out=np.zeros(len(counts)), where=counts > 1)
-    scaled = noise.residuals / (counts * np.sqrt(1.0 - leverage))
-    return np.array([np.bincount(noise.seed, row[noise.owner] * scaled) for row in rows])
+    used = (counts > 1) & (rows != 0).any(axis=0)[noise.owner]
+    owner, counts = noise.owner[used], counts[used]
+    _, seed = np.unique(noise.seed[used], return_inverse=True)
+    scaled = noise.residuals[used] / (counts * np.sqrt(1.0 - 1.0 / counts))
+    return np.array([np.bincount(seed, row[owner] * scaled) for row in rows])

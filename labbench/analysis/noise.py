@@ -200,7 +200,7 @@ def independent_rows(rows: Floats) -> float:
     rank = rows.shape[1] - 1.0
     if rank < 2 or not np.isfinite(rows).all():
         return np.inf
-    matrix = rows.T @ rows
+    matrix = rows.T @ rows if len(rows) > rows.shape[1] else rows @ rows.T  # both have the same trace and squares
     squares = float((matrix**2).sum())
     ratio = float(np.trace(matrix)) ** 2 / squares if squares > 0 else rank
     return max(1.0, (ratio * (rank + 1.0) - 2.0) / (rank - ratio)) if ratio < rank - 1e-9 else np.inf
@@ -225,7 +225,7 @@ class Noise:
     pairs: PairedVariances
     """Variances of differences over common seeds."""
     residuals: Floats
-    """Deviation of each value from the mean of its configuration, shape (V,)."""
+    """Deviation of each value from the mean of its configuration and from the shift of its seed, shape (V,)."""
 
     @cached_property
     def shared(self) -> Floats:
@@ -332,22 +332,23 @@ def learn_noise(table: Table) -> Noise | None:
     squares = _sum_by_setup(table.owner, residuals**2, len(table.setups))
     strata = pooling_groups(table.means, squares, df)
     total = unshared = learn_variances(squares, df, strata)
-    shifts = None
+    shifts, unshared_residuals = None, residuals
     for _ in range(FIT_ROUNDS):
         fit = _fit_shifts(table, residuals, unshared.variance)
         if fit is None:
             break
-        shifts, squares, df = fit
+        shifts, unshared_residuals, squares, df = fit
         unshared = learn_variances(squares, df, strata)
     pairs = PairedVariances(table, unshared)
-    return Noise(table.counts, table.owner, table.seed, total, unshared, shifts, pairs, residuals)
+    return Noise(table.counts, table.owner, table.seed, total, unshared, shifts, pairs, unshared_residuals)
 
 
-def _fit_shifts(table: Table, residuals: Floats, variance: Floats) -> tuple[SeedShifts, Floats, Floats] | None:
+def _fit_shifts(table: Table, residuals: Floats, variance: Floats) -> tuple[SeedShifts, Floats, Floats, Floats] | None:
     """Fit the shifts of seeds; None if configurations share fewer than two seeds.
 
-    Returns the shifts, and per configuration the sum of squares they leave, shape (C,), with its degrees of freedom,
-    shape (C,). `residuals` (V,) are deviations from the means of configurations, and `variance` (C,) gives the weights.
+    Returns the shifts, the residuals without them, shape (V,), and per configuration the sum of squares they leave,
+    shape (C,), with its degrees of freedom, shape (C,). `residuals` (V,) are deviations from the means of
+    configurations, and `variance` (C,) gives the weights.
     The seeds' columns are centred per configuration too (Frisch & Waugh 1933; Lovell 1963).
     """
     owner, n = table.owner, len(table.setups)
@@ -377,7 +378,7 @@ def _fit_shifts(table: Table, residuals: Floats, variance: Floats) -> tuple[Seed
     squares = _sum_by_setup(owner, np.where(informative[owner], unshared, residuals) ** 2, n)
     rank, size = float(nonzero.sum()), 1.0 / float(sizes[nonzero].sum())
     noise = float(((unshared * scale) ** 2).sum() / (count_df - leverage)[moving].sum())
-    return SeedShifts(size * float(fitted @ fitted), size * rank * noise, rank), squares, df
+    return SeedShifts(size * float(fitted @ fitted), size * rank * noise, rank), unshared, squares, df
 
 
 def _sum_by_setup(owner: Ints, parts: Floats, n: int) -> Floats:

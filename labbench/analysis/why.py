@@ -506,7 +506,7 @@ def _find_interactions(context: _AnswerContext, shares: Importance | None) -> tu
         if share.low is None or share.low <= 0.0 or share.mean < MIN_INTERACTION_SHARE:
             continue
         first, second = by_name[names[0]], by_name[names[1]]
-        if not _is_significant(context, names):
+        if not _is_significant(context, names, shares):
             continue
         if (first.numeric, len(first.levels)) > (second.numeric, len(second.levels)):
             first, second = second, first  # "the best lr by optimizer" is more useful than the reverse
@@ -516,12 +516,12 @@ def _find_interactions(context: _AnswerContext, shares: Importance | None) -> tu
     return tuple(interactions)
 
 
-def _is_significant(context: _AnswerContext, names: tuple[str, str]) -> bool:
+def _is_significant(context: _AnswerContext, names: tuple[str, str], shares: Importance | None) -> bool:
     """Return False if the interaction is no larger than that of both parameters with the seed."""
     first, second = (context.table.parameter(name) for name in names)
-    if context.noise is None or first is None or second is None:
+    if context.noise is None or first is None or second is None or shares is None or shares.factorial is None:
         return True
-    p_value = interaction_p_value(context.table, first, second, context.noise)
+    p_value = interaction_p_value(context.table, first, second, context.noise, shares.factorial)
     return p_value is None or p_value <= MAX_INTERACTION_P_VALUE
 
 

@@ -130,15 +130,97 @@ def test_luck_of_a_seed_with_a_pair_of_values_is_not_an_interaction():
             ]
             table = tabulate(runs)
             pair = table.parameter("optimizer"), table.parameter("rate")
-            tallies.append(interaction_p_value(table, *pair, learn_noise(table)) <= 0.05)
+            tallies.append(interaction_p_value(table, *pair, learn_noise(table), np.arange(24)) <= 0.05)
             if effect == 0.0 and tallies[-1] is False:
                 assert ("optimizer", "rate") not in {each.names for each in why(runs, "loss", "min").interactions}
     assert np.mean(claims) <= 0.1
     assert np.mean(found) >= 0.9
 
 
-def test_an_interaction_with_an_empty_cell_is_not_tested():
-    runs = [run for run in simulate(0) if run.config != {"optimizer": "a", "rate": 0}]
+def test_an_interaction_of_many_cells_is_not_tested():
+    runs = [
+        Observation({"a": a, "b": b}, seed, float(a * b + seed))
+        for a in range(21)
+        for b in range(20)
+        for seed in range(2)
+    ]
     table = tabulate(runs)
-    pair = table.parameter("optimizer"), table.parameter("rate")
-    assert interaction_p_value(table, *pair, learn_noise(table)) is None
+    pair = table.parameter("a"), table.parameter("b")
+    assert interaction_p_value(table, *pair, learn_noise(table), np.arange(420)) is None
+
+
+def test_rates_that_were_run_with_one_seed_do_not_make_an_effect():
+    """A sweep with one seed whose best rate was run again with five: the single runs tell nothing of the seeds."""
+    claims = []
+    for rng in range(150):
+        runs = simulate(rng, seeds=5, by_seed=0.0, by_run=1.0)
+        kept = [run for run in runs if run.seed == 0 or run.config["rate"] == 2]
+        claims.append(effects_of(kept, "optimizer").p_value <= 0.05)
+    assert np.mean(claims) <= 0.09
+
+
+def test_a_shift_of_all_runs_of_a_seed_is_no_interaction_where_runs_are_missing():
+    ratios = []
+    for rng in range(40):
+        generator = np.random.default_rng(rng)
+        runs = [
+            Observation(run.config, run.seed, run.value + 10.0 * run.seed)
+            for run in simulate(rng, seeds=4, by_seed=0.0)
+            if generator.uniform() > 0.15
+        ]
+        ratios.append(effects_of(runs, "optimizer").seed_ratio)
+    assert 0.5 < np.median(ratios) < 2.0
+
+
+def test_a_main_effect_is_no_interaction_where_settings_are_missing():
+    claims = []
+    for rng in range(100):
+        generator = np.random.default_rng(rng)
+        runs = [
+            Observation({"a": a, "b": b, "c": c}, seed, float(10.0 * c + generator.standard_normal()))
+            for a in range(3)
+            for b in range(4)
+            for c in range(2)
+            if generator.uniform() > 0.05
+            for seed in range(3)
+        ]
+        claims.append(len(why(runs, "loss", "min").interactions))
+    assert np.mean(claims) <= 0.1
+
+
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_the_p_value_of_two_values_agrees_with_their_interval(seeds):
+    """Each value has seeds of its own beside a shared one."""
+    for rng in range(60):
+        runs = [
+            Observation(
+                run.config, run.seed + (run.config["optimizer"] == "b"), run.value + (run.config["optimizer"] == "b")
+            )
+            for run in simulate(rng, seeds=seeds)
+        ]
+        effects = effects_of(runs, "optimizer")
+        assert (effects.p_value <= 0.05) == effects.contrast.interval.excludes(0.0)
+
+
+def test_a_spread_beyond_floats_has_no_warning():
+    generator = np.random.default_rng(0)
+    runs = [
+        Observation({"a": a, "b": b}, seed, float((1e-90 if a == 0 else 1.0) * generator.standard_normal()))
+        for a in range(3)
+        for b in range(4)
+        for seed in range(3)
+    ]
+    assert effects_of(runs, "a").p_value > 0.001
+    assert why(runs, "loss", "min").parameters
+
+
+def test_equal_values_but_for_a_value_with_a_diverged_run_have_an_answer():
+    """Without the value whose run diverged the grid is full, and nothing varies in it."""
+    runs = [
+        Observation(
+            {"a": a, "b": b}, None, None if (a, b) == (3, 3) else 1.0 + ((a, b) == (3, 0)), diverged=(a, b) == (3, 3)
+        )
+        for a in range(4)
+        for b in range(4)
+    ]
+    assert why(runs, "loss", "min").best is not None
