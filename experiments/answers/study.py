@@ -84,7 +84,11 @@ class Study:
         centre = float(difference @ self.table.means)
         if self.noise is None:
             return Interval(centre)
-        return learn_level_noise(self.noise, groups).variance_of_combination(difference).interval(centre)
+        return (
+            learn_level_noise(self.noise, groups, groups.argmax(axis=0))
+            .variance_of_combination(difference)
+            .interval(centre)
+        )
 
     def clip(self, interval: Interval) -> Interval:
         """Limit the interval of a metric in `SHARE_METRICS` to 0 and 1."""

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from labbench.analysis.distributions import f_tail, t_tail
 from labbench.analysis.intervals import Interval, VarianceEstimate
-from labbench.analysis.level_noise import LevelNoise, learn_interaction_noise, learn_level_noise
+from labbench.analysis.level_noise import LevelNoise, learn_level_noise, learn_noise_of
 from labbench.analysis.noise import Noise
 from labbench.analysis.table import ROUNDING_TOLERANCE, Floats, Ints, Parameter, Table, weighted_sum
 from labbench.analysis.variance import EXPLODING_DECADES
@@ -257,7 +257,7 @@ def marginal_effects(everything: Table, parameter: Parameter, noise: Noise | Non
     spread: LevelNoise | VarianceEstimate | None = means.residual
     basis: Basis = "settings" if means.residual else "none"
     if noise is not None and means.matched:
-        spread, basis = learn_level_noise(noise, means.weights), "seeds"
+        spread, basis = learn_level_noise(noise, means.weights, measured.codes), "seeds"
     effects = [_missing_effect(everything, parameter, level) for level in range(len(parameter.levels))]
     for level, mean, weights in zip(means.levels, centre, means.weights, strict=True):
         n = int(table.counts[measured.codes == level].sum())
@@ -394,10 +394,12 @@ def interaction_p_value(table: Table, first: Parameter, second: Parameter, noise
     counts = np.bincount(cell, minlength=shape[0] * shape[1])
     weights = np.zeros((len(counts), len(table.setups)))
     weights[cell, rows] = 1.0 / counts[cell]
+    cells = np.full(len(table.setups), len(counts))
+    cells[rows] = cell
     centre_rows, centre_columns = (np.eye(size) - 1.0 / size for size in shape)
     doubly_centred = np.kron(centre_rows, centre_columns) @ weights  # without the effect of either parameter alone
     n_independent = (shape[0] - 1) * (shape[1] - 1)
-    spread = learn_interaction_noise(noise, doubly_centred, n_independent)
+    spread = learn_noise_of(noise, doubly_centred, cells, n_independent)
     expected = spread.variance_of_combination(doubly_centred)
     squares = float((weighted_sum(doubly_centred, table.means) ** 2).sum())
     if not expected.variance > 0:
@@ -416,9 +418,10 @@ def two_way_table(everything: Table, row: Parameter, column: Parameter, noise: N
         [(row.codes == i) & (column.codes == j) for j in range(len(column.levels))] for i in range(len(row.levels))
     ]
     measured = [mask[with_result] for line in cells for mask in line if mask[with_result].any()]
-    spread = (
-        learn_level_noise(noise, np.array([mask / mask.sum() for mask in measured])) if noise and measured else None
-    )
+    spread = None
+    if noise is not None and measured:
+        places = (row.codes * len(column.levels) + column.codes)[with_result]
+        spread = learn_level_noise(noise, np.array([mask / mask.sum() for mask in measured]), places)
     rows = (tuple(_make_cell(everything, table, mask, mask[with_result], spread) for mask in line) for line in cells)
     return TwoWayTable(row.levels, column.levels, tuple(rows))
 

@@ -2,9 +2,10 @@
 
 A seed may have another effect under each level: initial weights that suit Adam suit it with every dropout. Then the
 runs of one seed and level vary together, and their mean varies more than that of independent runs, or less if the seed
-has the same effect under all levels. So the variance of independent runs is multiplied by the ratio that the level
-means of each seed show: the mean square of the interaction of level and seed, the error term of a repeated-measures
-analysis of variance whose subjects are the seeds (Winer, Brown & Michels 1991, chapter 4).
+has the same effect under all levels. The level means of each seed show by how much: the mean square of the interaction
+of level and seed is the error term of a repeated-measures analysis of variance whose subjects are the seeds (Winer,
+Brown & Michels 1991, chapter 4). From it follows the correlation of the runs of one seed and level, and from that the
+variance of any combination, also where configurations have unequal numbers of runs.
 
 Shapes: C configurations, V values (one per configuration and seed), S seeds, L levels.
 """
@@ -17,7 +18,7 @@ import numpy as np
 
 from labbench.analysis.intervals import VarianceEstimate
 from labbench.analysis.noise import Noise, independent_rows
-from labbench.analysis.table import ROUNDING_TOLERANCE, Floats
+from labbench.analysis.table import ROUNDING_TOLERANCE, Floats, Ints
 
 MIN_RATIO = 0.1
 """Smallest ratio: with few seeds, level means can vary alike by chance, most of all counts such as an accuracy."""
@@ -28,6 +29,10 @@ class LevelNoise:
     """Noise of combinations of the means of levels; made by `learn_level_noise`."""
 
     runs: Noise
+    levels: Ints
+    """Index of the level of each configuration, shape (C,)."""
+    correlation: float = 0.0
+    """Correlation of the runs of one seed and level, without the shift of the seed; negative if levels vary alike."""
     ratio: float = 1.0
     """Variance of the level means, relative to that of independent runs, without the shifts of seeds."""
     df: float | None = None
@@ -47,15 +52,17 @@ class LevelNoise:
         if self.df is None:
             return runs
         shared = runs.variance * runs.shared
-        specific = self.ratio * (runs.variance - shared)
-        total = specific + shared
+        independent = runs.variance - shared
+        together = self.correlation * float(_squares_together(self.runs, np.atleast_2d(weights), self.levels).sum())
+        # equal in a full grid; elsewhere, runs that vary alike by chance say little about the others
+        total = max(self.ratio * independent, independent + together) + shared
         return replace(
             runs, variance=total, df=min(self.df, runs.df), shared=shared / total if total > 0 else runs.shared
         )
 
 
-def learn_level_noise(noise: Noise, weights: Floats) -> LevelNoise:
-    """Return the noise of the levels whose means are `weights @ means`, for weights (L, C).
+def learn_level_noise(noise: Noise, weights: Floats, levels: Ints) -> LevelNoise:
+    """Return the noise of the levels whose means are `weights @ means`, for weights (L, C) and `levels` (C,).
 
     The ratio is estimated from the deviations of each level's mean from their common mean, seed by seed, so that
     neither the shift of a seed nor a level whose runs vary much more than the others counts.
@@ -63,38 +70,45 @@ def learn_level_noise(noise: Noise, weights: Floats) -> LevelNoise:
     variances = _pooled_variances(noise, weights)
     varying = variances > 0
     if np.count_nonzero(varying) < 2:
-        return LevelNoise(noise)
+        return LevelNoise(noise, levels)
     precision = 1.0 / variances[varying]
     centred = weights[varying] - precision / precision.sum() @ weights[varying]
-    return _learn_ratio(noise, centred, len(centred) - 1)
+    return learn_noise_of(noise, centred, levels, len(centred) - 1)
 
 
-def learn_interaction_noise(noise: Noise, rows: Floats, n_independent: int) -> LevelNoise:
-    """Return the noise of an interaction `rows @ means` of two parameters, for rows (K, C).
+def learn_noise_of(noise: Noise, rows: Floats, levels: Ints, n_independent: int) -> LevelNoise:
+    """Return the noise of K combinations of means (K, C), in which shifts of seeds cancel out.
 
-    `n_independent` of the K combinations are linearly independent.
-    """
-    return _learn_ratio(noise, rows, n_independent)
-
-
-def _learn_ratio(noise: Noise, rows: Floats, n_independent: int) -> LevelNoise:
-    """Return the noise with the ratio of K combinations of means (K, C), in which shifts of seeds cancel out.
-
-    Configurations with a single run tell nothing of it and do not count.
+    `n_independent` of them are linearly independent. Configurations with a single run tell nothing of how the runs of a
+    seed vary together, and do not count.
     """
     variances = _pooled_variances(noise, rows)
     rows, variances = rows[variances > 0], variances[variances > 0]
     n_independent = min(n_independent, len(rows))
     counted = (np.abs(rows) > ROUNDING_TOLERANCE).any(axis=0) & (noise.counts > 1)
     if noise.shifts is None or np.count_nonzero(counted) <= len(rows):
-        return LevelNoise(noise)  # one configuration per level: nothing is averaged
+        return LevelNoise(noise, levels)  # one configuration per level: nothing is averaged
     df = n_independent * (_number_of_seeds(noise, rows) - 1.0)
     if df < 1.0 - 1e-9:
-        return LevelNoise(noise)
+        return LevelNoise(noise, levels)
     deviations = _deviations(noise, rows) / np.sqrt(variances)[:, None]
-    ratio = float((deviations**2).sum()) / len(deviations)
+    ratio = max(MIN_RATIO, float((deviations**2).sum()) / len(deviations))
+    together = float((_squares_together(noise, np.where(counted, rows, 0.0), levels) / variances).mean())
     sphericity = min(1.0, independent_rows(deviations) / n_independent)
-    return LevelNoise(noise, max(MIN_RATIO, ratio), max(1.0, sphericity * df), sphericity)
+    return LevelNoise(noise, levels, (ratio - 1.0) / together, ratio, max(1.0, sphericity * df), sphericity)
+
+
+def _squares_together(noise: Noise, rows: Floats, levels: Ints) -> Floats:
+    """Return the variance of K combinations if the runs of each seed and level were one run, for rows (K, C).
+
+    Without the variance that they have as independent runs. The result has shape (K,).
+    """
+    weights = rows * np.sqrt(noise.unshared.pooled) / noise.counts
+    n_seeds = int(noise.seed.max()) + 1
+    _, group = np.unique(levels[noise.owner] * n_seeds + noise.seed, return_inverse=True)
+    alone = (weights**2 * noise.counts).sum(axis=1)
+    together = np.array([(np.bincount(group, row[noise.owner]) ** 2).sum() for row in weights])
+    return np.asarray(together - alone)
 
 
 def _pooled_variances(noise: Noise, rows: Floats) -> Floats:

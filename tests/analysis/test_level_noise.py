@@ -98,8 +98,8 @@ def test_values_that_vary_alike_differ_with_more_certainty():
 def test_one_configuration_per_value_has_the_noise_of_its_runs():
     table = tabulate(run for run in simulate(0) if run.config["rate"] == 0)
     noise = learn_noise(table)
-    weights = level_means(table, table.parameter("optimizer")).weights
-    assert learn_level_noise(noise, weights).df is None
+    parameter = table.parameter("optimizer")
+    assert learn_level_noise(noise, level_means(table, parameter).weights, parameter.codes).df is None
 
 
 def test_seeds_that_are_not_shared_tell_no_interaction():
