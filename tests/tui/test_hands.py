@@ -5,15 +5,19 @@ from __future__ import annotations
 import csv
 import os
 import re
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from textual.pilot import Pilot
 
-from helpers.golden import SMALL, line_of, press, settle, type_in, use, wait_for_words
+from helpers.golden import SMALL, line_of, press, settle, type_in, use
+from helpers.waiting import HANG_SECONDS
 from labbench.records import EngineNote, Finished, NewRun, Started, Submission
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer
+from labbench.tui.app import LabbenchApp
 
 
 @pytest.fixture(autouse=True)
@@ -167,19 +171,37 @@ def test_the_keys_that_two_runs_differ_in_take_four_keys(database: Path) -> None
     use(database, look)
 
 
-def test_a_run_is_found_by_words_and_the_same_again_finds_the_next(database: Path) -> None:
+def test_a_run_is_found_by_words_and_the_same_again_finds_the_next(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The notices are recorded: each is on the screen for two seconds, which a busy machine may miss."""
+    notices: list[str] = []
+    notify = LabbenchApp.notify
+
+    def record(app: LabbenchApp, message: str, **options: Any) -> None:
+        notices.append(message)
+        notify(app, message, **options)
+
     async def look(pilot: Pilot[None]) -> None:
         for place in ("1 of 2", "2 of 2"):
             await press(pilot, "slash")
             await type_in(pilot, "sgd lr=0.01 ") if place == "1 of 2" else None
             await press(pilot, "enter")
-            assert f"{place} with" in await wait_for_words(pilot, f"{place} with")
+            await wait_for_notice(pilot, notices, f"{place} with")
         await press(pilot, "slash")
         await type_in(pilot, "nothing like it")
         await press(pilot, "enter")
-        assert "no run in the table" in await wait_for_words(pilot, "no run in the table")
+        await wait_for_notice(pilot, notices, "no run in the table")
 
+    monkeypatch.setattr(LabbenchApp, "notify", record)
     use(database, look)
+
+
+async def wait_for_notice(pilot: Pilot[None], notices: list[str], words: str) -> None:
+    deadline = time.monotonic() + HANG_SECONDS
+    while not any(words in notice for notice in notices):
+        assert time.monotonic() < deadline, notices
+        await pilot.pause(0.05)
 
 
 def test_a_row_is_reached_by_its_number(database: Path) -> None:
