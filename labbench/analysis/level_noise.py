@@ -94,8 +94,9 @@ def learn_noise_of(noise: Noise, rows: Floats, levels: Ints, n_independent: int)
     deviations = _deviations(noise, rows) / np.sqrt(variances)[:, None]
     ratio = max(MIN_RATIO, float((deviations**2).sum()) / len(deviations))
     together = float((_squares_together(noise, np.where(counted, rows, 0.0), levels) / variances).mean())
+    correlation = (ratio - 1.0) / together if together > 1e-9 else 0.0  # 0: no level has two runs of one seed
     sphericity = min(1.0, independent_rows(deviations) / n_independent)
-    return LevelNoise(noise, levels, (ratio - 1.0) / together, ratio, max(1.0, sphericity * df), sphericity)
+    return LevelNoise(noise, levels, correlation, ratio, max(1.0, sphericity * df), sphericity)
 
 
 def _squares_together(noise: Noise, rows: Floats, levels: Ints) -> Floats:

@@ -224,3 +224,11 @@ def test_equal_values_but_for_a_value_with_a_diverged_run_have_an_answer():
         for b in range(4)
     ]
     assert why(runs, "loss", "min").best is not None
+
+
+def test_seeds_that_are_shared_between_values_only_have_an_answer():
+    """Every rate has seeds of its own, which both optimizers share."""
+    runs = [Observation(run.config, 10 * run.config["rate"] + run.seed, run.value) for run in simulate(0)]
+    effects = effects_of(runs, "optimizer")
+    assert 0.0 <= effects.p_value <= 1.0
+    assert why(runs, "loss", "min").parameters
