@@ -21,7 +21,7 @@ from labbench.analysis.comparison import compare, mean_intervals, rank_setups, w
 from labbench.analysis.distributions import t_quantile
 from labbench.analysis.effects import marginal_effects
 from labbench.analysis.importance import importance
-from labbench.analysis.noise import Noise, learn_noise
+from labbench.analysis.noise.runs import Noise, learn_noise
 from labbench.analysis.scales.bounds import Bounds
 from labbench.analysis.scales.log_scale import take_logarithms
 from labbench.analysis.table import Observation, Table, tabulate

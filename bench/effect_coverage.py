@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from bench.pair_coverage import CODES, NOISES, SEEDS, Draw, Floats, independent_noise
 from labbench.analysis.distributions import f_tail
 from labbench.analysis.effects import interaction_p_value, marginal_effects
-from labbench.analysis.noise import learn_noise
+from labbench.analysis.noise.runs import learn_noise
 from labbench.analysis.table import Observation, Table, tabulate
 
 PARAMETERS = (0, 1, 3)

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from labbench.analysis.comparison import compare, rank_setups
 from labbench.analysis.distributions import t_quantile
-from labbench.analysis.noise import learn_noise
+from labbench.analysis.noise.runs import learn_noise
 from labbench.analysis.table import Observation, tabulate
 
 Floats = NDArray[np.float64]

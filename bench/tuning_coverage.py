@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from labbench.analysis.distributions import t_quantile
 from labbench.analysis.intervals import Interval
-from labbench.analysis.noise import learn_noise
+from labbench.analysis.noise.runs import learn_noise
 from labbench.analysis.table import Observation, Table, tabulate
 from labbench.analysis.tuning.tuned_values import compare_all_tuned, pick_without_each_seed
 

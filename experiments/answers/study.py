@@ -14,8 +14,8 @@ from labbench.analysis.comparison import RIVAL_LEVEL, contenders, rank_setups
 from labbench.analysis.costs import Basin, CostCurve, find_basin, observe_costs
 from labbench.analysis.distributions import t_quantile
 from labbench.analysis.intervals import Interval, VarianceEstimate
-from labbench.analysis.level_noise import learn_level_noise
-from labbench.analysis.noise import learn_noise
+from labbench.analysis.noise.levels import learn_level_noise
+from labbench.analysis.noise.runs import learn_noise
 from labbench.analysis.table import freeze, tabulate
 from labbench.metrics import Goal, default_goal
 from labbench.records import RunRecord

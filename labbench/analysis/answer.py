@@ -10,10 +10,10 @@ from labbench.analysis.comparison import Difference
 from labbench.analysis.costs import Basin
 from labbench.analysis.effects import Contrast, Effect, MarginalEffects, TwoWayTable
 from labbench.analysis.intervals import Interval, Scale
+from labbench.analysis.noise.variance import Moderation
 from labbench.analysis.selection import Scope, Tuning
 from labbench.analysis.tuning.budgets import BudgetComparison
 from labbench.analysis.tuning.tuned_values import TunedComparison
-from labbench.analysis.variance import Moderation
 from labbench.json_documents import to_json_value
 from labbench.metrics import Goal
 

@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 
 from labbench.analysis.distributions import t_quantile, t_tail
 from labbench.analysis.intervals import Interval, VarianceEstimate
-from labbench.analysis.noise import Noise
+from labbench.analysis.noise.runs import Noise
+from labbench.analysis.noise.variance import Moderation
 from labbench.analysis.table import ROUNDING_TOLERANCE, Floats, Ints, Setup, Table, weighted_sum
-from labbench.analysis.variance import Moderation
 from labbench.metrics import Goal
 
 RIVAL_LEVEL = 0.999

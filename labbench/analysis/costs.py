@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from labbench.analysis.intervals import Interval, share_interval
-from labbench.analysis.noise import learn_noise
+from labbench.analysis.noise.runs import learn_noise
 from labbench.analysis.table import Floats, Observation, Setup, Table, is_number
 from labbench.metrics import Goal
 

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from labbench.analysis.distributions import f_tail, t_tail
 from labbench.analysis.intervals import Interval, VarianceEstimate
-from labbench.analysis.level_noise import LevelNoise, learn_level_noise, learn_noise_of
-from labbench.analysis.noise import Noise
+from labbench.analysis.noise.levels import LevelNoise, learn_level_noise, learn_noise_of
+from labbench.analysis.noise.runs import Noise
+from labbench.analysis.noise.variance import EXPLODING_DECADES
 from labbench.analysis.table import ROUNDING_TOLERANCE, Floats, Ints, Parameter, Table, weighted_sum
-from labbench.analysis.variance import EXPLODING_DECADES
 from labbench.metrics import Goal
 
 Basis: TypeAlias = Literal["seeds", "settings", "none"]

@@ -21,7 +21,7 @@ import numpy as np
 from labbench.analysis import forest
 from labbench.analysis.effects import can_fit_additive, indicator_columns, level_means
 from labbench.analysis.intervals import Interval
-from labbench.analysis.noise import Noise
+from labbench.analysis.noise.runs import Noise
 from labbench.analysis.table import Check, Floats, Ints, Parameter, Table, never_cancelled
 
 SIMULATION_COUNT = 400

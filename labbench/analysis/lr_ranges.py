@@ -11,7 +11,7 @@ from labbench.analysis.answer import RateRange, Widening
 from labbench.analysis.comparison import mean_intervals, orient
 from labbench.analysis.costs import Basin, find_basin
 from labbench.analysis.intervals import Scale
-from labbench.analysis.noise import Noise
+from labbench.analysis.noise.runs import Noise
 from labbench.analysis.table import Floats, Parameter, Table
 from labbench.metrics import Goal
 

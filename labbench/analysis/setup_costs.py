@@ -11,7 +11,7 @@ from labbench.analysis.comparison import mean_intervals
 from labbench.analysis.costs import CostCurve, Reach, observe_areas, observe_costs, summarize_costs
 from labbench.analysis.intervals import Interval
 from labbench.analysis.lr_ranges import RANGE_TOLERANCE
-from labbench.analysis.noise import learn_noise
+from labbench.analysis.noise.runs import learn_noise
 from labbench.analysis.scales.bounds import guess_bounds
 from labbench.analysis.scales.rescale import rescale_observations, restore_unit
 from labbench.analysis.table import Table, freeze, group_by_setup

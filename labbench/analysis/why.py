@@ -41,7 +41,7 @@ from labbench.analysis.effects import MarginalEffects, interaction_p_value, marg
 from labbench.analysis.importance import Importance, importance
 from labbench.analysis.intervals import Interval, Scale, interquartile_mean
 from labbench.analysis.lr_ranges import find_rate_ranges, find_widenings
-from labbench.analysis.noise import Noise, learn_noise
+from labbench.analysis.noise.runs import Noise, learn_noise
 from labbench.analysis.scales.bounds import Bounds, guess_bounds
 from labbench.analysis.scales.log_scale import restore_values, spans_decade, take_logarithms
 from labbench.analysis.scales.rescale import rescale_observations, restore_unit

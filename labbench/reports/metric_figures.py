@@ -11,7 +11,7 @@ import numpy as np
 
 from labbench.analysis.answer import HeatMap
 from labbench.analysis.effects import two_way_table
-from labbench.analysis.noise import learn_noise
+from labbench.analysis.noise.runs import learn_noise
 from labbench.analysis.selection import select_runs
 from labbench.analysis.table import observe, tabulate
 from labbench.charts.groups import SpreadKind, group_bands

@@ -13,7 +13,7 @@ from labbench.analysis.comparison import (
     rank_setups,
     winner_interval,
 )
-from labbench.analysis.noise import learn_noise
+from labbench.analysis.noise.runs import learn_noise
 from labbench.analysis.table import Table, tabulate
 
 

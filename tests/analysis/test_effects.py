@@ -8,7 +8,7 @@ import pytest
 from helpers.analysis_grids import AXES, grid, grid_with_holes, nothing_matters, optimizer_and_rate
 from labbench.analysis import Observation
 from labbench.analysis.effects import marginal_effects, two_way_table
-from labbench.analysis.noise import learn_noise
+from labbench.analysis.noise.runs import learn_noise
 from labbench.analysis.table import tabulate
 
 

@@ -10,7 +10,7 @@ from helpers.analysis_grids import grid, grid_with_holes, nothing_matters, optim
 from labbench.analysis import Observation
 from labbench.analysis.forest import MAX_TREE_SETUPS, bin_columns, draw_bags, effect_variances, grow_trees
 from labbench.analysis.importance import importance
-from labbench.analysis.noise import learn_noise
+from labbench.analysis.noise.runs import learn_noise
 from labbench.analysis.table import never_cancelled, tabulate
 from labbench.analysis.why import why
 from labbench.reports.sentences import sentences

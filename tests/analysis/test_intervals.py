@@ -7,7 +7,7 @@ from helpers.analysis_grids import grid, nothing_matters
 from labbench.analysis import Observation
 from labbench.analysis.comparison import mean_intervals
 from labbench.analysis.intervals import interquartile_mean, share_interval
-from labbench.analysis.noise import learn_noise
+from labbench.analysis.noise.runs import learn_noise
 from labbench.analysis.table import Table, tabulate
 
 

@@ -25,10 +25,10 @@ from numpy.typing import NDArray
 
 from labbench.analysis.comparison import orient
 from labbench.analysis.intervals import Interval, VarianceEstimate
-from labbench.analysis.noise import Noise, learn_noise
+from labbench.analysis.noise.runs import Noise, learn_noise
+from labbench.analysis.noise.variance import SetupVariances
 from labbench.analysis.table import Floats, Ints, Parameter, Table
 from labbench.analysis.tuning.scored_observations import score_table
-from labbench.analysis.variance import SetupVariances
 from labbench.metrics import Goal
 
 MIN_INTERVAL_SEEDS = 3

@@ -5,7 +5,7 @@ import pytest
 
 from helpers.analysis_grids import grid, optimizer_and_rate
 from labbench.analysis import Observation, why
-from labbench.analysis.noise import learn_noise
+from labbench.analysis.noise.runs import learn_noise
 from labbench.analysis.table import tabulate
 from labbench.analysis.tuning.tuned_values import (
     compare_all_tuned,

@@ -6,8 +6,8 @@ from scipy.stats import ttest_rel
 
 from labbench.analysis import Observation, why
 from labbench.analysis.effects import interaction_p_value, level_means, marginal_effects
-from labbench.analysis.level_noise import MIN_RATIO, learn_level_noise
-from labbench.analysis.noise import learn_noise
+from labbench.analysis.noise.levels import MIN_RATIO, learn_level_noise
+from labbench.analysis.noise.runs import learn_noise
 from labbench.analysis.table import tabulate
 
 N_RATES = 6

@@ -18,8 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labbench.analysis.intervals import VarianceEstimate
-from labbench.analysis.table import ROUNDING_TOLERANCE, Floats, Ints, Table
-from labbench.analysis.variance import (
+from labbench.analysis.noise.variance import (
     PRIOR_DEGREES,
     Moderation,
     Prior,
@@ -30,6 +29,7 @@ from labbench.analysis.variance import (
     mix,
     pooling_groups,
 )
+from labbench.analysis.table import ROUNDING_TOLERANCE, Floats, Ints, Table
 
 FIT_ROUNDS = 2
 """Number of weighted fits of the seed shifts; weights come from the total variance, then from the residual variance."""

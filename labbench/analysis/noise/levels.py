@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from labbench.analysis.intervals import VarianceEstimate
-from labbench.analysis.noise import Noise, independent_rows
+from labbench.analysis.noise.runs import Noise, independent_rows
 from labbench.analysis.table import ROUNDING_TOLERANCE, Floats, Ints
 
 MIN_RATIO = 0.1
