@@ -88,7 +88,7 @@ class VarianceEstimate:
         return Interval(centre, centre - half, centre + half)
 
     def p_value(self, centre: float) -> float:
-        """Return the largest p-value at which `interval` around `centre` excludes 0: `excludes_zero` at level 1 - p."""
+        """Return the smallest p for which `interval` around `centre` at the level 1 - p excludes 0."""
         if not self.variance > 0.0:
             return float(centre == 0.0)
         distance = abs(centre) / math.sqrt(self.variance)

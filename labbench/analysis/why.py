@@ -71,6 +71,7 @@ MIN_INTERACTION_SHARE = 0.02
 
 
 MAX_INTERACTION_P_VALUE = 0.05
+"""p-value above which an interaction is not reported."""
 
 
 MAX_RANKED_SETUPS = 10
