@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from labbench.errors import InputError
 from labbench.filters.parser import RunFilter
 from labbench.json_documents import run_document, to_json_value
+from labbench.store.number_errors import number_errors
 from labbench.store.queries.export_tables import (
     LONG_COLUMNS,
     RunSettings,
@@ -31,7 +32,6 @@ from labbench.store.queries.export_tables import (
 )
 from labbench.store.queries.stream import SeriesBatch, StepRow
 from labbench.store.reader import Reader
-from labbench.store.row_checks import number_errors
 
 if TYPE_CHECKING:
     import _csv

@@ -7,9 +7,7 @@ query passes its rows through a `RowCheck`, so that no other module meets a valu
 from __future__ import annotations
 
 import json
-import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -184,19 +182,3 @@ def require_shallow_json(text: str, table: str, column: str) -> None:
             f"the column {column} of the table {table} has JSON that is nested {deepest} levels deep, and labbench "
             f"reads {MAX_JSON_DEPTH}: another program wrote it"
         )
-
-
-@contextmanager
-def number_errors(table: str) -> Iterator[None]:
-    """Translate the errors of numeric conversions of a table's rows.
-
-    Raises:
-        StoreError: The block failed because a value is not a number, is out of range or has the wrong length.
-    """
-    try:
-        yield
-    except (TypeError, ValueError, OverflowError, IndexError, struct.error) as error:
-        raise StoreError(
-            f"the table {table} has values that are not numbers in their range ({error}): the database is damaged, or "
-            "another program wrote it; the command `doctor` counts such values"
-        ) from error

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from labbench.errors import InputError
+from labbench.store.number_errors import number_errors
 from labbench.store.queries.run_sql import IN_JSON_LIST, as_json_list
-from labbench.store.row_checks import RowCheck, number_errors
+from labbench.store.row_checks import RowCheck
 from labbench.store.series import rollup
 from labbench.store.series.buckets import (
     BucketedSeries,

@@ -17,6 +17,7 @@ from itertools import chain
 from struct import Struct
 from typing import TypeAlias
 
+from labbench.store.number_errors import number_errors
 from labbench.store.series.rollup import GREATEST_STEP, LEAST_STEP
 
 BUCKETS = 64
@@ -227,8 +228,6 @@ def _begin(steps: Sequence[int]) -> Overview:
 
 def _extend(connection: sqlite3.Connection, run_id: int, metric_id: int, overview: Overview | None) -> None:
     """Add the stored points after the last step of the overview, and write it. Raises StoreError for other values."""
-    from labbench.store.row_checks import number_errors  # a script's own points need no check
-
     first_step = LEAST_STEP if overview is None else overview.last_step + 1
     with number_errors("points"):
         for points in _read_points(connection, run_id, metric_id, first_step, GREATEST_STEP):

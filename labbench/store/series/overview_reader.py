@@ -9,8 +9,9 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from labbench.store.number_errors import number_errors
 from labbench.store.queries.run_sql import IN_JSON_LIST, as_json_list
-from labbench.store.row_checks import RowCheck, number_errors
+from labbench.store.row_checks import RowCheck
 from labbench.store.series.buckets import BucketedSeries, bucket_per_point, concatenate
 from labbench.store.series.overview import BUCKET, BUCKET_FIELDS, MIN_BUCKETS
 

@@ -17,6 +17,8 @@ from collections.abc import Iterator, Sequence
 from struct import Struct
 from typing import NamedTuple, TypeAlias
 
+from labbench.store.number_errors import number_errors
+
 FACTOR = 20
 """Points per bucket of level 1, and buckets of one level per bucket of the next level."""
 
@@ -164,8 +166,6 @@ def first_step_after_chunks(connection: sqlite3.Connection, run_id: int, metric_
 
 def read_cover(connection: sqlite3.Connection, run_id: int, metric_id: int) -> Iterator[tuple[int, Bucket]]:
     """Yield (number of points, bucket) for the fewest buckets that cover all chunks of a series, in order."""
-    from labbench.store.row_checks import number_errors  # only needed to read
-
     start = LEAST_STEP
     for level in range(top_level(connection, run_id, metric_id), 0, -1):
         query = f"SELECT buckets FROM rollup WHERE {_SERIES} AND level = ? AND first_step >= ? ORDER BY first_step"
