@@ -105,8 +105,8 @@ def _run_git(folder: Path, words: list[str]) -> bytes | None:
     except OSError:
         return None
     timer = Timer(_GIT_SECONDS, process.kill)
-    timer.start()
     with process:
+        timer.start()
         assert process.stdout is not None
         output = process.stdout.read(_MAX_READ_BYTES)
         if len(output) == _MAX_READ_BYTES:

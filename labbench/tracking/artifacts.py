@@ -69,15 +69,15 @@ def _record_file(path: Path, folder: Path, name: str, *, copy: bool) -> Artifact
     Raises:
         InputError: If the file cannot be read.
     """
-    import hashlib  # takes 3 ms, only needed for artifacts
-
     try:
+        import hashlib  # takes 3 ms, only needed for artifacts
+
         if path.exists() and not path.is_file():  # reading a pipe or a device may never end
             raise InputError(f"run.artifact: {path} is no file or folder")
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             size = os.fstat(file.fileno()).st_size
-    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+    except (OSError, ImportError, ValueError) as error:  # ValueError: a zero byte in the name
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"run.artifact: {path} cannot be read: {reason}") from error
     artifact = Artifact(name, str(path.absolute()), size, digest, now())
@@ -109,9 +109,9 @@ def _artifact_name(path: Path) -> str:
 
 
 def _copy_file(path: Path, copy: Path) -> bool:
-    import shutil  # takes 4 ms, only needed for copies
-
     try:
+        import shutil  # takes 4 ms, only needed for copies
+
         copy.parent.mkdir(parents=True, exist_ok=True)
         with path.open("rb") as source, write_atomically(copy) as target:
             shutil.copyfileobj(source, target)

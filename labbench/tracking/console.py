@@ -131,8 +131,15 @@ class PrintedOutput:
         self.omitted_lines = 0
         """Number of lines that were not kept; final after the last `take`."""
         self._waiting: deque[tuple[Stream, str]] = deque()
+        self._new_output: Callable[[], CapturedOutput]
         self._is_closed = False
         self.clear()
+
+    def open(self) -> None:
+        """Load what splits output into lines: later, in the writer thread, all file descriptors may be in use."""
+        from labbench.terminal_output import CapturedOutput  # 1 ms that a run without output does not need
+
+        self._new_output = CapturedOutput
 
     def append(self, stream: Stream, text: str) -> None:
         """Add printed text."""
@@ -170,13 +177,11 @@ class PrintedOutput:
         texts = [self._waiting.popleft() for _ in range(len(self._waiting))]
         if not texts:
             return
-        from labbench.terminal_output import CapturedOutput  # 1 ms that a run without output does not need
-
         for stream, items in groupby(texts, key=itemgetter(0)):
             for other, output in self._outputs.items():
                 if other != stream:
                     self._add(other, output.take_before_other_output())
-            output = self._outputs.setdefault(stream, CapturedOutput())
+            output = self._outputs.setdefault(stream, self._new_output())
             output.feed("".join(text for _, text in items))
             self._add(stream, output.take())
 

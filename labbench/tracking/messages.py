@@ -34,6 +34,11 @@ def warn(text: str) -> None:
         return
 
 
+def warn_of_internal_error(error: Exception) -> None:
+    """Print a message about an error of labbench itself. Never raises."""
+    warn_once(f"internal error in labbench, please report it: some data was not recorded: {error!r}")
+
+
 class ProblemReporter:
     """Receiver of the problems of a script's calls: logging never stops a training unless the run is strict."""
 

@@ -7,11 +7,13 @@ import shlex
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from labbench._version import __version__
 from labbench.system.secret_options import mask_secrets
+from labbench.tracking.messages import warn_once
 from labbench.tracking.writer_thread import RunWriterThread
 
 SAMPLED_VARIABLE = "LABBENCH_SAMPLED"
@@ -30,7 +32,10 @@ _JOIN_SECONDS = 2.0
 
 
 class RunMonitor:
-    """Thread that records provenance and system metrics of one run."""
+    """Thread that records provenance and system metrics of one run.
+
+    An error, as when the script has used up its file descriptors, causes a message, and the work is tried again.
+    """
 
     def __init__(
         self, writer_thread: RunWriterThread, script: Path | None, *, system_metrics: bool, command: str | None = None
@@ -46,27 +51,55 @@ class RunMonitor:
         self._system_metrics = system_metrics and os.environ.get(SAMPLED_VARIABLE) != writer_thread.run.key
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name="labbench background", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:  # too many threads
+            self._report("code state and system metrics", error)
 
     def close(self) -> None:
         self._stop.set()
-        self._thread.join(_JOIN_SECONDS)
-        run, versions = self._writer_thread.run, _versions()
-        if run.drives and versions != run.versions:  # includes libraries that were imported later
-            self._writer_thread.change(lambda run: replace(run, versions=versions))
+        if self._thread.is_alive():
+            self._thread.join(_JOIN_SECONDS)
+        if self._writer_thread.run.drives:
+            self._attempt(self._record_versions, "versions and hardware")
 
     def _work(self) -> None:
         if self._writer_thread.run.drives:
-            self._record_provenance()
+            self._repeat_until_done(self._record_provenance, "code state")
         if self._system_metrics:
-            self._sample()
+            self._repeat_until_done(self._sample, "system metrics")
+
+    def _repeat_until_done(self, work: Callable[[], None], subject: str) -> None:
+        while not self._attempt(work, subject) and not self._stop.wait(SYSTEM_SECONDS):
+            pass
+
+    def _attempt(self, work: Callable[[], None], subject: str) -> bool:
+        """Do some work; return False if it failed."""
+        try:
+            work()
+        except Exception as error:  # what is recorded about a training must not disturb it
+            self._report(subject, error)
+            return False
+        return True
+
+    def _report(self, subject: str, error: Exception) -> None:
+        warn_once(f"run {self._writer_thread.run.key}: {subject} cannot be recorded at present: {error}")
+
+    def _record_versions(self) -> None:
+        """Record the versions again, with those of libraries that were imported after the start."""
+        versions = _versions()
+        if versions != self._writer_thread.run.versions:
+            self._writer_thread.change(lambda run: replace(run, versions=versions))
 
     def _record_provenance(self) -> None:
+        import hashlib  # noqa: F401 (the writer thread hashes the sources, and must not fail without a free descriptor)
+
+        versions = _versions()
         commit, dirty, diff = _git_state(self._script.parent if self._script else Path.cwd())
         texts = {"script": _read_script(self._script), "command": self._command, "diff": diff}
         sources = {kind: text for kind, text in texts.items() if text}
         self._writer_thread.change(
-            lambda run: replace(run, git_commit=commit, git_dirty=dirty, versions=_versions(), sources=sources)
+            lambda run: replace(run, git_commit=commit, git_dirty=dirty, versions=versions, sources=sources)
         )
 
     def _sample(self) -> None:

@@ -17,6 +17,7 @@ from typing import Any, Literal, NoReturn, Protocol
 from labbench.errors import is_out_of_memory
 from labbench.records import FailureKind
 from labbench.store.scripts.script_run import SCRIPT_ENDED
+from labbench.tracking.messages import as_text
 
 
 class OpenRun(Protocol):
@@ -280,9 +281,11 @@ def exit_info_of_error(
         return ExitInfo("stopped", "interrupted")
     if isinstance(error, SystemExit):
         return exit_info_of_status(error.code)
-    import traceback  # takes 5 ms, only needed for failed runs
-
     kind: FailureKind = "oom" if is_out_of_memory(error) else "user"
+    try:
+        import traceback  # takes 5 ms, only needed for failed runs
+    except OSError:  # the script has failed because it had used up its file descriptors
+        return ExitInfo("failed", None, kind, f"{type(error).__name__}: {as_text(error)}")
     message = traceback.format_exception_only(error)[-1].strip()
     return ExitInfo("failed", None, kind, message, "".join(traceback.format_exception(error)))
 

@@ -20,10 +20,11 @@ from labbench.store.script_writer import ScriptWriter
 from labbench.store.scripts.script_run import ScriptRun, Stream, new_script_run
 from labbench.system.clock import now
 from labbench.tracking import process_hooks
+from labbench.tracking.artifacts import record_files
 from labbench.tracking.config import RunConfig
 from labbench.tracking.console import Tee
 from labbench.tracking.log import make_log
-from labbench.tracking.messages import ProblemReporter, warn_once
+from labbench.tracking.messages import ProblemReporter, warn_of_internal_error, warn_once
 from labbench.tracking.process_hooks import ExitInfo, exit_info_of_error, exit_info_of_status
 from labbench.tracking.storage import DiscardingStorage, Storage
 from labbench.tracking.values import storable_name, to_numbers
@@ -170,8 +171,6 @@ class Run:
         """
         if self._writer_thread.discards:
             return
-        from labbench.tracking.artifacts import record_files  # imported on first use
-
         self._add_artifacts(record_files(expand_home(path), self.path, self.key, copy=copy, name=name))
 
     def watch_output(self) -> None:
@@ -180,6 +179,11 @@ class Run:
         A no-op in a process that `labbench run` started, because `labbench run` records its output.
         """
         if self._watches_output or self._writer_thread.discards or os.environ.get("LABBENCH_RUN") == self.key:
+            return
+        try:
+            self._writer_thread.printed.open()
+        except OSError as error:
+            self._writer_thread.problems.report("output", f"run.watch_output: {error}", "the output is not recorded")
             return
         self._watches_output = True
         self._resources.callback(self._writer_thread.printed.close)
@@ -238,7 +242,10 @@ class Run:
         with self._end_lock:
             if not writer_thread.is_closing:
                 writer_thread.adopt_if_daemon()
-                self._resources.close()
+                try:
+                    self._resources.close()
+                except Exception as error:  # the end is recorded whatever happens before it
+                    warn_of_internal_error(error)
                 if writer_thread.stop_requested and exit_info.status == "finished":
                     exit_info = ExitInfo("stopped", "stopped by the user")
                 if writer_thread.run.drives:

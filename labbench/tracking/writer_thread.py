@@ -20,7 +20,7 @@ from labbench.records import Artifact
 from labbench.store.liveness import this_process
 from labbench.store.scripts.script_run import ScriptRun
 from labbench.tracking.batching import HEARTBEAT_SECONDS, MAX_BACKLOG, MAX_BATCH, BatchWriter
-from labbench.tracking.messages import ProblemReporter, warn, warn_once
+from labbench.tracking.messages import ProblemReporter, warn, warn_of_internal_error, warn_once
 from labbench.tracking.process_hooks import end_runs_with_worker
 from labbench.tracking.storage import DiscardingStorage, Storage
 
@@ -239,7 +239,7 @@ class RunWriterThread:
             try:
                 self._write_waiting()
             except Exception as error:
-                _warn_of_internal_error(error)
+                warn_of_internal_error(error)
             self._batches.storage.release()
 
     def after_fork_in_parent(self) -> None:
@@ -288,7 +288,7 @@ class RunWriterThread:
                         self.printed.expedite()
                     self._write_waiting()
             except Exception as error:  # an error in labbench must not stop the training
-                _warn_of_internal_error(error)
+                warn_of_internal_error(error)
             for event in flush_events:
                 event.set()
         with self._write_lock:
@@ -333,7 +333,3 @@ class RunWriterThread:
         if self._room.acquire(blocking=False):
             self._room.notify_all()
             self._room.release()
-
-
-def _warn_of_internal_error(error: Exception) -> None:
-    warn_once(f"internal error in labbench, please report it: some data was not recorded: {error!r}")

@@ -1,0 +1,122 @@
+"""Scripts that use up their file descriptors, and other failures beside a training: nothing is lost or disturbed."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import labbench
+from helpers import scripts
+from labbench.store.reader import Reader
+from labbench.tracking import monitor
+
+USE_UP = """
+    import resource
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+    files = []
+    def use_up_descriptors():
+        try:
+            while True:
+                files.append(open("/dev/null"))
+        except OSError:
+            pass
+"""
+
+
+def test_run_goes_on_without_a_free_descriptor(tmp_path: Path) -> None:
+    code = f"""{USE_UP}
+    with labbench.start("run", capture_output=True) as run:
+        run.flush()
+        time.sleep(0.5)  # the state of the code is recorded
+        use_up_descriptors()
+        for step in range(5000):  # enough for rollups
+            run.log({{"loss": float(step)}})
+        print("printed")
+    """
+    result = scripts.run(tmp_path, code)
+    assert (result.returncode, result.stdout) == (0, "printed\n")
+    assert "lost" not in result.stderr
+    record = scripts.only_run(tmp_path)
+    assert (record.status, record.summary["loss"].n) == ("finished", 5000)
+    with Reader(tmp_path / "runs.db") as reader:
+        assert list(reader.logs(record.key)) == ["printed\n"]
+
+
+def test_what_needs_a_descriptor_is_recorded_once_there_is_one(tmp_path: Path) -> None:
+    for command in (["init", "-q"], ["-c", "user.name=a", "-c", "user.email=b", "commit", "-qm", "c", "--allow-empty"]):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    code = f"""{USE_UP}
+    from labbench.tracking import monitor
+    monitor.SYSTEM_SECONDS = monitor.LOAD_SECONDS = 0.2
+    labbench.start  # is loaded on first use
+    started, monitor.RunMonitor._work = monitor.RunMonitor._work, lambda self: (use_up_descriptors(), started(self))
+    with labbench.start("run") as run:
+        for step in range(100):
+            run.log({{"loss": float(step)}})
+        time.sleep(0.5)
+        files.clear()
+        time.sleep(1.5)
+    """
+    result = scripts.run(tmp_path, code)
+    assert result.returncode == 0
+    assert "Traceback" not in result.stderr
+    assert "code state cannot be recorded at present" in result.stderr
+    record = scripts.only_run(tmp_path)
+    assert (record.status, record.summary["loss"].n) == ("finished", 100)
+    assert record.summary["system/process_memory_mb"].n >= 1
+    assert record.git_commit is not None
+    assert record.versions["cores"]
+
+
+def test_script_that_fails_for_want_of_descriptors_is_recorded_as_failed(tmp_path: Path) -> None:
+    code = f"""{USE_UP}
+    with labbench.start("run") as run:
+        run.log({{"loss": 1.0}})
+        run.flush()
+        time.sleep(0.5)
+        sys.modules.pop("traceback", None)
+        use_up_descriptors()
+        open("/dev/zero")
+    """
+    result = scripts.run(tmp_path, code)
+    assert (result.returncode, result.stderr.splitlines()[-1]) == (
+        1,
+        "OSError: [Errno 24] Too many open files: '/dev/zero'",
+    )
+    record = scripts.only_run(tmp_path)
+    assert record.status == "failed"
+    assert record.error == "OSError: [Errno 24] Too many open files: '/dev/zero'"
+
+
+def test_end_is_recorded_though_the_hardware_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def fail(device: str | None = None) -> dict[str, str]:
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    with labbench.start("run", quiet=True) as run:
+        monkeypatch.setattr(monitor, "_versions", fail)
+    assert scripts.only_run(tmp_path).status == "finished"
+    expected = f"labbench: run {run.key}: versions and hardware cannot be recorded at present: CUDA error"
+    assert capsys.readouterr().err.startswith(expected)
+
+
+def test_end_is_recorded_though_a_resource_of_the_run_cannot_be_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    class Resource:
+        def close(self) -> None:
+            raise OSError("gone")
+
+    with labbench.start("run", quiet=True) as run:
+        run._close_with_run(Resource())
+        run.log({"loss": 1.0})
+    record = scripts.only_run(tmp_path)
+    assert (record.status, record.summary["loss"].n) == ("finished", 1)
+    assert capsys.readouterr().err.startswith("labbench: internal error in labbench, please report it")
