@@ -3,12 +3,14 @@
    Operations count if the file's path starts with FAULT_PREFIX. The environment says which one fails:
    FAULT_OPERATION  write, sync or open: the kind that is counted
    FAULT_CALL       number of the failing call, from 1; 0: none
-   FAULT_ERROR      eio, enospc or short (half of the data is written)
+   FAULT_ERROR      eio, emfile, enospc or short (half of the data is written)
+   FAULT_BEGIN      file whose first opening begins the count; without it, the count begins with the process
    FAULT_LASTS      1: all later calls fail, too
    FAULT_COUNT      file to which each counted call appends a byte
    FAULT_CLOCK      file with a number of seconds that is added to the time of day */
 
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -22,11 +24,13 @@
 #include <unistd.h>
 
 static atomic_long calls;
+static atomic_int begun;
 
 #define NEXT(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
 
 static int counts(const char *operation, const char *path) {
     const char *prefix = getenv("FAULT_PREFIX"), *kind = getenv("FAULT_OPERATION");
+    if (getenv("FAULT_BEGIN") && !begun) return 0;
     return prefix && kind && !strcmp(kind, operation) && !strncmp(path, prefix, strlen(prefix));
 }
 
@@ -43,6 +47,7 @@ static int fault_of(const char *operation, const char *path) {
     errno = saved;
     int fails = failing && (number == failing || (number > failing && getenv("FAULT_LASTS")));
     if (!fails) return 0;
+    if (error && !strcmp(error, "emfile")) return EMFILE;
     return !error || !strcmp(error, "eio") ? EIO : !strcmp(error, "short") ? -1 : ENOSPC;
 }
 
@@ -84,6 +89,8 @@ static int open_fault(const char *path) {
         strcat(full, path);
         path = full;
     }
+    const char *begin = getenv("FAULT_BEGIN");
+    if (begin && !strcmp(path, begin)) begun = 1;
     int fault = fault_of("open", path);
     if (fault) errno = fault > 0 ? fault : EIO;
     return fault;
@@ -99,6 +106,8 @@ static int open_fault(const char *path) {
     }
 OPEN(open)
 OPEN(open64)
+
+DIR *opendir(const char *path) { return open_fault(path) ? NULL : NEXT(opendir)(path); }
 
 int clock_gettime(clockid_t clock, struct timespec *now) {
     int status = NEXT(clock_gettime)(clock, now);

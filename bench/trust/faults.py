@@ -26,7 +26,16 @@ from bench.trust.checks import Row, database_fault, first_fault, leftover_fault,
 from bench.trust.processes import Ended, Place, labbench_words
 from bench.trust.results import SMALL, Outcome
 from bench.trust.samples import write_sample
-from bench.trust.sessions import COMMANDS, N_STEPS, Samples, Session, script_words, write_samples
+from bench.trust.sessions import (
+    COMMANDS,
+    N_STEPS,
+    SCRIPT,
+    STARTED_SCRIPT,
+    Samples,
+    Session,
+    script_words,
+    write_samples,
+)
 from labbench.errors import LabbenchError
 from labbench.executors.scratch import PREFIX
 from labbench.store.reader import Reader
@@ -34,6 +43,9 @@ from labbench.store.writer import Writer
 
 OPERATIONS = ("write", "sync", "open")
 ERRORS = {"write": ("eio", "enospc", "short"), "sync": ("eio",), "open": ("eio",)}
+
+SCRIPTS = {"script": SCRIPT, "started script": STARTED_SCRIPT}
+"""Scripts that log, by session. In the second, any file may fail to open after the start, imported modules too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +71,10 @@ def prepare(folder: Path) -> Callable[[int, int], Iterator[Outcome]]:
     samples = write_samples(folder)
     failures = [
         Failure(session, operation, error, lasts, call)
-        for session in ("script", *COMMANDS)
-        for operation in OPERATIONS
+        for session in (*SCRIPTS, *COMMANDS)
+        for operation in (OPERATIONS if session != "started script" else ("open",))
         for call in range(1, _count(folder, shim, samples, session, operation) + 1)
-        for error in ERRORS[operation]
+        for error in (ERRORS[operation] if session != "started script" else ("emfile",))
         for lasts in (False, True)
     ]
     print(f"faults: {len(failures)} failing calls, {len(ENVIRONMENTS)} environments", flush=True)
@@ -92,7 +104,7 @@ def _place_in_order(seed: int, trial: Failure | Callable[[Place, Path], str | No
 
 def _begin(place: Place, session: str, samples: Samples) -> list[str]:
     """Prepare the folder of a session; return the words of its command."""
-    return script_words(place) if session == "script" else COMMANDS[session].begin(place, samples)
+    return script_words(place, SCRIPTS[session]) if session in SCRIPTS else COMMANDS[session].begin(place, samples)
 
 
 def _count(folder: Path, shim: Path, samples: Samples, session: str, operation: str) -> int:
@@ -110,7 +122,10 @@ def _count(folder: Path, shim: Path, samples: Samples, session: str, operation: 
 
 
 def _environ(place: Place, shim: Path, session: str = "script", operation: str = "") -> dict[str, str]:
-    own = {} if session == "script" else COMMANDS[session].environ
+    if session == "started script":
+        own = {"FAULT_PREFIX": "/", "FAULT_BEGIN": f"{place.folder}/begin"}
+    else:
+        own = {} if session in SCRIPTS else COMMANDS[session].environ
     return {"LD_PRELOAD": str(shim), "FAULT_PREFIX": f"{place.folder}/", "FAULT_OPERATION": operation} | own
 
 
@@ -123,7 +138,7 @@ def _fault_of_failure(place: Place, shim: Path, samples: Samples, failure: Failu
     environ |= {"FAULT_CALL": str(failure.call), "FAULT_ERROR": failure.error}
     environ |= {"FAULT_LASTS": "1"} if failure.lasts else {}
     ended = place.run(words, environ=environ, timeout=120)
-    if failure.session == "script":
+    if failure.session in SCRIPTS:
         fault = _fault_of_script(place, ended)
     else:
         session = COMMANDS[failure.session]

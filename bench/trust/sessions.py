@@ -28,6 +28,33 @@ with labbench.start("run", experiment="faults", db="runs.db", system_metrics=Fal
             run.flush()
 """
 
+STARTED_SCRIPT = f"""
+import labbench, labbench.errors, numpy, sys, time
+image = labbench.Image(numpy.zeros((4, 4)))
+run = labbench.start("run", experiment="faults", db="runs.db", capture_output=True)
+try:
+    open("begin").close()
+except OSError:
+    pass
+for step in range({N_STEPS}):
+    run.log({{"loss": step / 2, "negative": -step}})
+    if step in (5, 40):
+        run.flush()
+run.tag("seen")
+run.note("text")
+run.define_metric("loss", "min")
+run.config.update({{"lr": 0.1}})
+run.log({{"image": image}}, step={N_STEPS - 1})
+print("output")
+try:
+    run.artifact("train.py", copy=True)
+except labbench.errors.InputError as error:
+    print(error)
+time.sleep(1.3)  # the sampler of system metrics has been imported
+run.finish()
+"""
+"""Script that calls everything that a run offers, and opens the file `begin` after its start."""
+
 GRID = """
 command = ["python", "train.py"]
 [grid]
@@ -90,9 +117,9 @@ class Session:
         return self.words(database, samples)
 
 
-def script_words(place: Place) -> list[str]:
-    """Write the script that logs; return the words of its command."""
-    (place.folder / "train.py").write_text(SCRIPT)
+def script_words(place: Place, script: str = SCRIPT) -> list[str]:
+    """Write a script that logs; return the words of its command."""
+    (place.folder / "train.py").write_text(script)
     return [sys.executable, "train.py"]
 
 
