@@ -124,7 +124,8 @@ class Tee:
 class PrintedOutput:
     """Queue of a script's output that has not been written yet.
 
-    Any thread may call `append` and `close`; all other methods belong to the writer thread.
+    `open` precedes the first `append`. Any thread may call these and `close`; all other methods belong to the writer
+    thread.
     """
 
     def __init__(self) -> None:

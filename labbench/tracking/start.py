@@ -156,6 +156,7 @@ def start_command_run(
         writer.close()
         raise
     writer_thread = RunWriterThread(Storage(writer, script_run), script_run, ProblemReporter(strict=False))
+    writer_thread.printed.open()
     run = Run(writer_thread, writer.path)
     writer_thread.start()
     run._close_with_run(RunMonitor(writer_thread, script, system_metrics=True, command=command))
