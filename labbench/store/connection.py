@@ -276,6 +276,10 @@ def _explain_failure_to_open(path: Path) -> str:
             f"another user's database whose `-wal` file can only be read beside a `-shm` file; copy {path.name} and "
             f"{path.name}-wal to a folder of your own and open the copy"
         )
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))  # not the database: closing it would release SQLite's locks
+    except OSError as error:
+        return f"the database cannot be opened: {error.strerror}; close files, or raise the limit with `ulimit -n`"
     return f"the database cannot be opened; check the permissions of the file and of the folder {path.parent}"
 
 

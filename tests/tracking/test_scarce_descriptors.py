@@ -90,6 +90,21 @@ def test_script_that_fails_for_want_of_descriptors_is_recorded_as_failed(tmp_pat
     assert record.error == "OSError: [Errno 24] Too many open files: '/dev/zero'"
 
 
+def test_database_that_cannot_be_opened_for_want_of_descriptors_says_so(tmp_path: Path) -> None:
+    code = f"""{USE_UP}
+    labbench.start("first").finish()
+    use_up_descriptors()
+    try:
+        labbench.start("second")
+    except labbench.errors.InputError as error:
+        print(error)
+    """
+    result = scripts.run(tmp_path, code)
+    assert (result.returncode, result.stderr) == (0, "")
+    reason = "the database cannot be opened: Too many open files; close files, or raise the limit with `ulimit -n`"
+    assert result.stdout == f"{tmp_path / 'runs.db'}: {reason}\n"
+
+
 def test_end_is_recorded_though_the_hardware_cannot_be_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
