@@ -173,8 +173,8 @@ class EventRecorder:
         if self._spills:
             for spill in self._spills.values():
                 spill.close()
-            self._spills = {}
             writer.merge_spilled()
+            self._spills = {}
         writer.write(events)
         return True
 

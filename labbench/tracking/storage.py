@@ -66,6 +66,8 @@ class Storage:
         writer.set_busy_timeout(_BUSY_SECONDS)
         self._written = run
         self._spill: Spill | None = None
+        self._has_spilled = False
+        """True from the first batch in a spill file until it is merged."""
         self._pause = 0.0
         self._retry_at = 0.0
         self.stuck = False
@@ -158,6 +160,7 @@ class Storage:
         """
         _inherited.append((self._writer, self._spill, self._leftover))
         self._writer = self._spill = self._leftover = None
+        self._has_spilled = False
         self._written = run
         self._pause, self.stuck = 0.0, False
 
@@ -227,9 +230,10 @@ class Storage:
             self._writer.set_busy_timeout(_BUSY_SECONDS)
             if is_new:
                 self._writer.begin_if_missing(self._written)
-        elif self._spill is not None:
+        elif self._has_spilled:
             self._close_spill()
             self._writer.merge_spilled()
+        self._has_spilled = False
         return self._writer
 
     def _salvage(self, writer: ScriptWriter) -> None:
@@ -248,6 +252,7 @@ class Storage:
         if self._spill is None:
             self._spill = Spill(self.path, run)
         self._spill.append(run, points, printed, truncate_from)
+        self._has_spilled = True
 
     def _close_spill(self) -> None:
         spill, self._spill = self._spill, None

@@ -81,6 +81,24 @@ def test_events_that_cannot_be_written_at_last_are_spilled_and_merged_later(
     assert diagnose(path).is_sound
 
 
+def test_spilled_events_are_merged_though_the_first_try_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_recorder, "MAX_KEPT_VALUES", 1)
+    path = tmp_path / "runs.db"
+    with Writer(path) as writer:
+        [run] = start(writer)
+        recorder = EventRecorder(writer, [run], is_interrupted=lambda: False)
+        with locked(path):
+            recorder.add(points(run, "loss", [3.0, 2.0]))
+            assert recorder.flush() is None  # spilled
+            assert recorder.flush() is None  # the merge fails
+        recorder.add(Finished(run.key, 1, "finished", "all epochs"))
+        assert len(recorder.close([]) or []) == 1
+        assert not list(tmp_path.glob("*spilled*"))
+    with Reader(path) as reader:
+        assert reader.series(run.key, "loss")[1].tolist() == [3.0, 2.0]
+        assert reader.find(run.key).status == "finished"
+
+
 def test_events_that_are_written_before_a_claim_are_returned_by_the_next_flush(tmp_path: Path) -> None:
     with Writer(tmp_path / "runs.db") as writer:
         [run] = start(writer)

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import textwrap
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,11 @@ import pytest
 import labbench
 from helpers import scripts
 from labbench.errors import InputError
+from labbench.records import Points
 from labbench.store.script_writer import ScriptWriter
 from labbench.store.scripts.script_run import new_script_run
+from labbench.tracking import storage
+from labbench.tracking.storage import Batch, Storage
 
 
 @pytest.fixture
@@ -84,6 +88,28 @@ def test_lifted_file_size_limit_restores_normal_writing_without_loss(tmp_path: P
     assert scripts.database_files(tmp_path) == ["runs.db"]
     record = scripts.only_run(tmp_path)
     assert (record.status, record.summary["loss"].n) == ("finished", 40_000)
+
+
+def test_spilled_data_is_merged_though_the_first_try_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(storage, "_BUSY_SECONDS", 0.01)
+    path = tmp_path / "runs.db"
+    writer = ScriptWriter(path)
+    run = writer.begin(new_script_run("run", "e", {}))
+    destination = Storage(writer, run)
+    batches = [Batch(run, [Points(run.key, 1, "loss", [step], [0], [0.5])], [], None, 1) for step in range(2)]
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert not destination.put(batches[0], immediately=True)
+        assert destination.spill(batches[0])
+        assert not destination.put(batches[1], immediately=True)  # the merge fails
+        other.execute("ROLLBACK")
+    assert destination.put(batches[1], immediately=True)
+    assert scripts.spill_files(tmp_path) == []
+    destination.close()
+    assert scripts.only_run(tmp_path).summary["loss"].n == 2
+    assert "can be written again" in capsys.readouterr().err
 
 
 def test_full_disk_does_not_stop_the_training(small_disk: Path) -> None:
