@@ -12,6 +12,7 @@ LabbenchError            any error with a message for the user; the CLI exits wi
 └── StoreError           a database that cannot be opened, read or written
 """
 
+import errno
 import re
 from collections.abc import Iterable
 
@@ -130,6 +131,11 @@ def is_device_error(error: BaseException) -> bool:
         return False
     is_from_cuda = isinstance(error, RuntimeError) and str(error).startswith("CUDA error")
     return is_from_cuda or type(error).__name__ == "AcceleratorError"
+
+
+def is_lack_of_resources(error: OSError) -> bool:
+    """Return True if the process or the machine has no file descriptor, memory or process left for an operation."""
+    return error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

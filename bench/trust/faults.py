@@ -154,7 +154,7 @@ def _fault_of_script(place: Place, ended: Ended) -> str | None:
     if fault := ended.fault():
         return fault
     if not database.exists():
-        return None if "lost" in ended.err else f"no database and no word: {ended.err[-150:]}"
+        return None if "were lost" in ended.err else f"no database and no word: {ended.err[-150:]}"
     try:
         Writer(database).close()  # merges what was spilled
     except LabbenchError as error:
@@ -162,7 +162,7 @@ def _fault_of_script(place: Place, ended: Ended) -> str | None:
     expected: list[Row] = [("run", "loss", step, step / 2) for step in range(N_STEPS)]
     expected += [("run", "negative", step, float(-step)) for step in range(N_STEPS)]
     fault = database_fault(database)
-    if fault is None and "lost" not in ended.err:
+    if fault is None and "were lost" not in ended.err:
         fault = points_fault(database, expected)
         state = statuses(database).get("run")
         fault = fault or (f"status {state}" if state != "finished" else None)

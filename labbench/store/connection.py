@@ -62,10 +62,11 @@ def resolve_path(path: Path | str) -> Path:
     return resolved
 
 
-def open_for_writing(path: Path) -> GuardedConnection:
+def open_for_writing(path: Path, *, temporary_files: bool = True) -> GuardedConnection:
     """Open a database for writing, in autocommit mode.
 
-    Create it if it does not exist, upgrade it if it is older.
+    Create it if it does not exist, upgrade it if it is older. Without `temporary_files`, SQLite keeps temporary data in
+    memory.
 
     Raises:
         InputError: If the file is not a database of this or an earlier version of labbench, or cannot be written.
@@ -86,6 +87,8 @@ def open_for_writing(path: Path) -> GuardedConnection:
                 connection.execute("PRAGMA synchronous = OFF")  # no data to lose yet: do not wait for the disk
             _create_or_upgrade(connection)  # before the switch to WAL, which would write a file without tables
             _set_journal(connection, path, problem)
+            if not temporary_files:
+                connection.execute("PRAGMA temp_store = MEMORY")  # drops the tables of `watch_changes`, if later
             watch_changes(connection)
         except BaseException:
             connection.close()

@@ -6,6 +6,7 @@ import math
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from labbench.errors import InputError, RunNotFound
@@ -45,6 +46,9 @@ _CHUNK = 10_000
 
 class ScriptWriter(WritableDatabase):
     """Writer of the runs of scripts; every method is one transaction."""
+
+    def __init__(self, path: Path | str) -> None:
+        super().__init__(path, temporary_files=False)  # the script may use up its file descriptors
 
     def salvage(self, run: ScriptRun) -> Iterator[Points | PrintedText]:
         """Yield all points and printed texts of a run in the open file.

@@ -21,13 +21,16 @@ class WritableDatabase:
     Close it, or use it in a `with` block. Every method raises StoreError if the database cannot be written.
     """
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, *, temporary_files: bool = True) -> None:
         """Open or create a database and merge spill files.
+
+        Without `temporary_files`, SQLite keeps temporary data in memory, for instance a copy of a large row that it
+        changes.
 
         Raises InputError if the file is not a labbench database or cannot be written.
         """
         self.path = resolve_path(path)
-        self._connection = open_for_writing(self.path)
+        self._connection = open_for_writing(self.path, temporary_files=temporary_files)
         self._closed = self._is_abandoned = False
         try:
             self.merge_spilled()

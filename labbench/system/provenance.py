@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import Timer
 
 from labbench._version import __version__
+from labbench.errors import is_lack_of_resources
 
 MAX_PATCH_CHARACTERS = 1_000_000
 """Characters of the patch that are recorded; files with longer changes are generated, not edited."""
@@ -51,9 +52,12 @@ class Provenance:
 def read_provenance(folder: Path) -> Provenance:
     """Return the git state of `folder` and the library versions.
 
-    The git fields are empty if `folder` is not in a repository or git is missing.
+    The git fields are empty if `folder` is not in a repository or git cannot be started.
     """
-    commit, dirty, diff = read_git_state(folder)
+    try:
+        commit, dirty, diff = read_git_state(folder)
+    except OSError:
+        commit, dirty, diff = None, None, ""
     return Provenance(commit, dirty, diff, library_versions())
 
 
@@ -76,6 +80,9 @@ def read_git_state(folder: Path) -> tuple[str | None, bool | None, str]:
     `git apply` accepts the patch, whatever the user's git configuration is. Untracked files do not count as changes.
     Without a repository or git, the first two are None; the flag is also None if git takes longer than 10 s, or
     refuses the repository of another user, such as a folder of the host in a container.
+
+    Raises:
+        OSError: If the process lacks the file descriptors or the memory to start git.
     """
     # reading the commit runs no command of a repository that git does not trust, unlike reading its changes
     commit = (_run_git(folder, ["-c", "safe.directory=*", "rev-parse", "HEAD"]) or b"").decode().strip()
@@ -91,7 +98,11 @@ def _read_diff(folder: Path, **config: str) -> bytes | None:
 
 
 def _run_git(folder: Path, words: list[str]) -> bytes | None:
-    """Return the output of a git command, at most `_MAX_READ_BYTES`, or None if it cannot be run or fails."""
+    """Return the output of a git command, at most `_MAX_READ_BYTES`, or None if there is no git or it fails.
+
+    Raises:
+        OSError: If the process lacks the file descriptors or the memory to start it.
+    """
     environment = {name: value for name, value in os.environ.items() if name not in _VARIABLES_OF_HOOKS}
     environment["GIT_OPTIONAL_LOCKS"] = "0"  # do not write to the index beside the user's own git commands
     try:
@@ -102,7 +113,9 @@ def _run_git(folder: Path, words: list[str]) -> bytes | None:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
         )
-    except OSError:
+    except OSError as error:
+        if is_lack_of_resources(error):
+            raise
         return None
     timer = Timer(_GIT_SECONDS, process.kill)
     with process:

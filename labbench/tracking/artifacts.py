@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import replace
@@ -70,14 +71,12 @@ def _record_file(path: Path, folder: Path, name: str, *, copy: bool) -> Artifact
         InputError: If the file cannot be read.
     """
     try:
-        import hashlib  # takes 3 ms, only needed for artifacts
-
         if path.exists() and not path.is_file():  # reading a pipe or a device may never end
             raise InputError(f"run.artifact: {path} is no file or folder")
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             size = os.fstat(file.fileno()).st_size
-    except (OSError, ImportError, ValueError) as error:  # ValueError: a zero byte in the name
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"run.artifact: {path} cannot be read: {reason}") from error
     artifact = Artifact(name, str(path.absolute()), size, digest, now())

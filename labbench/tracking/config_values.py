@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import operator
 import os
@@ -302,8 +303,6 @@ def _describe_large_array(value: Any) -> str:
 
 
 def _hash(content: bytes) -> str:
-    import hashlib  # takes 3 ms, rarely needed
-
     return f"sha256 {hashlib.sha256(content).hexdigest()[:16]}"
 
 

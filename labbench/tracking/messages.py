@@ -34,6 +34,11 @@ def warn(text: str) -> None:
         return
 
 
+def describe_error(error: BaseException) -> str:
+    """Return the message of an error, or its class if it has none, as many a MemoryError."""
+    return str(error) or type(error).__name__
+
+
 def warn_of_internal_error(error: Exception) -> None:
     """Print a message about an error of labbench itself. Never raises."""
     warn_once(f"internal error in labbench, please report it: some data was not recorded: {error!r}")

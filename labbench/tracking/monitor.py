@@ -10,11 +10,17 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from labbench._version import __version__
+from labbench.errors import is_lack_of_resources
 from labbench.system.secret_options import mask_secrets
-from labbench.tracking.messages import warn_once
+from labbench.tracking.messages import describe_error, warn_once
+from labbench.tracking.values import Value
 from labbench.tracking.writer_thread import RunWriterThread
+
+if TYPE_CHECKING:
+    from labbench.tracking.system_metrics import SystemSampler
 
 SAMPLED_VARIABLE = "LABBENCH_SAMPLED"
 """Environment variable with the key of the run whose system metrics the parent process records."""
@@ -34,7 +40,8 @@ _JOIN_SECONDS = 2.0
 class RunMonitor:
     """Thread that records provenance and system metrics of one run.
 
-    An error, as when the script has used up its file descriptors, causes a message, and the work is tried again.
+    If something cannot be recorded, for instance because the script has used up its file descriptors, a message is
+    printed, and the thread tries again later.
     """
 
     def __init__(
@@ -49,29 +56,45 @@ class RunMonitor:
         self._command = _command(script) if command is None else command
         self._is_of_child = command is not None
         self._system_metrics = system_metrics and os.environ.get(SAMPLED_VARIABLE) != writer_thread.run.key
+        self._sampler: SystemSampler | None = None
+        self._sample_step = max(writer_thread.step, writer_thread.run.last_sample_step)
+        """Step of the last sample."""
+        self._pending: dict[str, Callable[[], None]] = {}
+        """Work that is not done yet, by its subject."""
+        if writer_thread.run.drives:
+            self._pending = {
+                "versions and hardware": self._record_versions,
+                "code state": self._record_code_state,
+            }
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name="labbench background", daemon=True)
         try:
             self._thread.start()
         except RuntimeError as error:  # too many threads
-            self._report("code state and system metrics", error)
+            self._report("system metrics", error)
 
     def close(self) -> None:
+        """End the thread, and record what is pending, and the versions of libraries imported after the start."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(_JOIN_SECONDS)
-        if self._writer_thread.run.drives:
-            self._attempt(self._record_versions, "versions and hardware")
+        if self._writer_thread.run.drives and not self._thread.is_alive():
+            self._pending["versions and hardware"] = self._record_versions
+            self._record_pending()
 
     def _work(self) -> None:
-        if self._writer_thread.run.drives:
-            self._repeat_until_done(self._record_provenance, "code state")
-        if self._system_metrics:
-            self._repeat_until_done(self._sample, "system metrics")
+        self._record_pending()
+        pause = LOAD_SECONDS
+        while (self._pending or self._system_metrics) and not self._stop.wait(pause):
+            self._record_pending()
+            if self._system_metrics:
+                self._attempt(self._sample, "system metrics")
+            pause = SYSTEM_SECONDS
 
-    def _repeat_until_done(self, work: Callable[[], None], subject: str) -> None:
-        while not self._attempt(work, subject) and not self._stop.wait(SYSTEM_SECONDS):
-            pass
+    def _record_pending(self) -> None:
+        for subject, work in list(self._pending.items()):
+            if self._attempt(work, subject):
+                del self._pending[subject]
 
     def _attempt(self, work: Callable[[], None], subject: str) -> bool:
         """Do some work; return False if it failed."""
@@ -83,38 +106,33 @@ class RunMonitor:
         return True
 
     def _report(self, subject: str, error: Exception) -> None:
-        warn_once(f"run {self._writer_thread.run.key}: {subject} cannot be recorded at present: {error}")
+        warn_once(f"run {self._writer_thread.run.key}: {subject} could not be recorded: {describe_error(error)}")
 
     def _record_versions(self) -> None:
-        """Record the versions again, with those of libraries that were imported after the start."""
         versions = _versions()
         if versions != self._writer_thread.run.versions:
             self._writer_thread.change(lambda run: replace(run, versions=versions))
 
-    def _record_provenance(self) -> None:
-        import hashlib  # noqa: F401 (the writer thread hashes the sources, and must not fail without a free descriptor)
-
-        versions = _versions()
+    def _record_code_state(self) -> None:
         commit, dirty, diff = _git_state(self._script.parent if self._script else Path.cwd())
         texts = {"script": _read_script(self._script), "command": self._command, "diff": diff}
         sources = {kind: text for kind, text in texts.items() if text}
-        self._writer_thread.change(
-            lambda run: replace(run, git_commit=commit, git_dirty=dirty, versions=versions, sources=sources)
-        )
+        self._writer_thread.change(lambda run: replace(run, git_commit=commit, git_dirty=dirty, sources=sources))
 
     def _sample(self) -> None:
-        """Record samples at the script's current step, or at the next free step if that has a sample already."""
-        step = max(self._writer_thread.step, self._writer_thread.run.last_sample_step)
-        if self._stop.wait(LOAD_SECONDS):
-            return
-        from labbench.tracking.system_metrics import SystemSampler
+        """Record a sample at the script's current step, or at the next free step if that has a sample already.
 
-        sampler = SystemSampler(of_children=self._is_of_child)
-        while not self._stop.wait(SYSTEM_SECONDS):
-            step = max(step + 1, self._writer_thread.step)
-            self._writer_thread.samples.append((step, time.monotonic_ns(), dict(sampler.sample())))
-            if not self._writer_thread.wake():
-                return  # the run has ended
+        The first call creates the sampler.
+        """
+        if self._sampler is None:
+            from labbench.tracking.system_metrics import SystemSampler
+
+            self._sampler = SystemSampler(of_children=self._is_of_child)
+            return
+        metrics: dict[str, Value] = dict(self._sampler.sample())
+        self._sample_step = max(self._sample_step + 1, self._writer_thread.step)
+        self._writer_thread.samples.append((self._sample_step, time.monotonic_ns(), metrics))
+        self._writer_thread.wake()
 
 
 def _git_state(folder: Path) -> tuple[str | None, bool | None, str]:
@@ -148,7 +166,14 @@ def _command(script: Path | None) -> str:
 
 
 def _read_script(script: Path | None) -> str:
+    """Return the text of the script; "" without one, or if it cannot be read.
+
+    Raises:
+        OSError: If it may be readable later, because the process lacks file descriptors or memory.
+    """
     try:
         return script.read_text(encoding="utf-8", errors="replace") if script else ""
-    except OSError:
+    except OSError as error:
+        if is_lack_of_resources(error):
+            raise
         return ""

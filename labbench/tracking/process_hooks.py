@@ -284,10 +284,11 @@ def exit_info_of_error(
     kind: FailureKind = "oom" if is_out_of_memory(error) else "user"
     try:
         import traceback  # takes 5 ms, only needed for failed runs
-    except OSError:  # the script has failed because it had used up its file descriptors
+
+        message, lines = traceback.format_exception_only(error)[-1].strip(), traceback.format_exception(error)
+    except Exception:  # the script has failed because it had used up its memory or its file descriptors
         return ExitInfo("failed", None, kind, f"{type(error).__name__}: {as_text(error)}")
-    message = traceback.format_exception_only(error)[-1].strip()
-    return ExitInfo("failed", None, kind, message, "".join(traceback.format_exception(error)))
+    return ExitInfo("failed", None, kind, message, "".join(lines))
 
 
 def exit_info_of_status(status: object) -> ExitInfo:

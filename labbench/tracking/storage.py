@@ -17,7 +17,7 @@ from labbench.records import Points
 from labbench.store.script_writer import Outcome, ScriptWriter
 from labbench.store.scripts.script_run import PrintedText, ScriptRun
 from labbench.store.scripts.spill import Spill
-from labbench.tracking.messages import warn, warn_once
+from labbench.tracking.messages import describe_error, warn, warn_once
 
 _RETRY_PAUSES = (0.1, 5.0)
 """Seconds between retries after a failed write: the first and the longest pause; the pause doubles in between."""
@@ -34,7 +34,7 @@ _ADOPTION_SECONDS = 10.0
 _inherited: list[object] = []
 """Open files that a forked child inherited from its parent; closing them would damage the parent's files."""
 
-_STORAGE_ERRORS = (LabbenchError, sqlite3.Error, OSError)
+_STORAGE_ERRORS = (LabbenchError, sqlite3.Error, OSError, MemoryError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +128,10 @@ class Storage:
         """Write a batch to the spill file; return False if that fails too."""
         try:
             self._append_to_spill(batch.run, batch.points, batch.printed, batch.truncate_from)
-        except OSError as error:
+        except (OSError, MemoryError) as error:
             if not self.stuck:
                 warn(
-                    f"{self.path}: no file beside the database can be written either ({error}); "
+                    f"{self.path}: no file beside the database can be written either ({describe_error(error)}); "
                     "log calls that do not fit into memory will be lost"
                 )
             self.stuck = True
@@ -214,8 +214,8 @@ class Storage:
                     self._leftover = Spill(self.path, batch.run, superseded=True)
                     warn(f"what run {batch.run.key} logs in this process is kept in {self._leftover.path}")
                 self._leftover.append(batch.run, batch.points, batch.printed, batch.truncate_from)
-            except OSError as error:
-                warn_once(f"log calls of run {batch.run.key} were lost: {error}")
+            except (OSError, MemoryError) as error:
+                warn_once(f"log calls of run {batch.run.key} were lost: {describe_error(error)}")
         self._written = batch.run
 
     def _ensure_open(self) -> ScriptWriter:
@@ -263,7 +263,8 @@ class Storage:
         shortest, longest = _RETRY_PAUSES
         self._pause = min(longest, max(shortest, 2 * self._pause))
         self._retry_at = time.monotonic() + self._pause
-        warn_once(f"{error}; the run continues, and its data is buffered and written once the database can be written")
+        consequence = "the run continues, and its data is buffered and written once the database can be written"
+        warn_once(f"{describe_error(error)}; {consequence}")
 
 
 class DiscardingStorage:

@@ -12,6 +12,7 @@ from typing import Any
 
 import psutil
 
+from labbench.errors import is_lack_of_resources
 from labbench.system import cgroups
 
 _MIB = 2**20
@@ -37,7 +38,11 @@ class SystemSampler:
         self._read_machine()  # the first sample's CPU use is measured from here
 
     def sample(self) -> dict[str, float]:
-        """Return the metrics that this machine provides, by name (`system/...`)."""
+        """Return the metrics that this machine provides, by name (`system/...`).
+
+        Raises:
+            OSError: If the process lacks file descriptors or memory.
+        """
         return {
             "system/process_cpu_percent": self._process_cpu(),
             **self._read_machine(),
@@ -47,8 +52,11 @@ class SystemSampler:
     def _read_machine(self) -> dict[str, float]:
         metrics = {}
         for name, read in self._machine.items():
-            with suppress(psutil.Error, OSError):  # a container may hide it
+            try:
                 metrics[name] = float(read())
+            except (psutil.Error, OSError) as error:  # a container may hide it
+                if isinstance(error, OSError) and is_lack_of_resources(error):
+                    raise
         return metrics
 
     def _process_cpu(self) -> float:

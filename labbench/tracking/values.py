@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import operator
 import re
 import sys
@@ -190,8 +191,6 @@ def storable_name(key: Any) -> str:
     """
     name = _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", str(key)) or "(no name)"
     if len(name) > MAX_NAME_CHARACTERS:
-        import hashlib  # takes 3 ms, rarely needed
-
         digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
         name = f"{name[: MAX_NAME_CHARACTERS - 9]}…{digest}"
     return name

@@ -169,7 +169,7 @@ class RunWriterThread:
                 try:
                     thread.start()
                 except RuntimeError as error:  # too many threads, or the interpreter is shutting down
-                    warn_once(f"run {self.run.key}: nothing can be recorded at present: {error}")
+                    warn_once(f"run {self.run.key}: what is logged waits in memory: {error}")
                     return
                 self._thread = thread
                 if not self.run.drives:
@@ -191,7 +191,7 @@ class RunWriterThread:
     def flush(self, seconds: float = 30.0) -> bool:
         """Wait until everything logged before is written; return False if it is not after `seconds`."""
         if self._thread is None and not self._is_closing:
-            return True  # a forked child that has logged nothing
+            return not self._batches.has_unwritten  # a forked child that has logged nothing, or too many threads
         flushed = threading.Event()
         self._flush_events.append(flushed)
         self._wake_event.set()
@@ -215,6 +215,8 @@ class RunWriterThread:
         self._wake_event.set()
         if self._thread is not None:
             _wait_until(lambda: self._has_ended, seconds)
+        elif not self._has_ended and self._batches.has_unwritten:  # there were too many threads to start another one
+            self._run()
 
     def adopt_if_daemon(self) -> None:
         """Drive the run in a daemon: in a forked process with its own session, after the end of the driving process."""

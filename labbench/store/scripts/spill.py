@@ -126,17 +126,29 @@ class Spill:
 def merge_spill_files(connection: sqlite3.Connection, database: Path) -> None:
     """Merge the spill files of a database into it and delete them.
 
-    Skips files that a process still has open. Warns of damaged files and leaves them in place.
+    Skips files that a process still has open. Warns of files that are damaged or cannot be read, and leaves them in
+    place.
     """
     for path in spill_files(database):
-        with suppress(FileNotFoundError), path.open("rb") as file:  # another process may have merged it
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue  # its process still has it open
-            except OSError:
-                pass  # a file system without locks
-            _merge_file(connection, path, file)
+        try:
+            with path.open("rb") as file:
+                if _is_free(file):
+                    _merge_file(connection, path, file)
+        except FileNotFoundError:
+            continue  # another process has merged it
+        except OSError as error:
+            warnings.warn(f"{path}: spill file not merged into the database: {error.strerror}", stacklevel=2)
+
+
+def _is_free(file: BinaryIO) -> bool:
+    """Lock a spill file; return False if its process still has it open."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass  # a file system without locks
+    return True
 
 
 def spill_files(database: Path) -> list[Path]:
@@ -159,8 +171,8 @@ def _merge_file(connection: sqlite3.Connection, path: Path, file: BinaryIO) -> N
     except BaseException as error:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
-        if not isinstance(error, Exception) or isinstance(error, sqlite3.OperationalError):
-            raise  # interrupted, or the database cannot be written
+        if not isinstance(error, Exception) or isinstance(error, sqlite3.OperationalError | OSError):
+            raise  # interrupted, or the database cannot be written or the file not be read
         # anything else is a fault of the file's content, which must not keep the database from being written
         warnings.warn(f"{path}: damaged spill file, not merged into the database: {error!r:.200}", stacklevel=2)
         return
