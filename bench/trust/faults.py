@@ -44,6 +44,9 @@ from labbench.store.writer import Writer
 OPERATIONS = ("write", "sync", "open")
 ERRORS = {"write": ("eio", "enospc", "short"), "sync": ("eio",), "open": ("eio",)}
 
+_LOSS = "lost because no file could be written"
+"""Part of a script's message about data that it could not write."""
+
 SCRIPTS = {"script": SCRIPT, "started script": STARTED_SCRIPT}
 """Scripts that log, by session. In the second, any file may fail to open after the start, imported modules too."""
 
@@ -151,10 +154,10 @@ def _fault_of_script(place: Place, ended: Ended) -> str | None:
     database = place.folder / "runs.db"
     if ended.status == 1 and "labbench.errors." in ended.err.strip().splitlines()[-1]:
         return None if not database.exists() else database_fault(database) if database.stat().st_size else None
-    if fault := ended.fault():
-        return fault
+    if fault := ended.fault() or ("internal error" if "internal error" in ended.err else None):
+        return f"{fault}; stderr: {ended.err[-200:]!r}"
     if not database.exists():
-        return None if "were lost" in ended.err else f"no database and no word: {ended.err[-150:]}"
+        return None if _LOSS in ended.err else f"no database and no word: {ended.err[-150:]}"
     try:
         Writer(database).close()  # merges what was spilled
     except LabbenchError as error:
@@ -162,7 +165,7 @@ def _fault_of_script(place: Place, ended: Ended) -> str | None:
     expected: list[Row] = [("run", "loss", step, step / 2) for step in range(N_STEPS)]
     expected += [("run", "negative", step, float(-step)) for step in range(N_STEPS)]
     fault = database_fault(database)
-    if fault is None and "were lost" not in ended.err:
+    if fault is None and _LOSS not in ended.err:
         fault = points_fault(database, expected)
         state = statuses(database).get("run")
         fault = fault or (f"status {state}" if state != "finished" else None)

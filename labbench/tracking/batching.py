@@ -159,18 +159,19 @@ class BatchWriter:
 
     def write_rest(self) -> None:
         """Write all remaining data, to the spill file if necessary, and warn of what is lost."""
-        lost = []
+        is_end_lost = False
         while self.has_unwritten and (batch := self._take_batch()) is not None:
             if not self._put(batch, immediately=True) and not self.storage.spill(batch):
                 self.lost_calls += batch.calls + len(self.calls)
-                lost = ["its end"] if self.run.status != "running" else []
+                is_end_lost = self.run.status != "running"
                 break
             self._batch, self._written = None, batch.run
         if self.printed.omitted_lines:
             warn(f"run {self.run.key}: {self.printed.omitted_lines:,} lines of its output were not kept")
-        lost += [f"{self.lost_calls:,} log calls"] if self.lost_calls else []
-        if lost:
-            warn(f"run {self.run.key}: {' and '.join(lost)} were lost because no file could be written")
+        losses = [f"{self.lost_calls:,} log calls were lost"] if self.lost_calls else []
+        losses += ["its end was lost"] if is_end_lost else []
+        if losses:
+            warn(f"run {self.run.key}: {' and '.join(losses)} because no file could be written")
 
     def after_fork_in_child(self) -> None:
         """Drop the data, which the parent writes, and continue the run without driving it."""

@@ -244,3 +244,17 @@ def test_start_rejects_a_database_that_cannot_be_opened(
     with pytest.raises(InputError, match=message):
         labbench.start(db=db)
     assert [path.name for path in tmp_path.iterdir()] == ["train.py"]
+
+
+def test_end_that_cannot_be_written_is_reported(small_disk: Path) -> None:
+    code = """
+    run = labbench.start(db="runs.db", system_metrics=False)
+    run.flush()
+    room = os.statvfs(".")
+    open("big", "wb").write(bytes(room.f_bavail * room.f_frsize))
+    run.finish()
+    """
+    result = scripts.run(small_disk, SHORT_CLOSING + textwrap.dedent(code))
+    assert result.returncode == 0
+    assert "its end was lost because no file could be written" in result.stderr
+    assert "log calls" not in result.stderr.splitlines()[-1]
