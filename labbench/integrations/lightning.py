@@ -16,7 +16,9 @@ except ImportError:  # the package's earlier name
     from pytorch_lightning.loggers.logger import Logger, rank_zero_experiment
     from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
+from labbench.errors import InputError
 from labbench.files import files_folder
+from labbench.tracking.messages import warn_once
 from labbench.tracking.run import Run
 from labbench.tracking.start import start
 
@@ -90,5 +92,8 @@ class LightningLogger(Logger):
         if run is None:
             return
         if self._checkpoints is not None and Path(self._checkpoints.best_model_path).is_file():
-            run.artifact(self._checkpoints.best_model_path)
+            try:
+                run.artifact(self._checkpoints.best_model_path)
+            except InputError as error:  # it cannot be read
+                warn_once(str(error))
         run.finish(0 if status in ("success", "finished") else 1)

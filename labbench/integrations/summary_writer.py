@@ -65,7 +65,7 @@ class SummaryWriter:
         self._step = self._step if step is None else int(step)
         try:
             self.run.log({tag: Image(data)}, self._step)
-        except InputError as error:
+        except (InputError, OSError) as error:  # OSError: too many open files
             warn_once(f"the image `{tag}` is not recorded: {error}")
 
     def add_hparams(self, hparam_dict: Mapping[str, Any], metric_dict: Mapping[str, Any], *_: Any, **__: Any) -> None:

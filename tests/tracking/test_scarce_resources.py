@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import traceback
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 
 import labbench
 from helpers import scripts
+from labbench.integrations import summary_writer
+from labbench.integrations.summary_writer import SummaryWriter
 from labbench.store.reader import Reader
 from labbench.store.script_writer import Outcome, ScriptWriter
 from labbench.tracking import monitor
@@ -184,6 +187,18 @@ def test_run_without_a_thread_is_recorded_at_its_end(tmp_path: Path) -> None:
     assert record.versions["python"]
     with Reader(tmp_path / "runs.db") as reader:
         assert list(reader.logs(record.key))[-1] == "printed\n"
+
+
+def test_image_without_a_free_descriptor_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(data: Any) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(summary_writer, "Image", fail)
+    with SummaryWriter(db=tmp_path / "runs.db", quiet=True) as writer:
+        writer.add_image("samples", [[0.0]], 1, dataformats="HW")
+    assert "the image `samples` is not recorded: [Errno 24] Too many open files" in capsys.readouterr().err
 
 
 def test_code_state_is_recorded_though_the_hardware_cannot_be_read(
