@@ -74,13 +74,14 @@ class RunMonitor:
             self._report("system metrics", error)
 
     def close(self) -> None:
-        """End the thread, and record what is pending, and the versions of libraries imported after the start."""
+        """End the thread; record what is pending, and the versions of libraries that were imported after the start."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(_JOIN_SECONDS)
-        if self._writer_thread.run.drives and not self._thread.is_alive():
-            self._pending["versions and hardware"] = self._record_versions
-            self._record_pending()
+        if self._writer_thread.run.drives:
+            pending = {} if self._thread.is_alive() else self._pending
+            for subject, work in {**pending, "versions and hardware": self._record_versions}.items():
+                self._attempt(work, subject)
 
     def _work(self) -> None:
         self._record_pending()
