@@ -8,10 +8,11 @@ import hashlib
 import os
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -112,6 +113,21 @@ def test_commit_diff_and_script_of_a_run_are_stored(tmp_path: Path) -> None:
         sources = db.sources(stored.key)
     assert sources["script"] == (tmp_path / "train.py").read_text()
     assert "+labbench.start().finish()" in sources["diff"]
+
+
+def test_library_imported_after_the_start_is_recorded_though_git_takes_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_done = threading.Event()
+    monkeypatch.setattr(monitor, "_JOIN_SECONDS", 0.01)
+    monkeypatch.setattr(monitor, "_git_state", lambda folder: (None, None, str(is_done.wait())))
+    run = labbench.start()
+    library = ModuleType("jax")
+    library.__version__ = "0.1.2"  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "jax", library)
+    run.finish()
+    is_done.set()
+    assert scripts.only_run(tmp_path).versions["jax"] == "0.1.2"
 
 
 def test_labbench_db_sets_the_default_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
