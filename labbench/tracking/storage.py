@@ -263,8 +263,10 @@ class Storage:
         shortest, longest = _RETRY_PAUSES
         self._pause = min(longest, max(shortest, 2 * self._pause))
         self._retry_at = time.monotonic() + self._pause
-        consequence = "the run continues, and its data is buffered and written once the database can be written"
-        warn_once(f"{describe_error(error)}; {consequence}")
+        warn_once(
+            f"{describe_error(error)}; the run continues, and its data is buffered and written once the database can "
+            "be written"
+        )
 
 
 class DiscardingStorage:
