@@ -28,14 +28,20 @@ USE_UP = """
                 files.append(open("/dev/null"))
         except OSError:
             pass
+    def wait_until(condition):
+        deadline = time.monotonic() + 60
+        while not condition() and time.monotonic() < deadline:
+            time.sleep(0.01)
+    def wait_for_code_state(run):
+        wait_until(lambda: run._writer_thread.run.sources)
+        run.flush()
 """
 
 
 def test_run_goes_on_without_a_free_descriptor(tmp_path: Path) -> None:
     code = f"""{USE_UP}
-    with labbench.start("run", capture_output=True) as run:
-        run.flush()
-        time.sleep(0.5)  # the state of the code is recorded
+    with labbench.start("run", capture_output=True, system_metrics=False) as run:
+        wait_for_code_state(run)
         use_up_descriptors()
         for step in range(5000):  # enough for rollups
             run.log({{"loss": float(step)}})
@@ -62,9 +68,10 @@ def test_what_needs_a_descriptor_is_recorded_once_there_is_one(tmp_path: Path) -
     with labbench.start("run") as run:
         for step in range(100):
             run.log({{"loss": float(step)}})
-        time.sleep(0.5)
+        time.sleep(0.5)  # further tries fail
         files.clear()
-        time.sleep(1.5)
+        wait_for_code_state(run)
+        wait_until(lambda: "system/process_memory_mb" in run.summary)
     """
     result = scripts.run(tmp_path, code)
     assert result.returncode == 0
@@ -81,8 +88,7 @@ def test_script_that_fails_for_lack_of_descriptors_is_recorded_as_failed(tmp_pat
     code = f"""{USE_UP}
     with labbench.start("run") as run:
         run.log({{"loss": 1.0}})
-        run.flush()
-        time.sleep(0.5)
+        wait_for_code_state(run)
         sys.modules.pop("traceback", None)
         use_up_descriptors()
         open("/dev/zero")
@@ -115,8 +121,7 @@ def test_database_that_cannot_be_opened_for_lack_of_descriptors_says_so(tmp_path
 def test_large_note_and_config_are_recorded_without_a_free_descriptor(tmp_path: Path) -> None:
     code = f"""{USE_UP}
     with labbench.start("run") as run:
-        run.flush()
-        time.sleep(0.5)
+        wait_for_code_state(run)
         use_up_descriptors()
         run.note("n" * 300_000)
         run.config.update({{f"key_{{i}}": "x" * 1000 for i in range(200)}})

@@ -913,6 +913,8 @@ def test_invalid_tags_are_rejected() -> None:
 
 def test_tracking_imports_only_the_standard_library(tmp_path: Path) -> None:
     code = """
+    from labbench.tracking import monitor
+    monitor.LOAD_SECONDS = 3600  # the sampler of system metrics needs psutil
     with labbench.start(capture_output=True) as run:
         run.log({"loss": 1.0})
         time.sleep(0.3)
