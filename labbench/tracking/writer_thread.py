@@ -170,6 +170,7 @@ class RunWriterThread:
                     thread.start()
                 except RuntimeError as error:  # too many threads, or the interpreter is shutting down
                     warn_once(f"run {self.run.key}: what is logged waits in memory: {error}")
+                    self.calls.asleep = True  # the next log call tries again
                     return
                 self._thread = thread
                 if not self.run.drives:
@@ -216,7 +217,8 @@ class RunWriterThread:
         if self._thread is not None:
             _wait_until(lambda: self._has_ended, seconds)
         elif not self._has_ended and self._batches.has_unwritten:  # there were too many threads to start another one
-            self._run()
+            self._has_ended = True  # a signal handler that calls `close` again could not take the lock
+            self._work()
 
     def adopt_if_daemon(self) -> None:
         """Drive the run in a daemon: in a forked process with its own session, after the end of the driving process."""

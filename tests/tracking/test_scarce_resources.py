@@ -194,6 +194,26 @@ def test_run_without_a_thread_is_recorded_at_its_end(tmp_path: Path) -> None:
         assert list(reader.logs(record.key))[-1] == "printed\n"
 
 
+def test_thread_of_a_run_starts_once_the_process_may_have_another_one(tmp_path: Path) -> None:
+    code = """
+    import threading
+    start = threading.Thread.start
+    def fail(self):
+        raise RuntimeError("can't start new thread")
+    threading.Thread.start = fail
+    run = labbench.start("run", system_metrics=False)
+    run.log({"loss": 0.0})
+    assert not run.flush()
+    threading.Thread.start = start
+    run.log({"loss": 1.0})
+    assert run.flush()
+    print(labbench.open().runs()[0].summary["loss"].n)
+    """
+    result = scripts.run(tmp_path, code)
+    assert (result.returncode, result.stdout) == (0, "2\n")
+    assert scripts.only_run(tmp_path).status == "finished"
+
+
 def test_image_without_a_free_descriptor_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
