@@ -18,7 +18,7 @@ except ImportError:  # the package's earlier name
 
 from labbench.errors import InputError
 from labbench.files import files_folder
-from labbench.tracking.messages import warn_once
+from labbench.messages import warn_once
 from labbench.tracking.run import Run
 from labbench.tracking.start import start
 

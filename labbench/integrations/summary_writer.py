@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from labbench.errors import InputError
+from labbench.messages import warn_once
 from labbench.tracking.images import Image
-from labbench.tracking.messages import warn_once
 from labbench.tracking.run import Run
 from labbench.tracking.start import start
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from labbench.errors import InputError
 from labbench.files import files_folder, run_folder, write_atomically
+from labbench.messages import warn
 from labbench.records import Artifact
 from labbench.store.connection import path_with_suffix
 from labbench.system.clock import now
-from labbench.tracking.messages import warn
 
 
 def record_files(path: Path, database: Path, key: str, *, copy: bool, name: str | None = None) -> list[Artifact]:

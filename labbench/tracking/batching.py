@@ -11,12 +11,12 @@ from dataclasses import replace
 from itertools import chain
 from typing import Any, TypeAlias
 
+from labbench.messages import warn, warn_once
 from labbench.records import Artifact, Points
 from labbench.store.scripts.script_run import ScriptRun
 from labbench.system.clock import now
 from labbench.tracking.console import PrintedOutput
 from labbench.tracking.images import Image, ImageWriter
-from labbench.tracking.messages import warn, warn_once
 from labbench.tracking.storage import Batch, DiscardingStorage, Storage
 from labbench.tracking.values import Value, storable_name
 

@@ -15,7 +15,7 @@ from enum import Enum
 from types import ModuleType
 from typing import Any, TypeAlias
 
-from labbench.tracking.messages import as_text
+from labbench.messages import as_text
 
 _MAX_DEPTH = 20
 """Levels of nesting."""

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from labbench.errors import InputError, LabbenchError
 from labbench.files import expand_home
+from labbench.messages import warn_once
 from labbench.records import Artifact
-from labbench.tracking.messages import warn_once
 
 if TYPE_CHECKING:
     import numpy as np

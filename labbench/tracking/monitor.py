@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from labbench._version import __version__
 from labbench.errors import is_lack_of_resources
+from labbench.messages import describe_error, warn_once
 from labbench.system.secret_options import mask_secrets
-from labbench.tracking.messages import describe_error, warn_once
 from labbench.tracking.values import Value
 from labbench.tracking.writer_thread import RunWriterThread
 

@@ -15,9 +15,9 @@ from types import FrameType, TracebackType
 from typing import Any, Literal, NoReturn, Protocol
 
 from labbench.errors import is_out_of_memory
+from labbench.messages import as_text
 from labbench.records import FailureKind
 from labbench.store.scripts.script_run import SCRIPT_ENDED
-from labbench.tracking.messages import as_text
 
 
 class OpenRun(Protocol):

@@ -14,6 +14,7 @@ from typing import Any, Protocol, get_args
 
 from labbench.errors import InputError
 from labbench.files import expand_home
+from labbench.messages import ProblemReporter, warn_of_internal_error, warn_once
 from labbench.metrics import Goal
 from labbench.records import Artifact, Config
 from labbench.store.script_writer import ScriptWriter
@@ -24,7 +25,6 @@ from labbench.tracking.artifacts import record_files
 from labbench.tracking.config import RunConfig
 from labbench.tracking.console import Tee
 from labbench.tracking.log import make_log
-from labbench.tracking.messages import ProblemReporter, warn_of_internal_error, warn_once
 from labbench.tracking.process_hooks import ExitInfo, exit_info_of_error, exit_info_of_status
 from labbench.tracking.storage import DiscardingStorage, Storage
 from labbench.tracking.values import storable_name, to_numbers

@@ -11,11 +11,11 @@ from typing import Any, cast, get_args
 
 from labbench.errors import InputError
 from labbench.files import default_database, expand_home
+from labbench.messages import ProblemReporter, warn, warn_once
 from labbench.store.script_writer import ResumeRule, ScriptWriter
 from labbench.store.scripts.script_run import ScriptRun, new_script_run
 from labbench.system.ranks import Rank, read_rank
 from labbench.tracking.config import plain_config, read_config
-from labbench.tracking.messages import ProblemReporter, warn, warn_once
 from labbench.tracking.monitor import RunMonitor
 from labbench.tracking.run import Run, shared_run, unrecorded_run
 from labbench.tracking.storage import Storage

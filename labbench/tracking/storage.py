@@ -13,11 +13,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from labbench.errors import LabbenchError
+from labbench.messages import describe_error, warn, warn_once
 from labbench.records import Points
 from labbench.store.script_writer import Outcome, ScriptWriter
 from labbench.store.scripts.script_run import PrintedText, ScriptRun
 from labbench.store.scripts.spill import Spill
-from labbench.tracking.messages import describe_error, warn, warn_once
 
 _RETRY_PAUSES = (0.1, 5.0)
 """Seconds between retries after a failed write: the first and the longest pause; the pause doubles in between."""

@@ -9,8 +9,8 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, SupportsFloat, TypeAlias
 
+from labbench.messages import ProblemReporter, quote_value
 from labbench.tracking.images import Image
-from labbench.tracking.messages import ProblemReporter, quote_value
 
 MAX_STEP = 2**62
 """Largest valid step: half of SQLite's largest integer, so that counting on from it never overflows."""

@@ -16,11 +16,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
+from labbench.messages import ProblemReporter, warn, warn_of_internal_error, warn_once
 from labbench.records import Artifact
 from labbench.store.liveness import this_process
 from labbench.store.scripts.script_run import ScriptRun
 from labbench.tracking.batching import HEARTBEAT_SECONDS, MAX_BACKLOG, MAX_BATCH, BatchWriter
-from labbench.tracking.messages import ProblemReporter, warn, warn_of_internal_error, warn_once
 from labbench.tracking.process_hooks import end_runs_with_worker
 from labbench.tracking.storage import DiscardingStorage, Storage
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from labbench.errors import InputError
 from labbench.files import files_folder, run_folder, write_atomically
+from labbench.messages import warn_once
 from labbench.records import Artifact as RecordedFile
 from labbench.tracking.artifacts import copy_file, record_files, relative_name
-from labbench.tracking.messages import warn_once
 from labbench.tracking.run import Run
 
 MAX_BYTES = 10 * 2**30

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 from labbench.errors import InputError
-from labbench.tracking.messages import warn_once
+from labbench.messages import warn_once
 
 
 class Error(Exception):

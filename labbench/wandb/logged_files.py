@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from labbench.errors import InputError
+from labbench.messages import warn_once
 from labbench.tracking.images import Image as TrackedImage
-from labbench.tracking.messages import warn_once
 from labbench.tracking.run import Run
 from labbench.wandb.artifact_versions import Version, read_version_files, record_version
 from labbench.wandb.ignored import ignore, refuse_reading

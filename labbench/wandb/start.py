@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from labbench.errors import InputError
+from labbench.messages import warn_once
 from labbench.tracking.config import read_config
-from labbench.tracking.messages import warn_once
 from labbench.tracking.run import Run, shared_run
 from labbench.tracking.start import attached_run, start
 from labbench.wandb.ignored import Ignored

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from labbench.errors import InputError
+from labbench.messages import warn_once
 from labbench.tracking.config import RunConfig, plain_config
-from labbench.tracking.messages import warn_once
 from labbench.wandb.ignored import Error
 
 

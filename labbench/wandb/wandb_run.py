@@ -11,8 +11,8 @@ from typing import IO, Any
 from labbench.configs import flatten
 from labbench.errors import InputError
 from labbench.files import files_folder, run_folder
+from labbench.messages import warn_once
 from labbench.tracking import process_hooks
-from labbench.tracking.messages import warn_once
 from labbench.tracking.run import Run
 from labbench.tracking.values import to_step
 from labbench.wandb.ignored import Ignored, ignore, refuse_reading

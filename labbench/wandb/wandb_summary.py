@@ -8,7 +8,7 @@ from typing import Any
 
 from labbench.configs import flatten
 from labbench.errors import LabbenchError
-from labbench.tracking.messages import warn_once
+from labbench.messages import warn_once
 from labbench.tracking.run import Run, RunSummary
 from labbench.tracking.values import storable_name
 from labbench.wandb.ignored import Ignored

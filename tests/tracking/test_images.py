@@ -13,13 +13,12 @@ from click.testing import CliRunner
 
 import labbench
 from helpers import scripts
-from labbench import wandb
+from labbench import messages, wandb
 from labbench.cli import main
 from labbench.errors import InputError
 from labbench.portraits import logged_images
 from labbench.portraits.logged_images import images_by_name
 from labbench.portraits.png_file import encode_png, read_image_file, shrink
-from labbench.tracking import messages
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""Messages of tracking to the user of a script: one line each on stderr."""
+"""Messages to the user of a script or command: one line each on stderr."""
 
 from __future__ import annotations
 
